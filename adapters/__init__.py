@@ -1,0 +1,1 @@
+"""Adapters: any denoiser, PyTorch or ONNX, with ``Phi(x)`` readable at named layers."""
