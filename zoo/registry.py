@@ -1,0 +1,166 @@
+"""The denoisers that ship with ctinv: their names, networks, weights and model cards."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ctinv.adapters.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ctinv.adapters.base import Denoiser
+
+__all__ = ["Entry", "card", "find", "load", "metadata", "names", "network"]
+
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One denoiser of the zoo.
+
+    Its weights are ``weights/<name>.safetensors`` and its model card is ``cards/<name>.md``, beside
+    this module.
+
+    Arguments:
+        name: The id that :func:`load` takes.
+        module: Module in which the network's class lives.
+        cls: Name of the class; it is built without arguments.
+        aliases: Other ids that lead here.
+    """
+
+    name: str
+    module: str
+    cls: str
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def weights(self) -> Path:
+        """Where the trained weights lie."""
+        return _HERE / "weights" / f"{self.name}.safetensors"
+
+    @property
+    def card(self) -> Path:
+        """Where the model card lies."""
+        return _HERE / "cards" / f"{self.name}.md"
+
+
+# A new denoiser is one file with its network (any module will do) and one line here.
+_ENTRIES = (
+    Entry("chen", "ctinv.zoo.networks", "Chen", ("cnn10",)),
+    Entry("yang", "ctinv.zoo.networks", "Yang", ("wganvgg",)),
+)
+
+
+def names() -> tuple[str, ...]:
+    """The ids of the zoo's denoisers, aliases left out.
+
+    Example:
+        >>> names()
+        ('chen', 'yang')
+    """
+    return tuple(entry.name for entry in _ENTRIES)
+
+
+def find(name: str) -> Entry:
+    """Find an entry by its id or an alias; letter case and ``-`` or ``_`` do not matter.
+
+    Raises:
+        ModelError: Nothing in the zoo has this name; the message lists what there is.
+
+    Example:
+        >>> find("WGAN-VGG").name
+        'yang'
+    """
+    known = {key: entry for entry in _ENTRIES for key in (entry.name, *entry.aliases)}
+    wanted = name.strip().lower().replace("-", "").replace("_", "")
+    if wanted in known:
+        return known[wanted]
+    close = difflib.get_close_matches(wanted, known, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ";"
+    raise ModelError(f"the zoo has no denoiser {name!r}{hint} known names: {', '.join(known)}")
+
+
+def metadata(name: str) -> dict[str, str]:
+    """What the weight file says about itself: intensity, output, recipe, data, citation, scores.
+
+    Raises:
+        ModelError: Unknown name, or the weight file is missing or damaged.
+    """
+    return _read(find(name))[1]
+
+
+def network(name: str, pretrained: bool = True) -> nn.Module:
+    """Build a network, in evaluation mode.
+
+    It takes and returns images (N, 1, H, W) in the model's units; use :func:`load` for HU.
+
+    Arguments:
+        name: Id or alias.
+        pretrained: Whether to fill in the trained weights; otherwise they are drawn from torch's
+            global generator.
+
+    Raises:
+        ModelError: Unknown name, or the weight file is missing or damaged.
+    """
+    entry = find(name)
+    net: nn.Module = getattr(importlib.import_module(entry.module), entry.cls)()
+    if pretrained:
+        tensors, _ = _read(entry)
+        try:
+            net.load_state_dict(tensors)
+        except RuntimeError as err:
+            raise ModelError(f"{entry.weights} does not fit {entry.cls}; reinstall ctinv") from err
+    return net.eval()
+
+
+def load(name: str) -> Denoiser:
+    """Load a trained denoiser that takes and returns HU.
+
+    Arguments:
+        name: Id or alias: ``chen`` (``cnn10``), ``yang`` (``wganvgg``).
+
+    Raises:
+        ModelError: Unknown name, or the weight file is missing or damaged.
+    """
+    from ctinv import adapters
+
+    entry = find(name)
+    info = metadata(name)
+    denoiser: Denoiser = adapters.wrap(
+        network(name), intensity=info["ctinv.intensity"], output=info["ctinv.output"], name=entry.name
+    )
+    return denoiser
+
+
+def card(name: str) -> str:
+    """The model card, as Markdown: data, recipe, scores and known limits.
+
+    Raises:
+        ModelError: Unknown name, or the card is missing.
+    """
+    path = find(name).card
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as err:
+        raise ModelError(f"the model card {path} cannot be read; reinstall ctinv") from err
+
+
+def _read(entry: Entry) -> tuple[dict[str, Any], dict[str, str]]:
+    """Tensors and metadata of an entry's weight file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(entry.weights, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+            info = dict(file.metadata() or {})
+    except (OSError, SafetensorError) as err:
+        raise ModelError(f"the weights {entry.weights} cannot be read ({err}); reinstall ctinv") from err
+    if not {"ctinv.intensity", "ctinv.output"} <= info.keys():
+        raise ModelError(f"the weights {entry.weights} name no units; reinstall ctinv")
+    return tensors, info
