@@ -1,0 +1,170 @@
+"""Presets: every size and hyperparameter of a fit, in frozen dataclasses."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ctinv.adapters.errors import CtinvError
+
+__all__ = ["PRESETS", "FitConfig", "FlowConfig", "Preset", "TileConfig", "VAEConfig", "preset"]
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """The data representation ``code = E(x)`` and its decoder.
+
+    Arguments:
+        patch: Side of the square patch that is encoded, in pixels.
+        code_channels: Channels of the code map.
+        code_size: Side of the code map; ``patch / code_size`` is a power of two.
+        widths: Decoder channels from the code map's resolution up to the patch's.
+        sigma: Standard deviation (HU) of the decoder's Gaussian; it sets the weight of the KL term.
+    """
+
+    patch: int = 64
+    code_channels: int = 8
+    code_size: int = 8
+    widths: tuple[int, ...] = (192, 128, 64, 24)
+    sigma: float = 25.0
+
+    @property
+    def code_dim(self) -> int:
+        """Numbers in one code."""
+        return self.code_channels * self.code_size**2
+
+
+@dataclass(frozen=True)
+class FlowConfig:
+    """The conditional flow ``code -> v`` and its embedder ``h = H(z)``.
+
+    Arguments:
+        blocks: Invertible blocks (actnorm, two couplings, shuffle).
+        width: Hidden units of each coupling's network.
+        depth: Hidden layers of each coupling's network.
+        context: Numbers in ``h``.
+        embed_width: Channels of the embedder's first convolution.
+    """
+
+    blocks: int = 4
+    width: int = 512
+    depth: int = 2
+    context: int = 512
+    embed_width: int = 48
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """The maximum-likelihood fit of flow and embedder.
+
+    Arguments:
+        steps: Optimiser steps at most.
+        batch: Patches a step.
+        patches: Patches drawn from the fitting slices.
+        rate: Peak learning rate of Adam.
+        warmup: Steps over which the rate rises.
+        clip: Gradient norm above which gradients are scaled down.
+        check: Steps between two looks at the held-out likelihood.
+        patience: Looks without improvement after which the fit stops.
+        holdout: Share of the fitting slices kept for the held-out likelihood.
+    """
+
+    steps: int = 600
+    batch: int = 64
+    patches: int = 6144
+    rate: float = 1e-3
+    warmup: int = 30
+    clip: float = 5.0
+    check: int = 50
+    patience: int = 4
+    holdout: float = 0.2
+
+
+@dataclass(frozen=True)
+class TileConfig:
+    """How a slice larger than a patch is covered.
+
+    Arguments:
+        overlap: Pixels that neighbouring tiles share.
+        batch: Codes decoded at once.
+    """
+
+    overlap: int = 8
+    batch: int = 125
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Everything that decides a fit besides the denoiser, the layer, the data and the seed."""
+
+    name: str
+    vae: VAEConfig = field(default_factory=VAEConfig)
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+    tile: TileConfig = field(default_factory=TileConfig)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain nested dictionary, for JSON."""
+        return dataclasses.asdict(self)
+
+
+PRESETS: dict[str, Preset] = {
+    "tiny": Preset(
+        "tiny",
+        VAEConfig(patch=32, code_channels=4, code_size=8, widths=(32, 24, 16), sigma=40.0),
+        FlowConfig(blocks=2, width=64, depth=1, context=64, embed_width=12),
+        FitConfig(steps=60, batch=32, patches=512, check=20),
+        TileConfig(overlap=8, batch=64),
+    ),
+    "small": Preset("small"),
+}
+
+
+def _convert(text: Any, kind: Any, path: str) -> Any:
+    if not isinstance(text, str):
+        return text
+    try:
+        if typing.get_origin(kind) is tuple:
+            return tuple(int(part) for part in text.strip("()").split(",") if part.strip())
+        return kind(text)
+    except ValueError as error:
+        raise CtinvError(
+            f"preset field {path} takes {getattr(kind, '__name__', kind)}, not {text!r}"
+        ) from error
+
+
+def preset(name: str, overrides: Mapping[str, Any] | None = None) -> Preset:
+    """Look a preset up and change some of its fields.
+
+    Arguments:
+        name: One of :data:`PRESETS`.
+        overrides: Values by dotted path, for example ``{"flow.blocks": 6}``; text is converted.
+
+    Raises:
+        CtinvError: No such preset or field, or a value of the wrong kind.
+
+    Example:
+        >>> preset("small", {"flow.blocks": "6"}).flow.blocks
+        6
+    """
+    if name not in PRESETS:
+        raise CtinvError(f"no preset is called {name!r}; there are: {', '.join(PRESETS)}")
+    chosen = PRESETS[name]
+    for path, value in (overrides or {}).items():
+        section, _, key = path.partition(".")
+        part = getattr(chosen, section, None)
+        hints = typing.get_type_hints(type(part)) if dataclasses.is_dataclass(part) else {}
+        if key not in hints:
+            known = [
+                f"{s.name}.{f.name}"
+                for s in dataclasses.fields(Preset)
+                if s.name != "name"
+                for f in dataclasses.fields(getattr(chosen, s.name))
+            ]
+            raise CtinvError(f"preset {name} has no field {path!r}; there are: {', '.join(known)}")
+        changed = dataclasses.replace(part, **{key: _convert(value, hints[key], path)})  # type: ignore[type-var]
+        chosen = dataclasses.replace(chosen, **{section: changed})
+    return chosen
