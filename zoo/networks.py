@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 __all__ = ["Chen", "Critic", "Yang"]
@@ -90,6 +89,7 @@ class Critic(nn.Module):
         ValueError: ``patch`` is not a positive multiple of 8.
 
     Example:
+        >>> import torch
         >>> Critic(patch=32)(torch.zeros(5, 1, 32, 32)).shape
         torch.Size([5])
     """

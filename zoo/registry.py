@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ctinv.adapters.errors import ModelError
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from ctinv.adapters.base import Denoiser
+    from torch import nn
 
 __all__ = ["Entry", "card", "find", "load", "metadata", "names", "network"]
 
