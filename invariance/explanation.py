@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from ctinv.adapters.errors import CtinvError
 
-from ..adapters.errors import CtinvError
 from .files import write_files
 
 __all__ = ["SCHEMA_VERSION", "Explanation"]

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..adapters.errors import CtinvError
+from ctinv.adapters.errors import CtinvError
 
 __all__ = ["check_writable", "write_files"]
 
