@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
+
+from . import names as _names
+from ._arrays import batches, check_images, is_tensor, join, pad_reflect, restore
+from ._geometry import Geometry, ramp
+from ._layer import INPUT, OUTPUT, Layer
+from .errors import ImageError, IntensityError, UnsupportedModelError
 from .intensity import Intensity
 
-__all__ = ["INPUT", "OUTPUT", "Denoiser", "Layer", "Output"]
+__all__ = ["INPUT", "OUTPUT", "Denoiser", "Layer", "Output", "Progress"]
 
-INPUT = "@input"
-OUTPUT = "@output"
 Output = Literal["image", "residual"]
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One place of a denoiser where its representation ``z`` can be read.
-
-    Arguments:
-        name: The name that :meth:`Denoiser.features` takes.
-        op: Operator: a PyTorch class name or an ONNX operator type.
-        shape: Shape of ``z``, channels first, seen for one probe image of
-            :attr:`Denoiser.probe_size` pixels; empty where it is not known.
-        aliases: Other names that lead here.
-        tappable: Whether the layer can be read.
-        note: Why it cannot, or what a reader must know about it.
-    """
-
-    name: str
-    op: str
-    shape: tuple[int, ...]
-    aliases: tuple[str, ...] = ()
-    tappable: bool = True
-    note: str = ""
+Progress = Callable[[str, int, int], None]
 
 
 class Denoiser(ABC):
@@ -43,22 +27,39 @@ class Denoiser(ABC):
 
     Subclasses say how to list layers and how to run; shapes, units, batches and array kinds are
     handled here, once. Images are float32 arrays of shape (N, 1, H, W) in HU, torch or numpy;
-    results are of the same kind as the image.
+    results are float32, of the same kind and on the same device as the image.
 
     Arguments:
         name: What to call the model in reports.
         intensity: The model's units; None while they are unknown (see :meth:`calibrate`).
-        output: Whether the network returns the image or the noise to subtract from it.
+        output: Whether the network returns the image or the noise to subtract from it; None where
+            this is not known: it is then probed, and announced in :attr:`notices`.
+        channels: Input channels of the network. The grey image is repeated, and the output
+            averaged, only where this is not 1.
+        fixed_size: Height and width, for a model that takes no other size.
     """
 
     kind: str = "abstract"
     differentiable: bool = False
 
-    def __init__(self, name: str, intensity: Intensity | None, output: Output = "image") -> None:
+    def __init__(
+        self,
+        name: str,
+        intensity: Intensity | None,
+        output: Output | None = "image",
+        *,
+        channels: int = 1,
+        fixed_size: tuple[int, int] | None = None,
+    ) -> None:
+        if output not in ("image", "residual", None):
+            raise IntensityError(f"output is 'image', 'residual' or None (find out), not {output!r}")
         self.name = name
         self.intensity = intensity
-        self.output: Output = output
+        self.output: Output | None = output
+        self.channels = channels
         self.notices: list[str] = []
+        self._output_checked = False
+        self._geometry = Geometry(self._output_shape, self._probe_image, fixed_size, self._notify)
 
     # -- what a subclass provides ---------------------------------------------------------------
 
@@ -78,14 +79,6 @@ class Denoiser(ABC):
         """Where the model really runs, for example ``cpu`` or ``cuda:0``."""
 
     @abstractmethod
-    def resolve(self, layer: str) -> Layer:
-        """Find a layer by any of its names.
-
-        Raises:
-            LayerError: No layer, or several, answer to this name.
-        """
-
-    @abstractmethod
     def _native(self, x: Any) -> Any:
         """An image of any array kind as this adapter's own kind and device, float32."""
 
@@ -93,5 +86,199 @@ class Denoiser(ABC):
     def _run(self, x: Any, names: Sequence[str], grad: bool) -> Mapping[str, Any]:
         """Run one native batch in model units; ``names`` are canonical layer names or OUTPUT.
 
-        Returned arrays are native float32 snapshots that nothing changes later.
+        Returned arrays are native float32 snapshots that nothing changes later. OUTPUT is what the
+        network returns, in model units. A failing network raises :class:`ModelError`.
         """
+
+    def _context(self, grad: bool) -> contextlib.AbstractContextManager[None]:
+        """What must hold around a whole call, over all its batches."""
+        return contextlib.nullcontext()
+
+    # -- what users call ------------------------------------------------------------------------
+
+    @property
+    def probe_size(self) -> tuple[int, int]:
+        """Height and width of the image with which layers are listed."""
+        return self._geometry.probe_size
+
+    @property
+    def crop(self) -> int:
+        """Pixels per side that ``f(x)`` lacks, for networks without padding; the rest is centred."""
+        return self._geometry.crop
+
+    def resolve(self, layer: str) -> Layer:
+        """Find a layer by any of its names; :func:`ctinv.adapters.names.resolve` tells the order.
+
+        Raises:
+            LayerError: No layer, or several, answer to this name, or it cannot be read.
+        """
+        found, how = _names.resolve(layer, () if layer in (INPUT, OUTPUT) else self.layers)
+        if how == "ordinal":
+            self._notify(f"layer {layer!r} is taken as {found.name!r}, by counting in execution order")
+        return found
+
+    def features(
+        self, x: Any, layer: str | Sequence[str], *, batch_size: int | None = None, grad: bool = False
+    ) -> Any:
+        """Read ``z = Phi(x)`` at one or several layers.
+
+        Arguments:
+            x: Images (N, 1, H, W), HU.
+            layer: A layer's name, or several names.
+            batch_size: Images per run; None for about a million pixels.
+            grad: Keep the graph, so that ``z`` can be differentiated by ``x`` (PyTorch models only).
+
+        Returns:
+            ``z``, in the network's own units, its first axis the images'. For several names a dict
+            under the names given. ``@input`` gives ``x`` and ``@output`` gives ``f(x)``, both in HU.
+
+        Raises:
+            ImageError: ``x`` is not a finite float array (N, 1, H, W).
+            LayerError: A name finds no layer, or the layer cannot be read.
+            IntensityError: The model's units are unknown.
+            UnsupportedModelError: ``grad`` with a model that cannot be differentiated.
+        """
+        wanted = [layer] if isinstance(layer, str) else list(layer)
+        check_images(x)
+        self._check_grad(x, grad)
+        intensity = self._units()
+        found = {name: self.resolve(name).name for name in wanted}
+        unique = list(dict.fromkeys(found.values()))
+        parts: dict[str, list[Any]] = {name: [] for name in unique}
+        with self._context(grad):
+            if OUTPUT in unique:
+                self._settle_output()
+            for chunk in batches(x, batch_size):
+                for name, z in self._observe(chunk, unique, intensity, grad).items():
+                    parts[name].append(restore(z, x))
+            results = {name: self._joined(name, parts[name], int(x.shape[0])) for name in unique}
+        if isinstance(layer, str):
+            return results[found[layer]]
+        return {name: results[found[name]] for name in wanted}
+
+    def denoise(self, x: Any, *, batch_size: int | None = None) -> Any:
+        """Denoise images: ``f(x)``, HU, (N, 1, H, W), smaller by :attr:`crop` on each side.
+
+        Arguments:
+            x: Images (N, 1, H, W), HU.
+            batch_size: Images per run; None for about a million pixels.
+
+        Raises:
+            ImageError: ``x`` is not a finite float array (N, 1, H, W).
+            IntensityError: The model's units are unknown.
+        """
+        return self.features(x, OUTPUT, batch_size=batch_size)
+
+    # -- how they work --------------------------------------------------------------------------
+
+    def _notify(self, notice: str) -> None:
+        if notice not in self.notices:
+            self.notices.append(notice)
+
+    def _units(self) -> Intensity:
+        if self.intensity is None:
+            raise IntensityError(
+                f"the units of {self.name!r} are unknown; give intensity= (hu, unit:LO:HI, "
+                "standard:MEAN:STD, offset:K...) or call calibrate(images) with some CT images in HU"
+            )
+        return self.intensity
+
+    def _check_grad(self, x: Any, grad: bool) -> None:
+        if grad and not self.differentiable:
+            raise UnsupportedModelError(
+                f"{self.name!r} ({self.kind}) cannot be differentiated; use the PyTorch model for gradients"
+            )
+        if grad and not is_tensor(x):
+            raise ImageError("grad=True needs images as a torch tensor, not a numpy array")
+
+    def _observe(self, chunk: Any, names: Sequence[str], intensity: Intensity, grad: bool) -> dict[str, Any]:
+        """One batch of images in HU to native arrays, INPUT and OUTPUT in HU."""
+        x = self._native(chunk)
+        run = [name for name in names if name != INPUT]
+        found: dict[str, Any] = {}
+        if run:
+            u = self._channelled(intensity.to_model(x))
+            pads = self._geometry.pads(u[:1])
+            found.update(self._run(pad_reflect(u, *pads), run, grad))
+        if OUTPUT in found:
+            found[OUTPUT] = self._image(x, found[OUTPUT], intensity)
+        if INPUT in names:
+            found[INPUT] = x + 0.0  # a copy: nobody's later edit of x may reach it
+        return found
+
+    def _image(self, x: Any, raw: Any, intensity: Intensity, output: Output | None = None) -> Any:
+        """What the network returned, as an image in HU; ``x`` is its input, HU."""
+        output = output or self.output
+        if self.channels != 1:
+            raw = raw.mean(axis=1, keepdims=True)
+        crop = self.crop
+        height, width = x.shape[-2] - 2 * crop, x.shape[-1] - 2 * crop
+        raw = raw[..., :height, :width]
+        if output == "residual":
+            # Noise is a difference of intensities: it has the scale of the units, not their shift.
+            return x[..., crop : crop + height, crop : crop + width] - raw * intensity.scale
+        return intensity.to_hu(raw)
+
+    def _channelled(self, u: Any) -> Any:
+        return u if self.channels == 1 else u[:, [0] * self.channels]
+
+    def _joined(self, name: str, parts: Sequence[Any], count: int) -> Any:
+        rows = [int(part.shape[0]) if part.ndim else 0 for part in parts]
+        if sum(rows) != count and (len(parts) > 1 or sum(rows) % count):
+            raise UnsupportedModelError(
+                f"layer {name!r} returns {sum(rows)} rows for {count} images, which cannot be told apart by "
+                "image; give the images in one batch (batch_size=N), or choose another layer"
+            )
+        return join(parts)
+
+    def _probe_image(self, height: int, width: int) -> Any:
+        return self._channelled(self._native(ramp(height, width)))
+
+    def _output_shape(self, u: Any) -> tuple[int, ...]:
+        with self._context(False):
+            shape = tuple(int(n) for n in self._run(u, [OUTPUT], False)[OUTPUT].shape)
+        if len(shape) != 4 or shape[:2] != (u.shape[0], self.channels):
+            raise UnsupportedModelError(
+                f"{self.name!r} turns an image of shape {tuple(u.shape)} into {shape}; a denoiser returns "
+                "(N, C, H, W) with as many channels as it takes"
+            )
+        return shape
+
+    def _settle_output(self) -> None:
+        """Find out, once, whether constant images come back or are taken for noise."""
+        if self._output_checked:
+            return
+        self._output_checked = True
+        verdict = self._probe_output()
+        if self.output is None:
+            self.output = verdict or "image"
+            why = (
+                "constant images come out as such"
+                if verdict == "image"
+                else "constant images come out as zero"
+            )
+            self._notify(
+                f"the network is taken to return the {'noise' if self.output == 'residual' else 'image'}: "
+                + (why if verdict else "a probe could not tell; output='residual' says otherwise")
+            )
+        elif verdict not in (None, self.output):
+            self._notify(
+                f"output={self.output!r} was given, but constant images come out "
+                f"{'unchanged' if verdict == 'image' else 'as zero'}, as from a network that returns the "
+                f"{'image' if verdict == 'image' else 'noise'}"
+            )
+
+    def _probe_output(self) -> Output | None:
+        intensity = self._units()
+        levels = np.array([-100.0, 0.0, 100.0], dtype=np.float32)
+        height, width = self.probe_size
+        flat = np.broadcast_to(levels[:, None, None, None], (3, 1, height, width))
+        u = self._channelled(intensity.to_model(self._native(np.ascontiguousarray(flat))))
+        raw = self._run(u, [OUTPUT], False)[OUTPUT]
+        rows, columns = raw.shape[-2] // 2, raw.shape[-1] // 2
+        centre = raw[:, :, rows - 2 : rows + 2, columns - 2 : columns + 2] * intensity.scale
+        means = np.asarray(restore(centre, levels)).reshape(3, -1).mean(axis=1)
+        slope = float(np.polyfit(levels, means, 1)[0])
+        if abs(slope - 1.0) < 0.3:
+            return "image"
+        return "residual" if abs(slope) < 0.3 else None

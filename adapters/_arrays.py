@@ -1,0 +1,104 @@
+"""Images at the door: what is accepted, in batches, and back in the kind they came in."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from .errors import ImageError
+
+__all__ = ["batches", "check_images", "join", "loaded_torch", "pad_reflect", "restore"]
+
+_PIXELS_PER_BATCH = 2**20
+
+
+def loaded_torch() -> ModuleType | None:
+    """PyTorch if the program has imported it; numpy-only use never does."""
+    return sys.modules.get("torch")
+
+
+def is_tensor(x: Any) -> bool:
+    torch = loaded_torch()
+    return torch is not None and isinstance(x, torch.Tensor)
+
+
+def check_images(x: Any) -> None:
+    """Refuse anything but finite float images of shape (N, 1, H, W).
+
+    Raises:
+        ImageError: Wrong kind, type, shape, or non-finite values.
+    """
+    if is_tensor(x):
+        floating, finite = x.is_floating_point(), lambda: bool(x.isfinite().all())
+    elif isinstance(x, np.ndarray):
+        floating, finite = x.dtype.kind == "f", lambda: bool(np.isfinite(x).all())
+    else:
+        raise ImageError(
+            f"images must be a numpy array or a torch tensor (N, 1, H, W) in HU, not {type(x).__name__}"
+        )
+    shape = tuple(x.shape)
+    if len(shape) == 2:
+        raise ImageError(
+            f"images must have shape (N, 1, H, W), not {shape}; for one slice give x[None, None]"
+        )
+    if len(shape) == 3:
+        raise ImageError(
+            f"images must have shape (N, 1, H, W), not {shape}; for a stack of slices give x[:, None]"
+        )
+    if len(shape) != 4 or shape[1] != 1:
+        raise ImageError(f"images must have shape (N, 1, H, W), one grey channel, not {shape}")
+    if 0 in shape:
+        raise ImageError(f"images must not be empty, and these have shape {shape}")
+    if not floating:
+        raise ImageError(
+            f"images must be floating point, in HU, not {x.dtype}; apply the rescale slope and intercept, "
+            "then convert to float32"
+        )
+    if not finite():
+        raise ImageError("images must be finite; these hold NaN or infinity")
+
+
+def batches(x: Any, size: int | None) -> Iterator[Any]:
+    """Slices of ``x`` along its first axis; without a size, about a million pixels each."""
+    if size is None:
+        size = max(1, _PIXELS_PER_BATCH // (x.shape[-1] * x.shape[-2]))
+    if size < 1:
+        raise ImageError(f"batch_size must be at least 1, not {size}")
+    for start in range(0, x.shape[0], size):
+        yield x[start : start + size]
+
+
+def pad_reflect(x: Any, bottom: int, right: int) -> Any:
+    """Mirror the last rows and columns (the border itself is not repeated)."""
+    height, width = x.shape[-2:]
+    if bottom:
+        x = x[..., [*range(height), *(height - 2 - i for i in range(bottom))], :]
+    if right:
+        x = x[..., [*range(width), *(width - 2 - i for i in range(right))]]
+    return x
+
+
+def restore(z: Any, like: Any) -> Any:
+    """``z`` as float32 of the kind and on the device of the image ``like``."""
+    if is_tensor(like):
+        torch = loaded_torch()
+        assert torch is not None
+        tensor = z if is_tensor(z) else torch.from_numpy(np.ascontiguousarray(z))
+        return tensor.to(device=like.device, dtype=torch.float32)
+    if is_tensor(z):
+        z = z.detach().cpu().numpy()
+    return np.asarray(z, dtype=np.float32)
+
+
+def join(parts: Sequence[Any]) -> Any:
+    """Batches of one kind along their first axis."""
+    if len(parts) == 1:
+        return parts[0]
+    torch = loaded_torch()
+    if torch is not None and is_tensor(parts[0]):
+        return torch.cat(list(parts))
+    return np.concatenate(list(parts))
