@@ -1,0 +1,20 @@
+"""CT images: reading, writing, simulating, sampling and measuring them, always in HU."""
+
+from .projection import ParallelBeam, parallel_beam
+from .read import Series, default_slice, find_series, inspect, read
+from .simulate import noise_realisations, simulate_low_dose
+from .slices import OUTSIDE_HU, CTSlice
+
+__all__ = [
+    "OUTSIDE_HU",
+    "CTSlice",
+    "ParallelBeam",
+    "Series",
+    "default_slice",
+    "find_series",
+    "inspect",
+    "noise_realisations",
+    "parallel_beam",
+    "read",
+    "simulate_low_dose",
+]
