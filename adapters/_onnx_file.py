@@ -1,0 +1,124 @@
+"""Read an ONNX file whole, or say in one line why it cannot be one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx.external_data_helper
+import onnx.inliner
+from google.protobuf.message import DecodeError
+
+from .errors import ModelError
+
+__all__ = ["INLINE_LIMIT", "inner_graphs", "read_model", "stored_tensors"]
+
+INLINE_LIMIT = 2_000_000_000
+"""Bytes of weights above which a model cannot be handed to the runtime as one message."""
+
+_SIGNS = (
+    (b"<", "it is a web page or XML text; download the file itself again"),
+    (b"version https://git-lfs", "it is a Git LFS pointer; fetch the real file with `git lfs pull`"),
+    (b"PK\x03\x04", "it is a zip archive, perhaps PyTorch weights; export the network to ONNX first"),
+    (b"\x89HDF", "it is an HDF5 file, perhaps Keras weights; export the network to ONNX first"),
+    (b"{", "it is JSON text"),
+)
+
+
+def inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The subgraphs that a node such as If or Loop carries, not those nested deeper."""
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            yield attribute.g
+        elif attribute.type == onnx.AttributeProto.GRAPHS:
+            yield from attribute.graphs
+
+
+def stored_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Every constant tensor of a graph and its subgraphs."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.TENSOR:
+                yield attribute.t
+        for inner in inner_graphs(node):
+            yield from stored_tensors(inner)
+
+
+def _location(tensor: onnx.TensorProto) -> str | None:
+    if tensor.data_location != onnx.TensorProto.EXTERNAL:
+        return None
+    return next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+
+
+def _load_external(model: onnx.ModelProto, path: Path) -> None:
+    locations = {where for t in stored_tensors(model.graph) if (where := _location(t)) is not None}
+    if not locations:
+        return
+    folder = path.resolve().parent
+    try:
+        onnx.external_data_helper.load_external_data_for_model(model, str(folder))
+    except Exception as error:
+        gone = sorted(where for where in locations if where and not (folder / where).exists())
+        if gone:
+            raise ModelError(
+                f"{path}: its weights are kept in {', '.join(gone)}, which is not beside it; "
+                "put that file in the same folder, or export again with the weights inside"
+            ) from error
+        raise ModelError(f"{path}: its external weights cannot be read ({one_line(error)})") from error
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """The text of an error on one line, cut to a readable length."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _opening(path: Path) -> bytes:
+    if not path.exists():
+        raise ModelError(f"{path}: there is no such file; give the path of an .onnx file")
+    if path.is_dir():
+        raise ModelError(f"{path}: this is a folder; give the .onnx file inside it")
+    try:
+        with path.open("rb") as file:
+            return file.read(64)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({one_line(error)})") from error
+
+
+def read_model(path: Path) -> onnx.ModelProto:
+    """Read a model with its external weights, functions inlined; the file is never touched.
+
+    External weights are looked for beside the file, never in the current folder, and may not lie
+    outside the file's folder.
+
+    Raises:
+        ModelError: The file is missing, is not ONNX, is damaged, or lacks its external weights.
+    """
+    start = _opening(path)
+    if not start:
+        raise ModelError(f"{path}: the file is empty; copy or export it again")
+    for sign, meaning in _SIGNS:
+        if start.lstrip().startswith(sign):
+            raise ModelError(f"{path}: not an ONNX model: {meaning}")
+    try:
+        model = onnx.load_model(str(path), format="protobuf", load_external_data=False)
+    except (DecodeError, OSError, ValueError) as error:
+        raise ModelError(
+            f"{path}: not an ONNX model, or a damaged or truncated one ({one_line(error)}); copy or export it again"
+        ) from error
+    if not model.graph.node or not model.graph.output:
+        raise ModelError(f"{path}: holds no network (no operators or no output); copy or export it again")
+    _load_external(model, path)
+    return _inlined(model, path)
+
+
+def _inlined(model: onnx.ModelProto, path: Path) -> Any:
+    if not model.functions:
+        return model
+    try:
+        return onnx.inliner.inline_local_functions(model)
+    except Exception as error:
+        raise ModelError(f"{path}: its local functions cannot be expanded ({one_line(error)})") from error
