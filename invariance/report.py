@@ -38,6 +38,8 @@ def report_html(explanations: Sequence[Explanation], figures: Sequence[bytes] | 
     several = len(explanations) > 1
     facts = _take_shared(sections, "facts")
     notices = _take_shared(sections, "notices")
+    for section in sections:  # its heading says it already
+        section["facts"] = [(name, text) for name, text in section["facts"] if name != "Layer"]
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,

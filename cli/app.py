@@ -1,0 +1,117 @@
+"""The command group and the rules for exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+import click
+
+__all__ = ["cli", "main"]
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+_COMMANDS = {
+    "layers": "layers:layers",
+    "analyze": "analyze:analyze",
+}
+_ALIASES = {"compare": "compare-models"}
+
+
+class _LazyGroup(click.Group):
+    """A group that imports a command's module when that command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        target = _COMMANDS.get(_ALIASES.get(cmd_name, cmd_name))
+        if target is None:
+            return None
+        module, _, name = target.partition(":")
+        command: click.Command = getattr(importlib.import_module(f"ctinv.cli.{module}"), name)
+        return command
+
+
+def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        click.echo(f"ctinv {version('ctinv')}")
+        ctx.exit()
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version)
+@click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks; works behind any command.")
+def cli() -> None:
+    """Show, as images, what a layer of a CT denoiser cannot see, and how far they can be trusted.
+
+    Exit codes: 0 done, 1 our own failure, 2 bad usage or bad input, 130 interrupted.
+    """
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Every failure is one line on standard error that starts with ``ctinv:``.
+
+    Arguments:
+        args: The arguments; those of the process where None.
+    """
+    given = list(sys.argv[1:] if args is None else args)
+    debug = "--debug" in given
+    try:
+        with _termination_interrupts():
+            code = cli.main([a for a in given if a != "--debug"], prog_name="ctinv", standalone_mode=False)
+            return code if isinstance(code, int) else DONE
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return BAD_INPUT
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        hint = f" (see {context.command_path} --help)" if context is not None else ""
+        return _complain(BAD_INPUT, error.format_message().rstrip(".") + hint)
+    except (KeyboardInterrupt, click.Abort):
+        return _complain(INTERRUPTED, "interrupted; no file is left half-written")
+    except BrokenPipeError:  # the reader of our output has had enough, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except Exception as error:
+        from ctinv.adapters.errors import CtinvError
+
+        if debug:
+            traceback.print_exc()
+        if isinstance(error, CtinvError):
+            return _complain(BAD_INPUT, str(error))
+        advice = "" if debug else "; --debug shows the traceback"
+        return _complain(FAILED, f"internal error: {type(error).__name__}: {error}{advice}")
+
+
+def _complain(code: int, message: str) -> int:
+    click.echo(f"ctinv: {' '.join(message.split())}", err=True)
+    return code
+
+
+@contextmanager
+def _termination_interrupts() -> Iterator[None]:
+    """Let SIGTERM end the work as Ctrl-C does, so that temporary files are taken away."""
+
+    def interrupt(_: int, __: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not in the main thread: whoever runs us there handles signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,129 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+__all__ = [
+    "data_option",
+    "device_option",
+    "input_option",
+    "json_option",
+    "layer_option",
+    "model_options",
+    "out_option",
+    "preset_options",
+    "quiet_option",
+    "samples_option",
+    "seed_option",
+    "series_option",
+]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+class _Assignment(click.ParamType):
+    """``key=value``, as a pair."""
+
+    name = "key=value"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        key, sign, text = str(value).partition("=")
+        if not sign or not key.strip():
+            self.fail(f"{value!r} is not of the form key=value", param, ctx)
+        return key.strip(), text.strip()
+
+
+_PATH = click.Path(path_type=Path)
+
+
+def model_options(function: _F) -> _F:
+    """``--model`` and how to understand it."""
+    options = (
+        click.option(
+            "--model",
+            "-m",
+            required=True,
+            metavar="M",
+            help="An .onnx file, a zoo name (chen, yang), or package.module:callable[?weights=FILE].",
+        ),
+        click.option(
+            "--intensity",
+            default="auto",
+            show_default=True,
+            metavar="SPEC",
+            help="The model's units: auto, hu, unit:LO:HI, standard:MEAN:STD or offset:K[:...].",
+        ),
+        click.option(
+            "--output",
+            type=click.Choice(["auto", "image", "residual"]),
+            default="auto",
+            show_default=True,
+            help="Whether the model returns the image or the noise to subtract.",
+        ),
+        click.option(
+            "--feed",
+            multiple=True,
+            type=_Assignment(),
+            help="A fixed value for a further model input, such as sigma=0.1; repeatable.",
+        ),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def preset_options(function: _F) -> _F:
+    """``--preset`` and ``--set``."""
+    function = click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        type=_Assignment(),
+        metavar="SECTION.FIELD=VALUE",
+        help="Change one field of the preset, such as fit.steps=2000; repeatable.",
+    )(function)
+    return click.option(
+        "--preset", default="small", show_default=True, metavar="NAME", help="Sizes and steps of the fit."
+    )(function)
+
+
+layer_option = click.option(
+    "--layer", "-l", "layers", multiple=True, required=True, metavar="L", help="A layer's name; repeatable."
+)
+input_option = click.option(
+    "--input",
+    "-i",
+    "source",
+    type=_PATH,
+    metavar="SLICE_OR_FOLDER",
+    help="DICOM or NumPy slice, or a folder of them.  [default: a slice that ships with ctinv]",
+)
+series_option = click.option(
+    "--series", metavar="S", help="Which series of a folder: its UID, number or description."
+)
+samples_option = click.option(
+    "--samples", "-n", default=250, show_default=True, type=click.IntRange(min=2), help="Invariances to draw."
+)
+data_option = click.option(
+    "--data", type=_PATH, metavar="FOLDER", help="CT to fit on.  [default: slices that ship with ctinv]"
+)
+device_option = click.option(
+    "--device", default="auto", show_default=True, metavar="DEVICE", help="auto, cpu, cuda or cuda:N."
+)
+seed_option = click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, nothing else.")
+quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress and no notes.")
+
+
+def out_option(default: str) -> Callable[[_F], _F]:
+    """``--out`` with this default."""
+    return click.option(
+        "--out", "-o", type=_PATH, default=default, show_default=True, metavar="DIR", help="Where to write."
+    )

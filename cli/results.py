@@ -1,0 +1,48 @@
+"""How a finished analysis is shown and told apart on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .console import Screen
+
+if TYPE_CHECKING:
+    from ctinv.invariance.explanation import Explanation
+
+__all__ = ["show", "with_meta"]
+
+_ROWS = 8
+
+
+def with_meta(explanation: Explanation, **known: Any) -> Explanation:
+    """The same explanation with what the command line knows about its origin.
+
+    What the explanation says already stays; values of None add nothing.
+    """
+    import dataclasses
+
+    added = {key: value for key, value in known.items() if value is not None}
+    said = {key: value for key, value in explanation.meta.items() if value is not None}
+    return dataclasses.replace(explanation, meta={**added, **said})
+
+
+def show(screen: Screen, done: Sequence[tuple[Explanation, Mapping[str, Path]]], report: Path | None) -> None:
+    """Print the verdicts, the main audit figures and the files of finished analyses."""
+    if screen.as_json:
+        results = [{**e.result, "files": {n: str(p) for n, p in files.items()}} for e, files in done]
+        screen.result(results[0] if len(results) == 1 and report is None else results)
+        return
+    from ctinv.invariance.scores import scores, verdict
+
+    for e, files in done:
+        heading = f"{e.meta.get('model')}, {e.meta.get('layer')}, {e.meta.get('source')}"
+        rows = [(s.title, s.text, "" if s.n is None else str(s.n)) for s in scores(e.audit)[:_ROWS]]
+        if rows:
+            screen.table(heading, ("Audit", "Value", "n"), rows)
+        for line in verdict(e.audit):
+            screen.line(line)
+        screen.line(f"written: {', '.join(str(path) for path in files.values())}")
+    if report is not None:
+        screen.line(f"written: {report}")
