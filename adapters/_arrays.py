@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from .errors import ImageError
 
-__all__ = ["batches", "check_images", "join", "loaded_torch", "pad_reflect", "restore"]
+__all__ = ["batches", "check_images", "is_tensor", "join", "pad_reflect", "restore"]
 
 _PIXELS_PER_BATCH = 2**20
 
 
-def loaded_torch() -> ModuleType | None:
-    """PyTorch if the program has imported it; numpy-only use never does."""
-    return sys.modules.get("torch")
-
-
 def is_tensor(x: Any) -> bool:
-    torch = loaded_torch()
+    """Whether ``x`` is a torch tensor; a program without PyTorch does not import it for this."""
+    torch = sys.modules.get("torch")
     return torch is not None and isinstance(x, torch.Tensor)
 
 
@@ -85,8 +80,7 @@ def pad_reflect(x: Any, bottom: int, right: int) -> Any:
 def restore(z: Any, like: Any) -> Any:
     """``z`` as float32 of the kind and on the device of the image ``like``."""
     if is_tensor(like):
-        torch = loaded_torch()
-        assert torch is not None
+        torch: Any = sys.modules["torch"]
         tensor = z if is_tensor(z) else torch.from_numpy(np.ascontiguousarray(z))
         return tensor.to(device=like.device, dtype=torch.float32)
     if is_tensor(z):
@@ -98,7 +92,7 @@ def join(parts: Sequence[Any]) -> Any:
     """Batches of one kind along their first axis."""
     if len(parts) == 1:
         return parts[0]
-    torch = loaded_torch()
-    if torch is not None and is_tensor(parts[0]):
+    if is_tensor(parts[0]):
+        torch: Any = sys.modules["torch"]
         return torch.cat(list(parts))
     return np.concatenate(list(parts))

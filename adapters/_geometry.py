@@ -128,11 +128,11 @@ class Geometry:
             if shape[-2:] == (size[0] + pads[0] - 2 * crop, size[1] + pads[1] - 2 * crop):
                 if any(pads):
                     self._notify(
-                        f"{size[0]}x{size[1]} pixels do not fit the network; images are mirrored at the lower "
-                        f"and right border to multiples of {multiple}, and the output is cropped back"
+                        f"{size[0]}x{size[1]} pixels do not fit the network; images are mirrored below and "
+                        f"at the right to multiples of {multiple}, and the output is cropped back"
                     )
                 return pads
         raise failure or ModelError(
-            f"images of {size[0]}x{size[1]} pixels come out with another size, also when mirrored to multiples "
-            f"of {_MULTIPLES[-1]}; give images like {self.probe_size[0]}x{self.probe_size[1]}"
+            f"images of {size[0]}x{size[1]} pixels come out with another size, also when mirrored to "
+            f"multiples of {_MULTIPLES[-1]}; give images like {self.probe_size[0]}x{self.probe_size[1]}"
         )

@@ -139,7 +139,7 @@ def _ordinal(wanted: str, layers: Sequence[Layer]) -> list[Layer]:
     same = [
         layer
         for layer in layers
-        if kind in ((own := ordinal_kind(layer.op)), *_KINDS.get(own, ())) and layer.shape
+        if kind in ((own := ordinal_kind(layer.op)), *_KINDS.get(own, ())) and (layer.tappable or layer.shape)
     ]
     return same[index - 1 : index] if index >= 1 else []
 
