@@ -20,6 +20,8 @@ DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 _COMMANDS = {
     "layers": "layers:layers",
     "analyze": "analyze:analyze",
+    "zoo": "zoo:zoo",
+    "data": "data:data",
 }
 _ALIASES = {"compare": "compare-models"}
 

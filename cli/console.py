@@ -64,9 +64,11 @@ class Screen:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+        # Text, not str: rich would read brackets such as [mm] as markup.
+        title_text = Text(title) if title else None
+        table = Table(title=title_text, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
         for head in heads:
-            table.add_column(head, overflow="fold")
+            table.add_column(Text(head), overflow="fold")
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         _console(self._stdout).print(table)

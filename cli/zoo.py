@@ -1,0 +1,69 @@
+"""``ctinv zoo``: the reference denoisers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .console import Screen
+from .options import json_option, quiet_option
+
+__all__ = ["zoo"]
+
+
+@click.group()
+def zoo() -> None:
+    """List, export and train the reference denoisers."""
+
+
+@zoo.command("list")
+@click.option("--card", metavar="NAME", help="Print the model card of one denoiser instead.")
+@json_option
+@quiet_option
+def list_(card: str | None, as_json: bool, quiet: bool) -> None:
+    """List the denoisers that come with trained weights."""
+    with Screen(as_json, quiet) as screen:
+        from ctinv import zoo as library
+        from ctinv.zoo.registry import find
+
+        if card is not None:
+            text = library.card(card)
+            screen.result({"name": find(card).name, "card": text}) if as_json else screen.line(text)
+            return
+        entries = [(find(name), library.metadata(name)) for name in library.names()]
+        if as_json:
+            screen.result(
+                [{"name": e.name, "aliases": list(e.aliases), "metadata": about} for e, about in entries]
+            )
+            return
+        rows = [
+            (e.name, ", ".join(e.aliases), about["ctinv.intensity"], about.get("citation", ""))
+            for e, about in entries
+        ]
+        screen.table("", ("Name", "Also", "Intensity", "Source"), rows)
+
+
+@zoo.command()
+@click.argument("name")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--exporter",
+    type=click.Choice(["dynamo", "torchscript"]),
+    default="dynamo",
+    show_default=True,
+    help="PyTorch's way to trace.",
+)
+@quiet_option
+def export(name: str, path: Path, exporter: str, quiet: bool) -> None:
+    """Write a denoiser as ONNX; its layers keep their names.
+
+    \b
+    Example:
+      ctinv zoo export yang model.onnx
+    """
+    with Screen(quiet=quiet) as screen:
+        from ctinv import zoo as library
+
+        written = library.export(name, path, exporter="torchscript" if exporter == "torchscript" else "dynamo")
+        screen.line(str(written))
