@@ -122,7 +122,7 @@ def _torchscript(net: nn.Module, dynamic: bool) -> Any:
         torch.onnx.export(
             net,
             (torch.zeros(1, 1, _SIZE, _SIZE),),
-            buffer,
+            buffer,  # type: ignore[arg-type]
             dynamo=False,
             input_names=["x"],
             output_names=["denoised"],

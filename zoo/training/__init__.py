@@ -1,0 +1,27 @@
+"""Training recipes of the zoo's denoisers: data, losses, the resumable loop and the scores."""
+
+from .loop import train
+from .losses import critic_loss, gradient_penalty
+from .pairs import Pair, Pairs, body_mask
+from .perceptual import FilterBankFeatures, Vgg19Features
+from .recipes import RECIPES, Recipe
+from .scores import BANDS, Scores, score
+from .sources import DOSES, load_pairs
+
+__all__ = [
+    "BANDS",
+    "DOSES",
+    "RECIPES",
+    "FilterBankFeatures",
+    "Pair",
+    "Pairs",
+    "Recipe",
+    "Scores",
+    "Vgg19Features",
+    "body_mask",
+    "critic_loss",
+    "gradient_penalty",
+    "load_pairs",
+    "score",
+    "train",
+]

@@ -1,0 +1,218 @@
+"""The training loop: seeded, resumable to the last bit, and quiet."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from ctinv.adapters.errors import CtinvError, ModelError
+from ctinv.adapters.intensity import Intensity, parse_intensity
+from ctinv.zoo import registry
+from ctinv.zoo.exporting import write_atomic
+from ctinv.zoo.networks import Critic
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .checkpoints import read_checkpoint, restore, snapshot, write_checkpoint
+from .losses import critic_loss
+from .pairs import Pairs
+from .perceptual import FilterBankFeatures, Vgg19Features
+from .recipes import RECIPES, Recipe
+from .sources import DOSES, load_pairs
+
+__all__ = ["train"]
+
+Progress = Callable[[str, int, int], None]
+_UNIT_HU = 100.0  # losses and the critic see images in units of 100 HU, where noise is neither tiny nor large
+_SAVE_EVERY = 200
+
+
+def train(
+    name: str,
+    data: str | Path | Pairs,
+    steps: int,
+    out: str | Path,
+    resume: bool = True,
+    seed: int = 0,
+    progress: Progress | None = None,
+    *,
+    recipe: Recipe | None = None,
+    vgg: str | Path | None = None,
+    doses: dict[str, float] | None = None,
+) -> Path:
+    """Train a denoiser of the zoo.
+
+    Every choice made in step ``k`` depends on ``seed`` and ``k`` alone, so a training that was
+    interrupted and resumed ends with the same bits as one that was not (same machine, versions and
+    number of threads).
+
+    Arguments:
+        name: Id or alias of a denoiser of the zoo.
+        data: A folder of CT slices, whose low-dose twins are simulated; a folder in the layout of
+            LDCT-and-Projection-data, which has real twins; or ready pairs.
+        steps: Steps of the denoiser, at least 1.
+        out: Folder for checkpoints and the result; made if missing.
+        resume: Whether to go on from the checkpoint in ``out`` if there is one; otherwise it is replaced.
+        seed: Decides the first weights, the patches and the simulated noise.
+        progress: Told ("training", done, total) after each step, and of the stages before.
+        recipe: Another recipe than the one in ``RECIPES``.
+        vgg: File with VGG-19 weights for the perceptual loss, see :class:`Vgg19Features`; without it
+            :class:`FilterBankFeatures` take their place.
+        doses: Simulated fraction of the routine dose for ``abdomen`` and ``chest``.
+
+    Returns:
+        The weights, ``out/weights.safetensors``, with the recipe in their metadata.
+
+    Raises:
+        CtinvError: Unknown name, unusable data, or a checkpoint of another training in ``out``.
+    """
+    entry = registry.find(name)
+    if steps < 1:
+        raise CtinvError(f"steps is {steps}; train for at least 1 step")
+    chosen = recipe or RECIPES[entry.name]
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise CtinvError(f"cannot make the folder {folder}: {err.strerror}; choose another") from err
+    pairs = (
+        data if isinstance(data, Pairs) else load_pairs(data, doses or DOSES, seed=seed, progress=progress)
+    )
+    run = _Run(registry.network(entry.name, pretrained=False), chosen, steps, seed, vgg)
+    about = {"name": entry.name, "steps": steps, "seed": seed, "data": pairs.fingerprint, **run.about}
+    about = json.loads(json.dumps(about))
+    start = 0
+    if resume and (found := read_checkpoint(folder)) is not None:
+        start, tensors, before = found
+        changed = sorted(key for key in about if before.get(key) != about[key])
+        if changed:
+            raise ModelError(
+                f"{folder} holds the checkpoint of another training (other {', '.join(changed)});"
+                " train into another folder or with resume=False"
+            )
+        restore(tensors, run.modules, run.optimisers)
+    for step in range(start, steps):
+        run.step(step, pairs)
+        if (step + 1) % _SAVE_EVERY == 0 or step + 1 == steps:
+            write_checkpoint(folder, step + 1, snapshot(run.modules, run.optimisers), about)
+        if progress is not None:
+            progress("training", step + 1, steps)
+    return _write_weights(folder / "weights.safetensors", run.net, chosen, about)
+
+
+class _Run:
+    """The networks, optimisers and losses of one training."""
+
+    def __init__(self, net: nn.Module, recipe: Recipe, steps: int, seed: int, vgg: str | Path | None) -> None:
+        self.net, self.recipe, self.steps, self.seed = net.train(), recipe, steps, seed
+        self.intensity: Intensity = parse_intensity(recipe.intensity)
+        generator = torch.Generator().manual_seed(seed)
+        convolutions = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
+        self.margin = sum(m.kernel_size[0] // 2 for m in convolutions)
+        initialise(net, generator, recipe.identity)
+        self.optimiser = _optimiser(net, recipe)
+        self.modules: dict[str, nn.Module] = {"denoiser": net}
+        self.optimisers: dict[str, torch.optim.Optimizer] = {"denoiser-optimiser": self.optimiser}
+        self.about: dict[str, Any] = {"recipe": asdict(recipe), "perceptual": "none"}
+        self.features: nn.Module | None = None
+        if recipe.perceptual:
+            self.features = Vgg19Features(vgg, -10.24, 30.72) if vgg else FilterBankFeatures()
+            self.about["perceptual"] = type(self.features).__name__
+        self.critic: Critic | None = None
+        if recipe.adversarial:
+            self.critic = Critic(recipe.patch, recipe.critic_width, recipe.critic_hidden)
+            initialise(self.critic, generator, False)
+            self.critic_optimiser = torch.optim.Adam(
+                self.critic.parameters(), recipe.critic_rate, betas=recipe.betas
+            )
+            self.modules["critic"] = self.critic
+            self.optimisers["critic-optimiser"] = self.critic_optimiser
+
+    def step(self, step: int, pairs: Pairs) -> None:
+        """One step of the denoiser, and the critic's steps before it."""
+        recipe = self.recipe
+        generator = torch.Generator().manual_seed((self.seed + 1) * 1_000_003 + step)
+        warm = step < recipe.warm_up * self.steps
+        if self.critic is not None and not warm:
+            for _ in range(recipe.critic_steps):
+                low, full = pairs.batch(recipe.batch, recipe.patch, self.margin, generator)
+                with torch.no_grad():
+                    fake = self._denoise(low)
+                loss = critic_loss(self.critic, full / _UNIT_HU, fake, recipe.penalty, generator)
+                self.critic_optimiser.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                self.critic_optimiser.step()
+        low, full = pairs.batch(recipe.batch, recipe.patch, self.margin, generator)
+        loss = self._loss(self._denoise(low), full / _UNIT_HU, warm)
+        share = step / self.steps
+        rate = recipe.final_rate + (1 - recipe.final_rate) * 0.5 * (1 + math.cos(math.pi * share))
+        for group in self.optimiser.param_groups:
+            group["lr"] = recipe.rate * rate
+        self.optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.net.parameters(), recipe.clip)
+        self.optimiser.step()
+
+    def _loss(self, denoised: Tensor, full: Tensor, warm: bool) -> Tensor:
+        recipe = self.recipe
+        loss = (1.0 if warm else recipe.pixel) * F.mse_loss(denoised, full)
+        if warm:
+            return loss
+        if self.features is not None:
+            loss = loss + recipe.perceptual * F.mse_loss(self.features(denoised), self.features(full))
+        if self.critic is not None:
+            loss = loss - recipe.adversarial * self.critic(denoised).mean()
+        return loss
+
+    def _denoise(self, low: Tensor) -> Tensor:
+        """Low-dose patches in HU to smaller denoised ones in units of 100 HU, without any padding."""
+        x = self.intensity.to_model(low)
+        for module in self.net.children():
+            x = F.conv2d(x, module.weight, module.bias) if isinstance(module, nn.Conv2d) else module(x)
+        return cast(Tensor, self.intensity.to_hu(x)) / _UNIT_HU
+
+
+def initialise(net: nn.Module, generator: torch.Generator, identity: bool) -> None:
+    """Draw first weights, after He et al. 2015, with zero biases.
+
+    Arguments:
+        net: A chain of convolutions and dense layers with ReLU between.
+        generator: Source of the weights.
+        identity: Whether channel 0 of each convolution passes channel 0 of the one before unchanged,
+            so that the network starts out by returning its (non-negative) input, plus what the other,
+            random channels add.
+    """
+    with torch.no_grad():
+        for module in net.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                module.weight.normal_(0.0, math.sqrt(2.0 / module.weight[0].numel()), generator=generator)
+                if module.bias is not None:
+                    module.bias.zero_()
+            if identity and isinstance(module, nn.Conv2d):
+                centre = module.kernel_size[0] // 2
+                module.weight[0] = 0.0
+                module.weight[0, 0, centre, centre] = 1.0
+
+
+def _optimiser(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    if recipe.optimiser == "sgd":
+        return torch.optim.SGD(net.parameters(), recipe.rate, momentum=recipe.momentum)
+    return torch.optim.Adam(net.parameters(), recipe.rate, betas=recipe.betas)
+
+
+def _write_weights(path: Path, net: nn.Module, recipe: Recipe, about: dict[str, Any]) -> Path:
+    from safetensors.torch import save
+
+    metadata = {
+        "ctinv.intensity": recipe.intensity,
+        "ctinv.output": "image",
+        "recipe": json.dumps(about, sort_keys=True),
+    }
+    tensors = {key: value.detach().contiguous() for key, value in net.state_dict().items()}
+    write_atomic(path, save(tensors, metadata=metadata))
+    return path

@@ -1,0 +1,159 @@
+"""Pairs of low-dose and full-dose slices, held in memory, and seeded patches from them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from ctinv.adapters.errors import ImageError
+from numpy.typing import NDArray
+from torch import Tensor
+
+__all__ = ["BODY_HU", "Pair", "Pairs", "body_mask"]
+
+BODY_HU = -300.0
+"""HU above which a pixel, or the inside of a ring of such pixels, is body."""
+
+_Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One slice at both doses.
+
+    Arguments:
+        low: Low-dose versions, float32 (realisations, H, W), HU.
+        full: The full-dose slice, float32 (H, W), HU.
+        patient: Whose slice it is; held-out sets are made of whole patients.
+        label: What to call the slice.
+    """
+
+    low: _Array
+    full: _Array
+    patient: str
+    label: str = ""
+
+
+def body_mask(hu: _Array) -> NDArray[np.bool_]:
+    """The body, lungs included: the largest piece above :data:`BODY_HU` with its holes filled.
+
+    Arguments:
+        hu: A slice (H, W), HU.
+
+    Returns:
+        (H, W); thin things such as the table are left out.
+    """
+    from scipy import ndimage
+
+    solid = ndimage.binary_opening(ndimage.median_filter(hu, 5) > BODY_HU, iterations=2)
+    pieces, count = ndimage.label(solid)
+    if not count:
+        return np.zeros(hu.shape, dtype=bool)
+    largest = 1 + int(np.argmax(np.bincount(pieces.ravel())[1:]))
+    filled: NDArray[np.bool_] = ndimage.binary_fill_holes(pieces == largest)
+    return filled
+
+
+class Pairs:
+    """A set of slice pairs from which patches are drawn.
+
+    Arguments:
+        pairs: The slices; sizes may differ.
+
+    Raises:
+        ImageError: There is none, or the two doses of one differ in size.
+    """
+
+    def __init__(self, pairs: Sequence[Pair]) -> None:
+        self.pairs = tuple(pairs)
+        if not self.pairs:
+            raise ImageError("no pair of low-dose and full-dose slices was found; give a folder of CT slices")
+        for pair in self.pairs:
+            if pair.low.ndim != 3 or pair.low.shape[1:] != pair.full.shape:
+                raise ImageError(
+                    f"{pair.label or 'a pair'} has doses of shape {pair.low.shape[1:]} and {pair.full.shape};"
+                    " they must agree"
+                )
+        self._centres = [np.argwhere(body_mask(pair.full)) for pair in self.pairs]
+
+    @property
+    def patients(self) -> tuple[str, ...]:
+        """The patients, sorted."""
+        return tuple(sorted({pair.patient for pair in self.pairs}))
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all pixels, so that a resumed training is known to see the same data."""
+        digest = hashlib.sha256()
+        for pair in self.pairs:
+            digest.update(f"{pair.patient}/{pair.label}/{pair.low.shape}/".encode())
+            digest.update(pair.low.tobytes())
+            digest.update(pair.full.tobytes())
+        return digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def split(self, every: int = 4) -> tuple[Pairs, Pairs]:
+        """Divide by patient: every ``every``-th of the sorted patients, the last of each group, is held out.
+
+        Returns:
+            The training pairs and the held-out pairs.
+
+        Raises:
+            ImageError: There are too few patients for both.
+        """
+        held = set(self.patients[every - 1 :: every])
+        if not held or len(held) == len(self.patients):
+            raise ImageError(
+                f"{len(self.patients)} patients are too few to hold out one in {every}; give more slices"
+            )
+        return (
+            Pairs([p for p in self.pairs if p.patient not in held]),
+            Pairs([p for p in self.pairs if p.patient in held]),
+        )
+
+    def batch(self, count: int, size: int, margin: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Patches whose centres lie in the body, turned and flipped at random.
+
+        Arguments:
+            count: Number of patches.
+            size: Side of the full-dose patches, in pixels.
+            margin: How many more pixels the low-dose patches have on each side.
+            generator: Source of every choice made here.
+
+        Returns:
+            Low dose (N, 1, size + 2 margin, size + 2 margin) and full dose (N, 1, size, size), HU.
+        """
+        low, full = [], []
+        for _ in range(count):
+            index = _integer(len(self.pairs), generator)
+            pair, centres = self.pairs[index], self._centres[index]
+            realisation = pair.low[_integer(len(pair.low), generator)]
+            height, width = pair.full.shape
+            row, column = centres[_integer(len(centres), generator)] if len(centres) else (0, 0)
+            wide = size + 2 * margin
+            top = int(np.clip(row - wide // 2, 0, max(height - wide, 0)))
+            left = int(np.clip(column - wide // 2, 0, max(width - wide, 0)))
+            if wide > min(height, width):
+                raise ImageError(
+                    f"{pair.label or 'a slice'} of {height} x {width} is smaller than {wide} pixels"
+                )
+            turn, flip = _integer(4, generator), bool(_integer(2, generator))
+            x = realisation[top : top + wide, left : left + wide]
+            y = pair.full[top + margin : top + margin + size, left + margin : left + margin + size]
+            low.append(_turned(x, turn, flip))
+            full.append(_turned(y, turn, flip))
+        return torch.from_numpy(np.stack(low))[:, None], torch.from_numpy(np.stack(full))[:, None]
+
+
+def _integer(limit: int, generator: torch.Generator) -> int:
+    return int(torch.randint(limit, (), generator=generator))
+
+
+def _turned(image: _Array, turn: int, flip: bool) -> _Array:
+    turned = np.rot90(image, turn)
+    return turned[:, ::-1] if flip else turned

@@ -1,0 +1,68 @@
+"""How each denoiser of the zoo is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+__all__ = ["RECIPES", "Recipe"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a training besides its data, its length and its seed.
+
+    Arguments:
+        network: Id of the denoiser in the zoo.
+        intensity: The model's units, as ``ctinv.adapters.parse_intensity`` reads them.
+        patch: Side of the patches that the loss compares, in pixels. Low-dose patches have a margin,
+            so that the loss never sees the zeros that the convolutions pad.
+        batch: Patches per step.
+        optimiser: ``sgd`` (with momentum) or ``adam``.
+        rate: Learning rate at the start; it falls to ``final_rate`` times that along half a cosine.
+        final_rate: See ``rate``.
+        momentum: For ``sgd``.
+        betas: For ``adam``.
+        clip: Largest norm of the gradient over all weights.
+        pixel: Weight of the mean squared difference, in units of 100 HU.
+        perceptual: Weight of the mean squared difference of features.
+        adversarial: Weight of the critic's score; 0 trains without a critic.
+        penalty: Weight of the critic's gradient penalty.
+        critic_steps: Critic steps per step of the denoiser.
+        critic_rate: Learning rate of the critic.
+        critic_width: Filters of the critic's first layers.
+        critic_hidden: Units of its dense layer.
+        warm_up: Share of the steps that use the pixel loss alone, before the critic joins.
+        identity: Whether the denoiser starts as the identity; otherwise He's initialisation is used.
+    """
+
+    network: str
+    intensity: str = "unit:-1024:3072"
+    patch: int = 64
+    batch: int = 16
+    optimiser: Literal["sgd", "adam"] = "adam"
+    rate: float = 1e-3
+    final_rate: float = 0.01
+    momentum: float = 0.9
+    betas: tuple[float, float] = (0.5, 0.9)
+    clip: float = 1.0
+    pixel: float = 1.0
+    perceptual: float = 0.0
+    adversarial: float = 0.0
+    penalty: float = 10.0
+    critic_steps: int = 4
+    critic_rate: float = 1e-4
+    critic_width: int = 64
+    critic_hidden: int = 1024
+    warm_up: float = 0.0
+    identity: bool = True
+
+
+RECIPES = MappingProxyType(
+    {
+        "chen": Recipe("chen", patch=21, batch=64, optimiser="sgd", rate=1e-3),
+        "yang": Recipe("yang", patch=64, batch=8, perceptual=0.1, adversarial=1.0, pixel=0.0, warm_up=0.2),
+    }
+)
+"""The recipe of each denoiser, by its id."""

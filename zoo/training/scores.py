@@ -1,0 +1,167 @@
+"""How well a denoiser does on held-out slices: error inside the body and noise texture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from ctinv.adapters.errors import ImageError
+from numpy.typing import NDArray
+
+from .pairs import Pairs, body_mask
+
+__all__ = ["BANDS", "Scores", "noise_power", "score", "uniform_regions"]
+
+BANDS: dict[str, tuple[float, float]] = {"low": (0.03, 0.1), "mid": (0.1, 0.25), "high": (0.25, 0.5)}
+"""Bands of radial spatial frequency, in cycles per pixel."""
+
+_SIDE = 32
+_TISSUE = (-100.0, 200.0)
+_Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What was measured on held-out slices, over all pixels of the body and the whole HU range.
+
+    Arguments:
+        slices: Number of slices.
+        patients: Number of patients.
+        rmse_low: Root mean squared error of the low-dose slices against full dose, HU.
+        rmse: The same for the denoised slices.
+        reduction: ``1 - rmse / rmse_low``, all pixels of all slices together.
+        reduction_mean: The mean over patients of each one's own reduction.
+        reduction_worst: The smallest reduction of any patient.
+        regions: Number of uniform regions behind the noise power.
+        power: Noise power of the denoised slices over that of full dose, by band (:data:`BANDS`);
+            1 is the texture of full dose, 0 is perfectly smooth.
+        power_low: The same for the low-dose slices.
+    """
+
+    slices: int
+    patients: int
+    rmse_low: float
+    rmse: float
+    reduction: float
+    reduction_mean: float
+    reduction_worst: float
+    regions: int
+    power: dict[str, float]
+    power_low: dict[str, float]
+
+    def rounded(self) -> dict[str, Any]:
+        """All fields, numbers rounded to three decimals, for files and model cards."""
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {key: plain(item) for key, item in value.items()}
+            return round(value, 3) if isinstance(value, float) else value
+
+        return {key: plain(value) for key, value in asdict(self).items()}
+
+
+def score(denoise: Callable[[_Array], _Array], pairs: Pairs) -> Scores:
+    """Score a denoiser.
+
+    Arguments:
+        denoise: Maps slices (N, 1, H, W) in HU to the like.
+        pairs: Held-out pairs; the first low-dose version of each is used.
+
+    Raises:
+        ImageError: No slice shows a body.
+    """
+    before: dict[str, list[float]] = {}
+    after: dict[str, list[float]] = {}
+    pixels: dict[str, int] = {}
+    power: list[NDArray[np.float64]] = []
+    for pair in pairs.pairs:
+        body = body_mask(pair.full)
+        if not body.any():
+            continue
+        low = pair.low[0]
+        denoised = np.asarray(denoise(low[None, None]), dtype=np.float32)[0, 0]
+        before.setdefault(pair.patient, []).append(float(np.square(low - pair.full)[body].sum(dtype=float)))
+        after.setdefault(pair.patient, []).append(
+            float(np.square(denoised - pair.full)[body].sum(dtype=float))
+        )
+        pixels[pair.patient] = pixels.get(pair.patient, 0) + int(body.sum())
+        for rows, columns in uniform_regions(pair.full):
+            bands = [_band_power(image[rows, columns]) for image in (denoised, low, pair.full)]
+            power.append(np.stack(bands[:2]) / bands[2])
+    if not pixels:
+        raise ImageError("no held-out slice shows a body, so nothing can be scored; give slices of patients")
+    count = sum(pixels.values())
+    rmse_low = np.sqrt(sum(map(sum, before.values())) / count)
+    rmse = np.sqrt(sum(map(sum, after.values())) / count)
+    each = [1.0 - np.sqrt(sum(after[key]) / sum(before[key])) for key in pixels]
+    ratio = np.mean(power, axis=0) if power else np.full((2, len(BANDS)), np.nan)
+    return Scores(
+        slices=sum(map(len, before.values())),
+        patients=len(pixels),
+        rmse_low=float(rmse_low),
+        rmse=float(rmse),
+        reduction=float(1.0 - rmse / rmse_low),
+        reduction_mean=float(np.mean(each)),
+        reduction_worst=float(np.min(each)),
+        regions=len(power),
+        power=dict(zip(BANDS, map(float, ratio[0]), strict=True)),
+        power_low=dict(zip(BANDS, map(float, ratio[1]), strict=True)),
+    )
+
+
+def uniform_regions(hu: _Array, limit: int = 6) -> list[tuple[slice, slice]]:
+    """The squares of soft tissue, 32 pixels wide, whose smoothed grey value varies least.
+
+    Arguments:
+        hu: A slice (H, W), HU.
+        limit: Largest number of squares; they do not overlap.
+    """
+    from scipy import ndimage
+
+    smooth = ndimage.gaussian_filter(hu, 3.0)
+    found = []
+    for top in range(0, hu.shape[0] - _SIDE + 1, _SIDE // 2):
+        for left in range(0, hu.shape[1] - _SIDE + 1, _SIDE // 2):
+            tile = smooth[top : top + _SIDE, left : left + _SIDE]
+            if tile.min() > _TISSUE[0] and tile.max() < _TISSUE[1]:
+                found.append((float(tile.std()), top, left))
+    chosen: list[tuple[int, int]] = []
+    for _, top, left in sorted(found):
+        if all(abs(top - t) >= _SIDE or abs(left - c) >= _SIDE for t, c in chosen):
+            chosen.append((top, left))
+    return [(slice(t, t + _SIDE), slice(c, c + _SIDE)) for t, c in chosen[:limit]]
+
+
+def noise_power(region: _Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Noise power spectrum of one region, a second-order surface taken out first.
+
+    Arguments:
+        region: Square (S, S), HU.
+
+    Returns:
+        Radial frequency in cycles per pixel and power in HU^2, both (S, S); the power of white noise
+        is its variance at every frequency.
+
+    Example:
+        >>> noise = np.random.default_rng(0).normal(0, 10, (32, 32))
+        >>> bool(abs(noise_power(noise)[1].mean() - 100) < 10)
+        True
+    """
+    side = region.shape[0]
+    axis = np.linspace(-1.0, 1.0, side)
+    rows, columns = (grid.ravel() for grid in np.meshgrid(axis, axis, indexing="ij"))
+    basis = np.stack([np.ones_like(rows), rows, columns, rows * columns, rows**2, columns**2], axis=1)
+    values = region.astype(np.float64).ravel()
+    rest = values - basis @ np.linalg.lstsq(basis, values, rcond=None)[0]
+    spectrum = np.abs(np.fft.fft2(rest.reshape(side, side))) ** 2 / side**2
+    frequency = np.fft.fftfreq(side)
+    return np.hypot(frequency[:, None], frequency[None, :]), spectrum
+
+
+def _band_power(region: _Array) -> NDArray[np.float64]:
+    radius, spectrum = noise_power(region)
+    means = [spectrum[(radius >= low) & (radius < high)].mean() for low, high in BANDS.values()]
+    floored: NDArray[np.float64] = np.maximum(np.array(means), 1e-12)
+    return floored
