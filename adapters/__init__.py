@@ -1,1 +1,54 @@
 """Adapters: any denoiser, PyTorch or ONNX, with ``Phi(x)`` readable at named layers."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .base import INPUT, OUTPUT, Denoiser, Layer, Output
+from .errors import (
+    CtinvError,
+    DeviceError,
+    ImageError,
+    IntensityError,
+    LayerError,
+    ModelError,
+    UnsupportedModelError,
+)
+from .intensity import CANDIDATES, Intensity, parse_intensity
+from .loading import load, wrap
+
+if TYPE_CHECKING:
+    from .onnx_graph import OnnxDenoiser
+    from .torch_module import TorchDenoiser
+
+__all__ = [
+    "CANDIDATES",
+    "INPUT",
+    "OUTPUT",
+    "CtinvError",
+    "Denoiser",
+    "DeviceError",
+    "ImageError",
+    "Intensity",
+    "IntensityError",
+    "Layer",
+    "LayerError",
+    "ModelError",
+    "OnnxDenoiser",
+    "Output",
+    "TorchDenoiser",
+    "UnsupportedModelError",
+    "load",
+    "parse_intensity",
+    "wrap",
+]
+
+# These import torch and onnxruntime, which takes seconds: only when they are asked for.
+_LAZY = {"OnnxDenoiser": "onnx_graph", "TorchDenoiser": "torch_module"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

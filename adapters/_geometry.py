@@ -28,7 +28,7 @@ class Geometry:
     Arguments:
         run: From one image in model units (1, C, H, W) to the shape of the network's output.
         blank: From height and width to a probe image for ``run``.
-        fixed_size: The only size the model takes, or None.
+        fixed_size: The only height and width the model takes, None where it is free.
         notify: Called with a sentence about what was found.
     """
 
@@ -36,12 +36,12 @@ class Geometry:
         self,
         run: Callable[[Any], tuple[int, ...]],
         blank: Callable[[int, int], Any],
-        fixed_size: tuple[int, int] | None,
+        fixed_size: tuple[int | None, int | None] | None,
         notify: Callable[[str], None],
     ) -> None:
         self._run = run
         self._blank = blank
-        self._fixed = fixed_size
+        self._fixed = fixed_size or (None, None)
         self._notify = notify
         self._probe: tuple[int, int] | None = None
         self._crop = 0
@@ -79,7 +79,8 @@ class Geometry:
         if self._probe is not None:
             return
         failure: ModelError | None = None
-        for height, width in (self._fixed,) if self._fixed else _PROBES:
+        probes = [(self._fixed[0] or height, self._fixed[1] or width) for height, width in _PROBES]
+        for height, width in dict.fromkeys(probes):
             try:
                 shape = self._run(self._blank(height, width))
             except UnsupportedModelError:
@@ -105,10 +106,10 @@ class Geometry:
         return lost[0] // 2
 
     def _find(self, u: Any, size: tuple[int, int]) -> tuple[int, int]:
-        if self._fixed and size != self._fixed:
+        if any(fixed not in (None, own) for fixed, own in zip(self._fixed, size, strict=True)):
+            takes = "x".join(str(fixed or "any") for fixed in self._fixed)
             raise ImageError(
-                f"the model takes images of {self._fixed[0]}x{self._fixed[1]} pixels only, not "
-                f"{size[0]}x{size[1]}; crop or tile them"
+                f"the model takes images of {takes} pixels only, not {size[0]}x{size[1]}; crop or tile them"
             )
         crop = self.crop
         failure: ModelError | None = None

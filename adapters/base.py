@@ -36,7 +36,7 @@ class Denoiser(ABC):
             this is not known: it is then probed, and announced in :attr:`notices`.
         channels: Input channels of the network. The grey image is repeated, and the output
             averaged, only where this is not 1.
-        fixed_size: Height and width, for a model that takes no other size.
+        fixed_size: Height and width, for a model that takes no other; None where it is free.
     """
 
     kind: str = "abstract"
@@ -49,7 +49,7 @@ class Denoiser(ABC):
         output: Output | None = "image",
         *,
         channels: int = 1,
-        fixed_size: tuple[int, int] | None = None,
+        fixed_size: tuple[int | None, int | None] | None = None,
     ) -> None:
         if output not in ("image", "residual", None):
             raise IntensityError(f"output is 'image', 'residual' or None (find out), not {output!r}")
