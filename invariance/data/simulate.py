@@ -19,6 +19,7 @@ __all__ = [
     "REFERENCE_FLUENCE",
     "Kernel",
     "bowtie",
+    "dose_pair",
     "kernel_window",
     "noise_realisations",
     "simulate_low_dose",
@@ -45,6 +46,7 @@ about where body and lung kernels of clinical scanners do."""
 _VIEWS = 1000.0
 _BOWTIE_RADIUS = 160.0  # mm of water that the bowtie is shaped for
 _BOWTIE_STRENGTH = 0.5  # 1 would make a centred water cylinder's shadow flat
+_MANY_PHOTONS = 500.0  # from here on a Poisson count is normal to the eye: its skewness is below 0.05
 _FEWEST_PHOTONS = 1.0  # no ray starves below this; real systems filter such rays
 
 
@@ -105,18 +107,24 @@ class _Scan:
         self.photons: _Array = np.maximum(profile * np.exp(-lines), 1e-6).astype(np.float32)
         self.electronic = electronic**2 * cell
 
-    def draw(self, dose: float, input_dose: float, rng: np.random.Generator, kept: _Array) -> _Array:
-        """One image of the noise that separates ``input_dose`` from ``dose``, HU (H, W)."""
+    def noise(self, dose: float, input_dose: float, rng: np.random.Generator) -> _Array:
+        """What separates the line integrals at ``input_dose`` from those at ``dose``, (views, detectors)."""
         share = 1.0 / dose - (0.0 if math.isinf(input_dose) else 1.0 / input_dose)
         if share <= 0.0:
-            return kept
+            return np.zeros_like(self.photons)
         # A Poisson count of mean N / share has relative variance share / N, exactly what is missing.
         mean = np.maximum(self.photons / np.float32(share), _FEWEST_PHOTONS)
-        noise = (rng.poisson(mean) / mean - 1.0).astype(np.float32)
+        noise = rng.standard_normal(mean.shape, dtype=np.float32) / np.sqrt(mean)
+        few = mean < _MANY_PHOTONS
+        noise[few] = rng.poisson(mean[few]) / mean[few] - 1.0
         squares = 1.0 / dose**2 - (0.0 if math.isinf(input_dose) else 1.0 / input_dose**2)
         if self.electronic > 0.0:
             spread = np.float32(math.sqrt(squares * self.electronic)) / self.photons
             noise += np.minimum(spread, 1.0) * rng.standard_normal(noise.shape, dtype=np.float32)
+        return noise
+
+    def reconstruct(self, noise: _Array) -> _Array:
+        """Noise of line integrals (..., views, detectors) as images (..., H, W), HU."""
         mu = self.beam.filtered_back_projection(noise, self.window) / np.float32(self.column_mm)
         return mu * np.float32(1000.0 / MU_WATER)
 
@@ -199,5 +207,31 @@ def noise_realisations(
     image = np.asarray(hu, dtype=np.float32)
     _check(image, spacing, dose, input_dose)
     scan = _Scan(image, spacing, kernel, reference_fluence, electronic_noise)
-    nothing = np.zeros_like(image)
-    return (image + scan.draw(dose, input_dose, rng, nothing) for _ in range(n))
+    return (image + scan.reconstruct(scan.noise(dose, input_dose, rng)) for _ in range(n))
+
+
+def dose_pair(
+    hu: NDArray[np.float32],
+    spacing: tuple[float, float],
+    dose: float,
+    rng: np.random.Generator,
+    *,
+    kernel: Kernel = "smooth",
+    reference_fluence: float = REFERENCE_FLUENCE,
+    electronic_noise: float = ELECTRONIC_NOISE,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """A noise-free image at a low and at the full dose; both share the full dose's noise.
+
+    Arguments are those of :func:`simulate_low_dose`.
+
+    Returns:
+        Low dose ``x`` and full dose ``y``, float32 (H, W), HU.
+
+    Raises:
+        ImageError: As for :func:`simulate_low_dose`.
+    """
+    image = np.asarray(hu, dtype=np.float32)
+    _check(image, spacing, dose, math.inf)
+    scan = _Scan(image, spacing, kernel, reference_fluence, electronic_noise)
+    full, more = scan.reconstruct(np.stack([scan.noise(1.0, math.inf, rng), scan.noise(dose, 1.0, rng)]))
+    return image + full + more, image + full

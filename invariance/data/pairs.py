@@ -1,0 +1,136 @@
+"""Slices at two doses, and their division into training, validation and test patients."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from ctinv.adapters.errors import ImageError
+from numpy.typing import NDArray
+
+__all__ = ["PairSource", "Pairs", "Split", "body_mask", "split_patients"]
+
+_Array = NDArray[np.float32]
+Split = Literal["train", "validation", "test"]
+_TEST, _VALIDATION = 0.1, 0.2
+
+
+class PairSource(Protocol):
+    """What patches can be drawn from: pairs in memory, or a data set on disk."""
+
+    @property
+    def patients(self) -> Sequence[str]:
+        """The patient of each pair."""
+        ...
+
+    @property
+    def regions(self) -> Sequence[str]:
+        """The body part of each pair."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> tuple[_Array, _Array]:
+        """Low dose and high dose, float32 (H, W), HU."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Slice pairs in memory.
+
+    Arguments:
+        low: Low-dose slices ``x``, float32 (H, W), HU; sizes may differ.
+        high: High-dose slices ``y``, each of its twin's size.
+        patients: The patient of each pair.
+        regions: The body part of each pair.
+        spacings: Row and column spacing of each pair in mm, or None.
+        description: One sentence on where they are from, for reports.
+
+    Raises:
+        ImageError: Nothing in it, or lengths or sizes that do not agree.
+    """
+
+    low: tuple[_Array, ...]
+    high: tuple[_Array, ...]
+    patients: tuple[str, ...]
+    regions: tuple[str, ...]
+    spacings: tuple[tuple[float, float] | None, ...]
+    description: str
+
+    def __post_init__(self) -> None:
+        if not self.low:
+            raise ImageError("there is no pair of slices; give at least one")
+        if len({len(v) for v in (self.low, self.high, self.patients, self.regions, self.spacings)}) != 1:
+            raise ImageError("low, high, patients, regions and spacings differ in length")
+        for index, (x, y) in enumerate(zip(self.low, self.high, strict=True)):
+            if x.ndim != 2 or x.shape != y.shape:
+                raise ImageError(
+                    f"pair {index} has sizes {x.shape} and {y.shape}; both must be the same (H, W)"
+                )
+
+    def __len__(self) -> int:
+        return len(self.low)
+
+    def __getitem__(self, index: int, /) -> tuple[_Array, _Array]:
+        return self.low[index], self.high[index]
+
+
+def split_patients(patients: Sequence[str], regions: Sequence[str], seed: int = 0) -> dict[str, Split]:
+    """Assign every patient to training (70 %), validation (20 %) or test (10 %), per body part.
+
+    The order within a body part comes from a hash of seed and patient, so that it does not depend
+    on the order in which slices were found. Small body parts fill training first: a test patient
+    needs five patients, a validation patient three.
+
+    Arguments:
+        patients: The patient of each slice.
+        regions: The body part of each slice; a patient belongs to the part of its first slice.
+        seed: Another seed, another division.
+
+    Returns:
+        Patient to ``train``, ``validation`` or ``test``.
+
+    Example:
+        >>> split = split_patients([f"L{i:03d}" for i in range(50)], ["abdomen"] * 50)
+        >>> [sum(s == part for s in split.values()) for part in ("train", "validation", "test")]
+        [35, 10, 5]
+    """
+    first: dict[str, str] = {}
+    for patient, region in zip(patients, regions, strict=True):
+        first.setdefault(patient, region)
+    result: dict[str, Split] = {}
+    for region in sorted(set(first.values())):
+        members = sorted(
+            (p for p, r in first.items() if r == region),
+            key=lambda p: hashlib.sha256(f"{seed}/{p}".encode()).hexdigest(),
+        )
+        tests = int(_TEST * len(members) + 0.5)
+        checks = int(_VALIDATION * len(members) + 0.5)
+        for index, patient in enumerate(members):
+            result[patient] = "test" if index < tests else "validation" if index < tests + checks else "train"
+    return result
+
+
+def body_mask(hu: NDArray[np.float32], threshold: float = -400.0) -> NDArray[np.bool_]:
+    """The body, lungs and gas included: the largest dense piece with its holes filled.
+
+    Arguments:
+        hu: A slice (H, W), HU.
+        threshold: What counts as dense, HU.
+
+    Returns:
+        Bool (H, W); all false where nothing is dense.
+    """
+    from scipy import ndimage
+
+    solid = ndimage.binary_opening(np.asarray(hu) > threshold, iterations=2)
+    pieces, count = ndimage.label(solid)
+    if not count:
+        return np.zeros(hu.shape, dtype=bool)
+    largest = 1 + int(np.argmax(np.bincount(pieces.ravel())[1:]))
+    filled: NDArray[np.bool_] = ndimage.binary_fill_holes(pieces == largest)
+    return filled

@@ -1,0 +1,181 @@
+"""The slices that a fit uses when the caller gives a folder, or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ctinv.adapters.errors import ImageError
+from ctinv.invariance.cache import cache_root, content_key, publish
+from numpy.typing import NDArray
+
+from .ldct import DOSES, LDCTData, find_ldct
+from .pairs import Pairs, body_mask
+from .phantom import KINDS, phantom
+from .read import Series, find_series
+from .simulate import MU_WATER, REFERENCE_FLUENCE, Kernel, dose_pair, simulate_low_dose
+from .slices import CTSlice
+
+__all__ = ["fitting_set", "kernel_of", "region_of"]
+
+_Array = NDArray[np.float32]
+_Progress = Callable[[str, int, int], None]
+_PHANTOMS = {"slices": 32, "size": 512}
+_MOST_SLICES = 240
+
+
+def fitting_set(
+    spec: str | Path | None = None,
+    seed: int = 0,
+    progress: _Progress | None = None,
+    *,
+    slices: int | None = None,
+) -> Pairs:
+    """Pairs of low-dose and high-dose slices to fit on.
+
+    Arguments:
+        spec: None or ``phantom``: made-up chest and abdomen slices (see
+            :func:`~ctinv.invariance.data.phantom.phantom`) with simulated noise, drawn once and kept
+            in the cache. A folder: its CT slices, whose low dose is simulated, or both doses where it
+            has the layout of LDCT-and-Projection-data (training patients only).
+        seed: Decides phantoms, noise, and which slices of a large folder.
+        progress: Told (stage, done, total).
+        slices: How many; 32 phantoms or at most 240 slices where None.
+
+    Returns:
+        The pairs; ``description`` says what they are.
+
+    Raises:
+        ImageError: A folder without usable CT slices.
+    """
+    if spec is None or str(spec) == "phantom":
+        return _phantoms(slices or _PHANTOMS["slices"], _PHANTOMS["size"], seed, progress)
+    folder = Path(spec)
+    if not folder.exists():
+        raise ImageError(f"{folder} does not exist; give a folder of CT slices, or 'phantom'")
+    if folder.is_dir() and find_ldct(folder):
+        return LDCTData(folder).subset(slices or _MOST_SLICES, seed, progress=progress)
+    return _simulated(folder, slices or _MOST_SLICES, seed, progress)
+
+
+def region_of(hu: _Array) -> str:
+    """``chest`` where more than 15 % of the body is below -500 HU, else ``abdomen``."""
+    body = body_mask(hu)
+    return "chest" if body.any() and float((hu[body] < -500.0).mean()) > 0.15 else "abdomen"
+
+
+def kernel_of(image: CTSlice) -> Kernel:
+    """The simulator's kernel nearest to the one a slice was reconstructed with.
+
+    Vendors name sharp kernels (lung, bone, edge, detail) or number them (from B45 on); all others
+    count as smooth.
+    """
+    text = str(image.meta.get("kernel", "")).lower()
+    if any(word in text for word in ("lung", "bone", "edge", "detail", "sharp")):
+        return "sharp"
+    digits = "".join(c for c in text.split("\\")[0].split(".")[-1] if c.isdigit())
+    return "sharp" if text and len(digits) == 2 and int(digits) >= 45 else "smooth"
+
+
+def _phantoms(count: int, size: int, seed: int, progress: _Progress | None) -> Pairs:
+    key = content_key(kind="phantom pairs", count=count, size=size, seed=seed, code=_code())
+    folder = cache_root() / "phantoms" / key[:20]
+    if not (folder / "pairs.json").is_file():
+        low, high, about = _draw(count, size, seed, progress)
+
+        def write(place: Path) -> None:
+            np.save(place / "low.npy", low, allow_pickle=False)
+            np.save(place / "high.npy", high, allow_pickle=False)
+            (place / "pairs.json").write_text(json.dumps(about), encoding="utf-8")
+
+        publish(folder, write)
+    about = json.loads((folder / "pairs.json").read_text(encoding="utf-8"))
+    low, high = (np.load(folder / f"{n}.npy", allow_pickle=False).astype(np.float32) for n in ("low", "high"))
+    return Pairs(
+        tuple(low),
+        tuple(high),
+        tuple(about["patients"]),
+        tuple(about["regions"]),
+        tuple((float(a), float(b)) for a, b in about["spacings"]),
+        f"{count} made-up chest and abdomen slices of {size} x {size} pixels, their noise simulated",
+    )
+
+
+def _draw(
+    count: int, size: int, seed: int, progress: _Progress | None
+) -> tuple[NDArray[np.int16], NDArray[np.int16], dict[str, Any]]:
+    low = np.empty((count, size, size), dtype=np.int16)
+    high = np.empty_like(low)
+    about: dict[str, Any] = {"patients": [], "regions": [], "spacings": []}
+    for index in range(count):
+        rng = np.random.default_rng([seed, index])
+        kind = KINDS[index % len(KINDS)]
+        region = "chest" if kind == "thorax" else "abdomen"
+        truth = phantom(rng, size, kind=kind)
+        kernel: Kernel = "sharp" if rng.uniform() < 0.25 else "smooth"
+        # Tube current follows the patient: routine noise varies little between small and large ones.
+        current = float(rng.uniform(0.6, 1.6)) * _exposure(truth.hu, truth.spacing)
+        x, y = dose_pair(
+            truth.hu, truth.spacing, DOSES[region], rng, kernel=kernel, reference_fluence=current
+        )
+        low[index], high[index] = (np.rint(v.clip(-1024.0, 3071.0)).astype(np.int16) for v in (x, y))
+        about["patients"].append(f"phantom-{index:03d}")
+        about["regions"].append(region)
+        about["spacings"].append(list(truth.spacing))
+        if progress is not None:
+            progress("phantoms", index + 1, count)
+    return low, high, about
+
+
+def _exposure(hu: _Array, spacing: tuple[float, float]) -> float:
+    """Photons that automatic exposure control would choose for this body."""
+    area = float(np.clip(1.0 + hu / 1000.0, 0.0, None).sum()) * spacing[0] * spacing[1]
+    diameter = 2.0 * math.sqrt(area / math.pi)  # of the water cylinder that attenuates as much
+    return REFERENCE_FLUENCE * math.exp(0.5 * MU_WATER * (min(diameter, 400.0) - 280.0))
+
+
+def _simulated(folder: Path, count: int, seed: int, progress: _Progress | None) -> Pairs:
+    found = find_series(folder).series if folder.is_dir() else (Series(folder.name, "", (folder,)),)
+    rng = np.random.default_rng(seed)
+    queues = [(s, [s.files[i] for i in rng.permutation(len(s.files))]) for s in found]
+    picked: list[Series] = []
+    while len(picked) < count and any(files for _, files in queues):
+        for series, files in queues:
+            if files and len(picked) < count:
+                picked.append(Series(series.key, series.description, (files.pop(),), series.patient))
+    low, high, patients, regions, spacings = [], [], [], [], []
+    for done, one in enumerate(picked):
+        for part in one.read():
+            if part.spacing is None or len(low) >= count:
+                continue
+            y = part.hu.clip(-1024.0, 3071.0)
+            region = region_of(y)
+            name = f"{one.patient}/{part.source.name if part.source else ''}/{part.meta.get('frame', 0)}"
+            digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+            own = np.random.default_rng(int.from_bytes(digest[:8], "little"))
+            x = simulate_low_dose(y, part.spacing, DOSES[region], own, kernel=kernel_of(part))
+            low.append(x)
+            high.append(y)
+            patients.append(one.patient or one.key)
+            regions.append(region)
+            spacings.append(part.spacing)
+        if progress is not None:
+            progress("simulating", done + 1, len(picked))
+    if not low:
+        raise ImageError(f"no slice in {folder} tells its pixel spacing, which the dose simulation needs")
+    text = f"{len(low)} slices of {len(set(patients))} patients from {folder.name}, low dose simulated"
+    return Pairs(tuple(low), tuple(high), tuple(patients), tuple(regions), tuple(spacings), text)
+
+
+def _code() -> str:
+    """Hash of the code that draws, so that a new version never reads an old one's cache."""
+    digest = hashlib.sha256()
+    here = Path(__file__).parent
+    for name in ("canvas", "organs", "phantom", "projection", "simulate", "sources", "vessels"):
+        digest.update((here / f"{name}.py").read_bytes())
+    return digest.hexdigest()
