@@ -43,18 +43,17 @@ def open_model(spec: ModelSpec) -> Denoiser:
     output = None if spec.output == "auto" else spec.output
     if re.fullmatch(r"[\w-]+", spec.model) and not Path(spec.model).exists():
         from ctinv import zoo
-        from ctinv.zoo.registry import find
 
-        name = find(spec.model).name
-        about = zoo.metadata(name)
-        denoiser: Denoiser = adapters.wrap(
-            zoo.network(name),
-            intensity=intensity or about["ctinv.intensity"],
-            output=output or about["ctinv.output"],
-            name=name,
-            device=spec.device,
-        )
-        return denoiser
+        if (name := _zoo_name(spec.model)) is not None:
+            about = zoo.metadata(name)
+            denoiser: Denoiser = adapters.wrap(
+                zoo.network(name),
+                intensity=intensity or about["ctinv.intensity"],
+                output=output or about["ctinv.output"],
+                name=name,
+                device=spec.device,
+            )
+            return denoiser
     if ":" in spec.model and "" not in sys.path:
         sys.path.insert(0, "")  # as python -m does: the user's own module lies where the user is
     feed = {key: _number(text) for key, text in spec.feed}
@@ -62,6 +61,26 @@ def open_model(spec: ModelSpec) -> Denoiser:
         spec.model, intensity=intensity, output=output, device=spec.device, feed=feed or None
     )
     return loaded
+
+
+def _zoo_name(given: str) -> str | None:
+    """The zoo's id for a bare word; None where a plug-in of the adapters claims the word.
+
+    Raises:
+        ModelError: Nobody knows the word; the message lists the zoo.
+    """
+    from importlib.metadata import entry_points
+
+    from ctinv.adapters.errors import ModelError
+    from ctinv.adapters.loading import ENTRY_POINTS
+    from ctinv.zoo.registry import find
+
+    try:
+        return find(given).name
+    except ModelError:
+        if entry_points(group=ENTRY_POINTS):
+            return None
+        raise
 
 
 def settle_units(denoiser: Denoiser, spec: ModelSpec, slices: Sequence[CTSlice], screen: Screen) -> str:

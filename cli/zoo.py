@@ -65,5 +65,7 @@ def export(name: str, path: Path, exporter: str, quiet: bool) -> None:
     with Screen(quiet=quiet) as screen:
         from ctinv import zoo as library
 
-        written = library.export(name, path, exporter="torchscript" if exporter == "torchscript" else "dynamo")
+        written = library.export(
+            name, path, exporter="torchscript" if exporter == "torchscript" else "dynamo"
+        )
         screen.line(str(written))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 __all__ = ["Score", "scores", "verdict"]
@@ -64,12 +64,12 @@ def number(value: float) -> str:
     """A number with three significant digits, without exponents where they can be avoided.
 
     Example:
-        >>> number(0.01234), number(1234.5), number(12), number(3e-7)
-        ('0.0123', '1234', '12', '3.00e-07')
+        >>> number(0.01234), number(1234.5), number(12), number(12.0), number(3e-7)
+        ('0.0123', '1234', '12', '12.0', '3.00e-07')
     """
-    if float(value).is_integer() and abs(value) < 1e6:
-        return f"{int(value)}"
     size = abs(value)
+    if isinstance(value, Integral) or size == 0:
+        return f"{int(value)}"
     if size < 1e-4 or size >= 1e6:
         return f"{value:.2e}"
     return f"{value:.{max(0, 2 - math.floor(math.log10(size)))}f}"
@@ -108,7 +108,9 @@ def _walk(audit: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[Score]:
 
 def _finite(value: Any) -> float | None:
     usable = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if usable else None
+    if not usable:
+        return None
+    return int(value) if isinstance(value, Integral) else float(value)
 
 
 def _score(path: tuple[str, ...], entry: Mapping[str, Any]) -> Score:

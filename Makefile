@@ -1,0 +1,31 @@
+# Both targets need Python 3.11 or later and make; everything else is installed into $(VENV).
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: demo test clean
+
+# Exports a denoiser of the zoo as ONNX and analyses one of its layers; see demo/report.html.
+demo: $(BIN)/python
+	rm -rf build
+	$(PIP) install --quiet -c constraints.txt .
+	$(BIN)/ctinv zoo export yang model.onnx
+	$(BIN)/ctinv analyze --model model.onnx --layer conv7 --out demo
+
+# Style, types, tests and doctests.
+test: $(BIN)/python
+	rm -rf build
+	$(PIP) install --quiet -c constraints.txt -e '.[test]' --config-settings editable_mode=strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p ctinv
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) build *.egg-info demo model.onnx
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "ctinv needs Python 3.11 or later; try: make PYTHON=python3.11 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)

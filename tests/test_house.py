@@ -1,0 +1,107 @@
+"""The house files agree with each other and with the package."""
+
+import re
+import tomllib
+from importlib.metadata import entry_points, version
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("adapters", "zoo", "invariance", "cli")
+
+
+def _read(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+PROJECT = tomllib.loads(_read("pyproject.toml"))
+PINS = dict(line.split("==") for line in _read("constraints.txt").split() if "==" in line)
+
+
+def _sources():
+    return sorted(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py"))
+
+
+def _normal(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_every_package_on_disk_is_shipped():
+    on_disk = {
+        ".".join(["ctinv", *init.parent.relative_to(ROOT).parts])
+        for folder in FOLDERS
+        for init in (ROOT / folder).rglob("__init__.py")
+    }
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == on_disk
+
+
+def test_installed_version_is_the_projects():
+    assert version("ctinv") == PROJECT["project"]["version"]
+
+
+def test_command_is_installed():
+    (command,) = [e for e in entry_points(group="console_scripts") if e.name == "ctinv"]
+    assert callable(command.load())
+
+
+def test_every_dependency_has_a_tested_version():
+    named = [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["test"]]
+    wanted = {_normal(re.match(r"[\w.-]+", line).group()) for line in named}
+    assert wanted <= {_normal(name) for name in PINS}
+
+
+def test_constraints_hold_on_every_platform():
+    assert not [name for name in PINS if "nvidia" in name or "cuda" in name or name == "triton"]
+    assert not [pin for pin in PINS.values() if "+" in pin]
+    assert PINS["onnxruntime"] == PINS["onnxruntime-gpu"]
+
+
+def test_pre_commit_uses_the_tested_ruff():
+    assert set(re.findall(r"ruff==([\d.]+)", _read(".pre-commit-config.yaml"))) == {PINS["ruff"]}
+
+
+def test_readme_is_short():
+    assert len(_read("README.md").splitlines()) <= 120
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_make_commands_in_the_prose_exist(page):
+    targets = set(re.findall(r"^(\w+):", _read("Makefile"), re.MULTILINE))
+    used = set(re.findall(r"^ {4}make (\w+)|`make (\w+)`", _read(page), re.MULTILINE))
+    assert used
+    assert {a or b for a, b in used} <= targets
+
+
+def test_ci_runs_the_command_of_the_readme():
+    assert "make --no-print-directory test" in _read(".ci/run")
+    assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
+
+
+def test_links_in_the_prose_lead_somewhere():
+    for page in ("README.md", "CONTRIBUTING.md"):
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", _read(page)):
+            assert (ROOT / target).exists(), f"{page} links to {target}"
+
+
+def test_readme_shows_only_commands_that_exist():
+    from ctinv.cli import cli
+
+    for line in re.findall(r"^ {4}ctinv (.+)$", _read("README.md"), re.MULTILINE):
+        name, *rest = line.split()
+        command = cli.get_command(None, name)
+        assert command is not None, line
+        options = {opt for parameter in command.params for opt in parameter.opts}
+        assert {word for word in rest if word.startswith("--")} <= options, line
+
+
+def test_licence_is_named_alike():
+    assert _read("LICENSE").startswith("MIT License")
+    assert PROJECT["project"]["license"] == "MIT"
+
+
+@pytest.mark.parametrize("file", _sources(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_source_file_is_short_and_described(file):
+    text = file.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 400
+    assert text.startswith('"""') or not text
