@@ -9,7 +9,6 @@ from typing import Any
 import onnx
 import onnx.external_data_helper
 import onnx.inliner
-from google.protobuf.message import DecodeError
 
 from .errors import ModelError
 
@@ -105,9 +104,10 @@ def read_model(path: Path) -> onnx.ModelProto:
             raise ModelError(f"{path}: not an ONNX model: {meaning}")
     try:
         model = onnx.load_model(str(path), format="protobuf", load_external_data=False)
-    except (DecodeError, OSError, ValueError) as error:
+    except Exception as error:  # protobuf and onnx raise several unrelated kinds
         raise ModelError(
-            f"{path}: not an ONNX model, or a damaged or truncated one ({one_line(error)}); copy or export it again"
+            f"{path}: not an ONNX model, or a damaged or truncated one; copy or export it again "
+            f"({one_line(error)})"
         ) from error
     if not model.graph.node or not model.graph.output:
         raise ModelError(f"{path}: holds no network (no operators or no output); copy or export it again")

@@ -19,7 +19,8 @@ _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DO
 
 def numpy_type(kind: int) -> np.dtype[Any]:
     """The numpy type of an ONNX element type."""
-    return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind))
+    dtype: np.dtype[Any] = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind))
+    return dtype
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Inputs:
         shape: Its declared shape, None for free axes, in the graph's own axis order.
         symbols: Names of its free axes, empty where there is none.
         dtype: Its element type.
-        fed: Values for other inputs with their declared shapes.
+        fed: Values for other inputs with their declared shapes; a free axis follows the image's
+            axis of the same name, the first one the number of images.
         symbols_fed: Names of the free axes of those.
     """
 
@@ -47,21 +49,14 @@ class Inputs:
         known = {name: size for name, size in zip(self.symbols, image.shape, strict=True) if name}
         feeds = {self.image: image}
         for name, (value, shape) in self.fed.items():
-            if (
-                shape is None
-                or value.ndim == len(shape)
-                and all(size in (None, own) for size, own in zip(shape, value.shape, strict=True))
-                and value.ndim
-                and value.shape[0] not in (1,)
-            ):
+            if shape is None:
                 feeds[name] = value
                 continue
-            symbols = self.symbols_fed[name]
-            target = []
+            target: list[int] = []
             for axis, size in enumerate(shape):
-                own = value.shape[axis - len(shape)] if axis - len(shape) >= -value.ndim else 1
-                free = known.get(symbols[axis], image.shape[0] if axis == 0 else own)
-                target.append(size if size is not None else free)
+                own = value.shape[axis - len(shape)] if len(shape) - axis <= value.ndim else 1
+                free = known.get(self.symbols_fed[name][axis], len(image) if axis == 0 else own)
+                target.append(size if size is not None else own if own != 1 else free)
             feeds[name] = np.ascontiguousarray(np.broadcast_to(value, target))
         return feeds
 
@@ -73,7 +68,7 @@ def _symbols(value: onnx.ValueInfoProto) -> tuple[str, ...]:
 def _show(value: onnx.ValueInfoProto) -> str:
     shape = value_shape(value)
     if shape is None:
-        return value.name
+        return str(value.name)
     symbols = _symbols(value)
     sizes = ", ".join(
         str(size) if size is not None else (symbol or "?")

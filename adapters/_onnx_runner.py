@@ -2,48 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from ._onnx_inputs import Inputs
-from ._onnx_layout import NHWC, to_nchw
+from ._onnx_layout import NHWC, layouts, to_nchw
 from ._onnx_prune import Wanted, prefix
 from ._onnx_sessions import Sessions
+from ._onnx_sizes import relax
+from ._onnx_tiles import Tiler
 from ._onnx_trace import Trace
-from .errors import ModelError, UnsupportedModelError
+from .errors import CtinvError, ModelError, UnsupportedModelError
 
 __all__ = ["Runner"]
 
 
 class Runner:
-    """Runs one graph.
+    """Runs one graph on images of any number and, where possible, of any size.
 
     Arguments:
         trace: The graph.
         inputs: Its inputs.
-        layouts: The layout of its tensors.
+        layout: The layout of the image input.
         sessions: Makes its sessions.
+        notify: Called with a sentence about what was done to fit the images.
+        label: Tells the sessions of this graph from those of its relaxed copy.
     """
 
-    def __init__(self, trace: Trace, inputs: Inputs, layouts: Mapping[str, str], sessions: Sessions) -> None:
+    def __init__(
+        self,
+        trace: Trace,
+        inputs: Inputs,
+        layout: str,
+        sessions: Sessions,
+        notify: Callable[[str], None],
+        label: str = "",
+    ) -> None:
         self.trace = trace
         self.inputs = inputs
-        self.layouts = layouts
-        self.sessions = sessions
-        self.nhwc = layouts[inputs.image] == NHWC
-        sizes = inputs.shape
-        self.batch = sizes[0]
-        self.size = (sizes[1], sizes[2]) if self.nhwc else (sizes[2], sizes[3])
-        self.channels = sizes[3] if self.nhwc else sizes[1]
+        self.layouts = layouts(trace, layout)
+        self._sessions = sessions
+        self._notify = notify
+        self._label = label
+        self._nhwc = layout == NHWC
+        self.batch, second, third, fourth = inputs.shape
+        self.channels, height, width = (fourth, second, third) if self._nhwc else (second, third, fourth)
+        self.size = (height, width)
+        self._relaxed: Runner | None = None
+        self._tried = label == "relaxed"
+        self._obstacle = ""
+        self._tilers: dict[tuple[Wanted, ...], Tiler] = {}
 
-    def read(
-        self, x: np.ndarray, wanted: Sequence[Wanted], *, exact: bool = False
-    ) -> dict[Wanted, np.ndarray]:
+    @property
+    def free(self) -> bool:
+        """Whether images of any size are taken as they are."""
+        return self.size == (None, None)
+
+    def read(self, x: Any, wanted: Sequence[Wanted], *, exact: bool = False) -> dict[Wanted, np.ndarray]:
         """Read tensors for a batch of images.
 
         Arguments:
-            x: Images (N, C, H, W), float32, in the model's units.
+            x: Images (N, C, H, W), float32, in the model's units; an array or a PyTorch tensor.
             wanted: What to read.
             exact: Switch every graph optimisation off.
 
@@ -51,50 +73,175 @@ class Runner:
             Float32 arrays, channels second where the layout is known, first axis the images'.
 
         Raises:
-            ModelError: The runtime fails.
+            ModelError: The runtime fails, or does not take images of this size.
             UnsupportedModelError: A tensor is missing, of an integer type, or mixes the images.
         """
-        names = tuple(dict.fromkeys(want.fetch for want in wanted))
-        session = self.sessions.get(names, lambda: prefix(self.trace, wanted), exact=exact)
-        image = x.transpose(0, 2, 3, 1) if self.nhwc else x
-        image = np.ascontiguousarray(image, dtype=self.inputs.dtype)
-        if self.batch is None or self.batch == len(image):
-            values = self.sessions.run(session, names, self.inputs.feeds(image))
+        wants = tuple(dict.fromkeys(wanted))
+        if not isinstance(x, np.ndarray) and (self._nhwc or not self.free or self.batch is not None):
+            x = x.cpu().numpy()  # only a graph that takes any images can read them where they are
+        fits = all(size in (None, own) for size, own in zip(self.size, x.shape[-2:], strict=True))
+        if fits and self.batch in (None, len(x)):
+            values = self._whole(x, wants, exact)
+        elif relaxed := self._lifted():
+            return relaxed.read(x, wants, exact=exact)
+        elif fits:
+            values = self._by_batch(x, wants, exact)
         else:
-            values = self._by_batch(session, names, image, self.batch)
-        found = dict(zip(names, values, strict=True))
-        return {want: self._clean(want, found[want.fetch]) for want in wanted}
+            values = self._tiled(x, wants, exact)
+        return dict(zip(wants, values, strict=True))
 
-    def _by_batch(
-        self, session: object, names: Sequence[str], image: np.ndarray, size: int
-    ) -> list[np.ndarray]:
+    def open(self, want: Wanted) -> None:
+        """Load what one tensor needs, so that a model that cannot be loaded is refused at once."""
+        self._sessions.get((self._label, want.fetch), lambda: prefix(self.trace, [want]))
+
+    def _whole(self, x: Any, wants: Sequence[Wanted], exact: bool) -> list[np.ndarray]:
+        names = [want.fetch for want in wants]
+        key = (self._label, *sorted(names))
+        session = self._sessions.get(key, lambda: prefix(self.trace, wants), exact=exact)
+        image: Any = x.transpose(0, 2, 3, 1) if self._nhwc else x
+        if isinstance(image, np.ndarray):
+            image = np.ascontiguousarray(image, dtype=self.inputs.dtype)
+        values = self._sessions.run(session, names, self.inputs.feeds(image))
+        return [self._clean(want, value) for want, value in zip(wants, values, strict=True)]
+
+    def _by_batch(self, x: np.ndarray, wants: Sequence[Wanted], exact: bool) -> list[np.ndarray]:
+        """Runs of the fixed batch, the last one filled up with copies of its last image."""
+        size = self.batch or len(x)
         rows: list[list[np.ndarray]] = []
-        for start in range(0, len(image), size):
-            part = image[start : start + size]
+        for start in range(0, len(x), size):
+            part = x[start : start + size]
             count = len(part)
-            if count < size:
-                part = np.concatenate([part, np.repeat(part[-1:], size - count, axis=0)])
-            values = self.sessions.run(session, names, self.inputs.feeds(part))
-            for name, value in zip(names, values, strict=True):
+            part = np.concatenate([part, np.repeat(part[-1:], size - count, axis=0)])
+            values = self._whole(part, wants, exact)
+            for want, value in zip(wants, values, strict=True):
                 if value.ndim == 0 or value.shape[0] != size:
                     raise UnsupportedModelError(
-                        f"{self.sessions.where}: tensor {name!r} has shape {value.shape} for {size} images at a time, "
-                        "so its images cannot be told apart; choose another layer"
+                        f"{self._sessions.where}: {want.tensor!r} has shape {value.shape} for {size} images, "
+                        "so they cannot be told apart; choose another layer"
                     )
             rows.append([value[:count] for value in values])
         return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
 
+    def _tiled(self, x: np.ndarray, wants: tuple[Wanted, ...], exact: bool) -> list[np.ndarray]:
+        height, width = self.size
+        if height is None or width is None:
+            raise ModelError(f"the model takes images of {height or 'any'}x{width or 'any'} pixels only")
+        if x.shape[-2] < height or x.shape[-1] < width:
+            raise ModelError(
+                f"the model takes images of {height}x{width} pixels, not {x.shape[-2]}x{x.shape[-1]}: "
+                f"{self._obstacle}; give images at least as large"
+            )
+        if wants not in self._tilers:
+            self._tilers[wants] = Tiler(
+                lambda tile: self._by_batch(tile, wants, exact),
+                [want.tensor for want in wants],
+                (height, width),
+                self.channels or 1,
+                self._stride(height),
+            )
+            self._notify(
+                f"the file fixes images at {height}x{width} pixels because {self._obstacle}; larger ones are "
+                "run in overlapping tiles"
+            )
+        return self._tilers[wants](x)
+
+    def _stride(self, height: int) -> int:
+        """The largest factor by which the network shrinks images inside."""
+        strides = [1]
+        for name in self.trace.from_image:
+            shape = self.trace.shapes.get(name)
+            if shape is not None and len(shape) == 4:
+                rows = shape[1 if self.layouts.get(name) == NHWC else 2]
+                if rows and height % rows == 0:
+                    strides.append(height // rows)
+        return max(stride for stride in strides if stride <= height // 4)
+
+    def _lifted(self) -> Runner | None:
+        """This graph without fixed sizes, once its outputs have proved equal; else None."""
+        if not self._tried:
+            self._tried = True
+            self._relaxed = self._lift()
+        return self._relaxed
+
+    def _lift(self) -> Runner | None:
+        model, self._obstacle = relax(self.trace, self.layouts)
+        if model is None:
+            self._obstacle = f"operator {self._obstacle} may depend on the size"
+            return None
+        free = dataclasses.replace(
+            self.inputs,
+            shape=(None, None, None, self.channels) if self._nhwc else (None, self.channels, None, None),
+            symbols=("ctinv_N", "ctinv_H", "ctinv_W", "")
+            if self._nhwc
+            else ("ctinv_N", "", "ctinv_H", "ctinv_W"),
+        )
+        layout = self.layouts[self.inputs.image]
+        runner = Runner(
+            Trace(model, self.inputs.image), free, layout, self._sessions, self._notify, label="relaxed"
+        )
+        wants = [Wanted(value.name) for value in model.graph.output if value.name in self.trace.from_image]
+        shape = (self.batch or 1, self.channels or 1, self.size[0] or 64, self.size[1] or 64)
+        x = np.random.default_rng(0).random(shape, dtype=np.float32)
+        try:
+            ours, theirs = self.read(x, wants), runner.read(x, wants)
+        except CtinvError as error:
+            self._obstacle = str(error)
+            return None
+        for want in wants:
+            span = float(np.abs(ours[want]).max()) or 1.0
+            same = ours[want].shape == theirs[want].shape
+            if not same or float(np.abs(ours[want] - theirs[want]).max()) > 1e-4 * span:
+                self._obstacle = "its outputs differ once that is lifted"
+                return None
+        fixed = "x".join("N" if size is None else str(size) for size in (self.batch, *self.size))
+        self._notify(
+            f"the file fixes its input at {fixed} (images, height, width); its operators do not need that, "
+            "so other sizes are run too (outputs at the fixed size proved equal)"
+        )
+        return runner
+
     def _clean(self, want: Wanted, value: np.ndarray) -> np.ndarray:
+        where = self._sessions.where
         if value.dtype.kind != "f" and value.dtype.name != "bfloat16":
             raise UnsupportedModelError(
-                f"{self.sessions.where}: tensor {want.tensor!r} holds {value.dtype} values, not a representation; "
+                f"{where}: {want.tensor!r} holds {value.dtype} values, not a representation; "
                 "choose another layer"
             )
         declared = self.trace.shapes.get(want.tensor)
         if declared is not None and len(declared) != value.ndim:
             raise ModelError(
-                f"{self.sessions.where}: tensor {want.tensor!r} came back with {value.ndim} axes where the graph "
-                f"says {len(declared)}; choose another layer"
+                f"{where}: {want.tensor!r} came back with {value.ndim} axes where the graph says "
+                f"{len(declared)}; choose another layer"
             )
         found = to_nchw(value, self.layouts.get(want.tensor, ""))
         return np.array(found, dtype=np.float32, order="C", copy=True)
+
+    def shapes(self, wanted: Mapping[str, Wanted], x: np.ndarray) -> dict[str, tuple[int, ...]]:
+        """Shapes of tensors without their image axis; absent for those that cannot be read.
+
+        Arguments:
+            wanted: What to look at.
+            x: One probe image (1, C, H, W).
+        """
+        found: dict[str, tuple[int, ...]] = {}
+        unknown: dict[str, Wanted] = {}
+        for name, want in wanted.items():
+            shape = self.trace.shapes.get(want.tensor) if x.shape[-1] == self.size[1] else None
+            if shape is None or None in shape[1:]:
+                unknown[name] = want
+            else:
+                shape = tuple(size or 0 for size in shape)
+                order = (0, 3, 1, 2) if self.layouts.get(want.tensor) == NHWC else range(len(shape))
+                found[name] = tuple(shape[axis] for axis in order)[1:]
+        if unknown:
+            x = np.repeat(x, self.batch or 1, axis=0)
+            try:
+                values = self.read(x, list(unknown.values()))
+                found.update({name: values[want].shape[1:] for name, want in unknown.items()})
+            except CtinvError:
+                for name, want in unknown.items():
+                    try:
+                        found[name] = self.read(x, [want])[want].shape[1:]
+                    except CtinvError:
+                        continue
+        return found

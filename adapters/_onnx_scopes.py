@@ -26,6 +26,7 @@ class Scope:
         call: Which call of the module this is, from 0.
         calls: How many calls of the module the graph holds.
         certain: Whether nodes and calls can be told apart for sure.
+        single: Whether the module is known to be one of PyTorch's own, with one operation.
     """
 
     module: str
@@ -33,6 +34,7 @@ class Scope:
     call: int = 0
     calls: int = 1
     certain: bool = True
+    single: bool = False
 
 
 def dotted(components: Sequence[str]) -> str:
@@ -71,17 +73,13 @@ def _legacy_path(node: onnx.NodeProto) -> tuple[str, ...] | None:
     if not node.name.startswith("/"):
         return None
     *scope, last = node.name.split("/")[1:]
-    operator = re.sub(r"(_quant)?(_\d+)?(_quant)?$", "", last)
-    if not last or not all(scope) or (operator != node.op_type and not last.startswith(node.op_type)):
-        # quantisers and optimisers change the operator but keep the name
-        if not re.match(r"^[A-Z]", last) or not all(scope):
-            return None
-    return tuple(scope)
+    # The last part is an operator's name, though not always this node's: quantisers keep the name.
+    return tuple(scope) if all(scope) and re.match(r"[A-Z]", last) else None
 
 
 def _legacy(nodes: Sequence[onnx.NodeProto], weights: set[str]) -> list[Scope | None]:
     paths = [_legacy_path(node) for node in nodes]
-    first = {}
+    first: dict[tuple[str, ...], int] = {}
     for index, path in enumerate(paths):
         if path:
             first.setdefault(path, index)
@@ -132,9 +130,15 @@ def _dynamo(nodes: Sequence[onnx.NodeProto]) -> list[Scope | None]:
         numbers, certain = _calls(indices, chains, classes)
         total = max(numbers) + 1
         for index, call in zip(indices, numbers, strict=True):
-            chain = chains[index] or []
-            scopes[index] = Scope(module, tuple(part for part in chain[1:-2] if part), call, total, certain)
+            parents = tuple(part for part in (chains[index] or [])[1:-2] if part)
+            single = _kind(classes[index]).startswith("torch.nn.")
+            scopes[index] = Scope(module, parents, call, total, certain, single)
     return scopes
+
+
+def _kind(hierarchy: list[str] | None) -> str:
+    """The class of the innermost module."""
+    return hierarchy[-2] if hierarchy and len(hierarchy) > 1 else ""
 
 
 def _calls(
@@ -142,7 +146,7 @@ def _calls(
 ) -> tuple[list[int], bool]:
     """Number the calls that one module's nodes belong to; False where that is a guess."""
     ops = [(chains[index] or [""])[-1] for index in indices]
-    kinds = [(classes[index] or ["", ""])[-2:][0] for index in indices]
+    kinds = [_kind(classes[index]) for index in indices]
     order = list(dict.fromkeys(ops))
     bases = {re.sub(r"_\d+$", "", op) for op in order}
     if len(order) == 1:

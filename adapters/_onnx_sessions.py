@@ -18,6 +18,7 @@ import onnx
 import onnxruntime as ort
 
 from . import _onnx_file
+from ._onnx_binding import run_bound
 from ._onnx_file import one_line
 from .errors import DeviceError, ModelError, UnsupportedModelError
 
@@ -26,6 +27,7 @@ __all__ = ["Sessions", "choose_device"]
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 _KEEP = 16
+_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training", "com.microsoft"}
 
 
 def _no_cuda() -> str:
@@ -112,12 +114,19 @@ class Sessions:
     ) -> list[np.ndarray]:
         """Run a session and check that every tensor came back.
 
+        Arrays, or one tensor of PyTorch for the image, which is then read where it lies.
+
         Raises:
-            ModelError: The runtime failed, or did not return one of the tensors.
+            ModelError: The runtime failed.
+            UnsupportedModelError: One of the tensors did not come back.
         """
         known = {value.name for value in session.get_inputs()}
+        feeds = {name: value for name, value in feeds.items() if name in known}
         try:
-            values = session.run(list(names), {name: feeds[name] for name in feeds if name in known})
+            if any(not isinstance(value, np.ndarray) for value in feeds.values()):
+                values = run_bound(session, names, feeds)
+            else:
+                values = session.run(list(names), feeds)
         except Exception as error:
             raise ModelError(
                 f"{self.where}: ONNX Runtime {ort.__version__} failed ({one_line(error)})"
@@ -144,13 +153,14 @@ class Sessions:
         if self._kind == "cuda":
             providers = [(_CUDA, {"device_id": str(self._number), "use_tf32": "0"}), _CPU]
         try:
-            session = ort.InferenceSession(
-                self._source(model), self._options(exact), providers=providers, disabled_optimizers=None
-            )
+            session = ort.InferenceSession(self._source(model), self._options(exact), providers=providers)
         except Exception as error:
             raise self._refusal(model, error) from error
         if self._kind == "cuda" and _CUDA not in session.get_providers():
-            reason = f"ONNX Runtime {ort.__version__} could not start its CUDA provider (CUDA or cuDNN libraries missing)"
+            reason = (
+                f"ONNX Runtime {ort.__version__} could not start its CUDA provider; it needs CUDA and cuDNN "
+                "libraries of the versions it was built for"
+            )
             if self.asked.startswith("cuda"):
                 raise DeviceError(f"device {self.asked!r} was asked for but {reason}; use device cpu or auto")
             self._kind, self.notice = "cpu", f"running on the CPU: {reason}"
@@ -158,7 +168,7 @@ class Sessions:
 
     def _source(self, model: onnx.ModelProto) -> bytes | str:
         if model.ByteSize() < _onnx_file.INLINE_LIMIT:
-            return model.SerializeToString()
+            return bytes(model.SerializeToString())
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="ctinv-onnx-"))
             weakref.finalize(self, shutil.rmtree, str(self._folder), True)
@@ -177,10 +187,16 @@ class Sessions:
                 f"{self.where}: some operators have no CUDA kernel ({text}); use device auto or cpu"
             )
         opsets = ", ".join(f"{o.domain or 'ai.onnx'} {o.version}" for o in model.opset_import)
-        state = (
-            f"file: IR version {model.ir_version}, opset {opsets}; runtime: ONNX Runtime {ort.__version__}"
+        foreign = {
+            f"{node.domain}::{node.op_type}" for node in model.graph.node if node.domain not in _DOMAINS
+        }
+        hint = "export the model for an older opset, or update onnxruntime"
+        if foreign:
+            hint = f"operators outside the standard cannot run: {', '.join(sorted(foreign))}"
+        return ModelError(
+            f"{self.where}: ONNX Runtime {ort.__version__} cannot load this model of IR version "
+            f"{model.ir_version} and opset {opsets}; {hint} ({text})"
         )
-        return ModelError(f"{self.where}: ONNX Runtime cannot load this model ({text}) [{state}]")
 
 
 def _preload() -> None:

@@ -46,7 +46,7 @@ def value_shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...] | None:
     )
 
 
-def _skeleton(model: onnx.ModelProto, sizes: dict[str, tuple[int | None, ...]]) -> onnx.ModelProto:
+def _skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model without large weights, which become inputs of known type and shape."""
     light = onnx.ModelProto(ir_version=max(model.ir_version, 4))
     light.opset_import.extend(model.opset_import)
@@ -55,13 +55,7 @@ def _skeleton(model: onnx.ModelProto, sizes: dict[str, tuple[int | None, ...]]) 
     graph.node.extend(model.graph.node)
     graph.output.extend(onnx.ValueInfoProto(name=value.name) for value in model.graph.output)
     stored = initializers(model.graph)
-    for value in model.graph.input:
-        if value.name not in stored:
-            copy = graph.input.add()
-            copy.CopyFrom(value)
-            for axis, size in enumerate(sizes.get(value.name, ())):
-                if size is not None:
-                    copy.type.tensor_type.shape.dim[axis].dim_value = size
+    graph.input.extend(value for value in model.graph.input if value.name not in stored)
     for tensor in model.graph.initializer:
         if int(np.prod(tensor.dims, dtype=np.int64)) > _LARGE:
             graph.input.append(
@@ -78,12 +72,9 @@ class Trace:
     Arguments:
         model: The model, functions inlined.
         image: Name of the image input.
-        sizes: Sizes of the graph's inputs to assume when shapes are inferred.
     """
 
-    def __init__(
-        self, model: onnx.ModelProto, image: str, sizes: dict[str, tuple[int | None, ...]] | None = None
-    ) -> None:
+    def __init__(self, model: onnx.ModelProto, image: str) -> None:
         self.model = model
         self.image = image
         self.nodes: list[onnx.NodeProto] = list(model.graph.node)
@@ -102,7 +93,7 @@ class Trace:
             for name in needs:
                 self.users.setdefault(name, []).append(index)
         self.from_image = self._from_image()
-        self.types, self.shapes = self._inferred(sizes or {})
+        self.types, self.shapes = self._inferred()
 
     def _from_image(self) -> set[str]:
         reached, waiting = {self.image}, [self.image]
@@ -114,12 +105,10 @@ class Trace:
                         waiting.append(name)
         return reached
 
-    def _inferred(
-        self, sizes: dict[str, tuple[int | None, ...]]
-    ) -> tuple[dict[str, int], dict[str, tuple[int | None, ...]]]:
+    def _inferred(self) -> tuple[dict[str, int], dict[str, tuple[int | None, ...]]]:
         values: list[onnx.ValueInfoProto] = [*self.model.graph.input, *self.model.graph.output]
         try:
-            light = onnx.shape_inference.infer_shapes(_skeleton(self.model, sizes), data_prop=True)
+            light = onnx.shape_inference.infer_shapes(_skeleton(self.model), data_prop=True)
             values += [*light.graph.input, *light.graph.output, *light.graph.value_info]
         except Exception:  # the runtime, which infers for itself, has the last word
             values += list(self.model.graph.value_info)
@@ -137,7 +126,7 @@ class Trace:
     def constant(self, name: str) -> np.ndarray | None:
         """The value of a stored tensor or Constant node; None for anything computed."""
         if name in self.stored:
-            return onnx.numpy_helper.to_array(self.stored[name])
+            return np.asarray(onnx.numpy_helper.to_array(self.stored[name]))
         index = self.producer.get(name)
         if index is None:
             return None
@@ -149,7 +138,7 @@ class Trace:
         for attribute in node.attribute:
             value = onnx.helper.get_attribute_value(attribute)
             if attribute.name == "value":
-                return onnx.numpy_helper.to_array(value)
+                return np.asarray(onnx.numpy_helper.to_array(value))
             if attribute.name in ("value_int", "value_ints", "value_float", "value_floats"):
                 return np.asarray(value)
         return None

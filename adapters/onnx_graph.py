@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .base import OUTPUT, Denoiser, Layer, Output
-from .errors import ModelError
+from .errors import LayerError, ModelError, UnsupportedModelError
 from .intensity import Intensity, parse_intensity
 
 if TYPE_CHECKING:
@@ -64,9 +64,9 @@ class OnnxDenoiser(Denoiser):
         from ._onnx_digest import fingerprint
         from ._onnx_file import read_model
         from ._onnx_inputs import read_inputs
-        from ._onnx_layout import image_layout, layouts
+        from ._onnx_layout import image_layout
         from ._onnx_names import layer_table
-        from ._onnx_prune import Wanted
+        from ._onnx_outputs import image_output
         from ._onnx_runner import Runner
         from ._onnx_sessions import Sessions
         from ._onnx_trace import Trace
@@ -77,33 +77,51 @@ class OnnxDenoiser(Denoiser):
         where = str(path)
         model = read_model(self.path)
         inputs = read_inputs(model, where, input_name, feed)
-        trace = Trace(model, inputs.image)
-        found = image_layout(trace, inputs.shape, layout)
+        self._trace = Trace(model, inputs.image)
         self._sessions = Sessions(where, device, threads)
-        self._runner = Runner(trace, inputs, layouts(trace, found), self._sessions)
-        self._entries = layer_table(trace)
-        self._output = Wanted(_image_output(trace.model.graph.output, where))
+        found = image_layout(self._trace, inputs.shape, layout)
+        self._runner = Runner(self._trace, inputs, found, self._sessions, self._notify)
+        if self._runner.channels is not None and self._runner.channels > 4:
+            raise UnsupportedModelError(
+                f"{where}: its input {inputs.image} {list(inputs.shape)} read as {found} has "
+                f"{self._runner.channels} channels, not a grey image; give layout= if the axes are otherwise"
+            )
+        self._entries = layer_table(self._trace)
+        self._places = {entry.name: entry.want for entry in self._entries if entry.want}
+        self._places[OUTPUT], ambiguous = image_output(self._trace, where)
         self._verify = verify
         self._layers: tuple[Layer, ...] | None = None
-        self._fingerprint = fingerprint(
-            model, {**{k: v for k, (v, _) in inputs.fed.items()}, "layout": found}
-        )
+        bound = {name: value for name, (value, _) in inputs.fed.items()}
+        self._fingerprint = fingerprint(model, {**bound, "@layout": found, "@image": inputs.image})
         metadata = {entry.key: entry.value for entry in model.metadata_props}
         super().__init__(
             name or self.path.stem,
             intensity or _stated_intensity(metadata),
             output or _stated_output(metadata, where),
             channels=self._runner.channels or 1,
-            fixed_size=self._runner.size if None not in self._runner.size else None,
+            fixed_size=None,
         )
-        if self._sessions.notice:
-            self._notify(self._sessions.notice)
+        for notice in (self._sessions.notice, ambiguous):
+            if notice:
+                self._notify(notice)
+        self._runner.open(self._places[OUTPUT])
 
     @property
     def layers(self) -> tuple[Layer, ...]:
         """Every layer, in execution order; the shapes are those of one probe image."""
         if self._layers is None:
-            self._layers = self._listed()
+            shapes = self._runner.shapes(self._places, self._probe_image(*self.probe_size))
+            self._layers = tuple(
+                Layer(
+                    entry.name,
+                    entry.op,
+                    shapes.get(entry.name, ()),
+                    tuple(entry.aliases),
+                    entry.name in shapes,
+                    entry.note or ("" if entry.name in shapes else "the runtime cannot return it"),
+                )
+                for entry in self._entries
+            )
         return self._layers
 
     @property
@@ -116,38 +134,57 @@ class OnnxDenoiser(Denoiser):
         """Where the sessions run: ``cpu`` or ``cuda:N``."""
         return self._sessions.device
 
-    def _listed(self) -> tuple[Layer, ...]:
-        wanted = [entry.want for entry in self._entries if entry.want]
-        x = np.repeat(self._probe_image(*self.probe_size), self._runner.batch or 1, axis=0)
-        values = self._runner.read(x, wanted) if wanted else {}
-        return tuple(
-            Layer(
-                entry.name,
-                entry.op,
-                tuple(values[entry.want].shape[1:]) if entry.want else (),
-                tuple(entry.aliases),
-                entry.want is not None,
-                entry.note,
-            )
-            for entry in self._entries
-        )
+    def resolve(self, layer: str) -> Layer:
+        """Find a layer by the name of its module, node or tensor.
 
-    def _native(self, x: Any) -> np.ndarray:
-        if not isinstance(x, np.ndarray):
-            x = x.detach().cpu().numpy()
-        return np.ascontiguousarray(x, dtype=np.float32)
+        Raises:
+            LayerError: No layer, or several, answer to this name, or it cannot be read; the message
+                says why where the graph tells.
+        """
+        from ._onnx_missing import no_layer, why_not
 
-    def _run(self, x: np.ndarray, names: Sequence[str], grad: bool) -> Mapping[str, np.ndarray]:
-        places: dict[str, Wanted] = {entry.name: entry.want for entry in self._entries if entry.want}
-        places[OUTPUT] = self._output
-        wanted = {name: places[name] for name in names}
+        exact = [entry for entry in self.layers if layer == entry.name] or [
+            entry for entry in self.layers if layer in entry.aliases
+        ]
+        if len(exact) == 1 and exact[0].tappable:
+            return exact[0]
+        if not exact and (reason := why_not(layer, self._trace)):
+            raise no_layer(layer, reason, self.layers)
+        try:
+            return super().resolve(layer)
+        except LayerError as error:
+            if exact or "say which" in str(error):
+                raise
+            raise no_layer(layer, str(error), self.layers, error.matches) from error
+
+    def _native(self, x: Any) -> Any:
+        if isinstance(x, np.ndarray):
+            return np.ascontiguousarray(x, dtype=np.float32)
+        if self.device != "cpu":
+            return x.detach().to(self.device).float()
+        return np.ascontiguousarray(x.detach().cpu().numpy(), dtype=np.float32)
+
+    def _run(self, x: Any, names: Sequence[str], grad: bool) -> Mapping[str, Any]:
+        wanted = {name: self._places[name] for name in names}
         values = self._runner.read(x, list(wanted.values()))
-        return {name: values[want] for name, want in wanted.items()}
+        if self._verify:
+            self._compare(x, wanted, values)
+        found = {name: values[want] for name, want in wanted.items()}
+        if isinstance(x, np.ndarray):
+            return found
+        return {name: x.new_tensor(value) for name, value in found.items()}
 
-
-def _image_output(outputs: Any, where: str) -> str:
-    names = [value.name for value in outputs]
-    return str(names[0])
+    def _compare(self, x: Any, wanted: Mapping[str, Wanted], values: Mapping[Wanted, np.ndarray]) -> None:
+        plain = self._runner.read(x, list(wanted.values()), exact=True)
+        tolerance = 1e-4 if self._runner.inputs.dtype.itemsize > 2 else 2e-2
+        for name, want in wanted.items():
+            span = float(np.abs(plain[want]).max()) or 1.0
+            apart = float(np.abs(plain[want] - values[want]).max())
+            if not apart <= tolerance * span:
+                raise UnsupportedModelError(
+                    f"{self.path}: at {name!r} the optimised graph is {apart:.3g} away from the plain one; "
+                    "choose another layer or another onnxruntime"
+                )
 
 
 def _stated_intensity(metadata: Mapping[str, str]) -> Intensity | None:
@@ -157,6 +194,10 @@ def _stated_intensity(metadata: Mapping[str, str]) -> Intensity | None:
 
 def _stated_output(metadata: Mapping[str, str], where: str) -> Output | None:
     text = metadata.get("ctinv.output")
-    if text == "image" or text == "residual" or not text:
-        return text or None  # type: ignore[return-value]
-    raise ModelError(f"{where}: its metadata ctinv.output is {text!r}; it must be image or residual")
+    if text == "image":
+        return "image"
+    if text == "residual":
+        return "residual"
+    if text:
+        raise ModelError(f"{where}: its metadata ctinv.output is {text!r}; it must be image or residual")
+    return None
