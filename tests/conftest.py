@@ -74,7 +74,7 @@ def _guard_global_state() -> Iterator[None]:
 def _seeded(_guard_global_state: None) -> None:
     random.seed(0)
     if numpy := sys.modules.get("numpy"):
-        numpy.random.seed(0)  # noqa: NPY002 (code under test might use the old generator)
+        numpy.random.seed(0)
     if torch := sys.modules.get("torch"):
         torch.manual_seed(0)
 

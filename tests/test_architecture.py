@@ -49,9 +49,9 @@ def violations(root):
             rule = max((key for key in ALLOWED if _within(module, key)), key=len)
             own = ".".join(module.split(".")[:2])
             for name in _imports(ast.parse(file.read_text(encoding="utf-8")), module, is_package):
-                if name == "ctinv" or (name.startswith("ctinv.") and not _within(name, own)):
-                    if not any(_within(name, good) for good in ALLOWED[rule]):
-                        found.append(f"{module} imports {name}")
+                foreign = _within(name, "ctinv") and not _within(name, own)
+                if foreign and not any(_within(name, good) for good in ALLOWED[rule]):
+                    found.append(f"{module} imports {name}")
     return found
 
 
