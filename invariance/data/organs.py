@@ -28,18 +28,18 @@ TISSUES: dict[str, Tissue] = {
     "air": Tissue((-1000, -1000), (0, 0, 0)),
     "table": Tissue((-250, 50)),
     "skin": Tissue((-20, 30), (4, 3, 0)),
-    "fat": Tissue((-115, -95), (5, 6, 34)),
-    "muscle": Tissue((45, 65), (7, 8, -22)),
+    "fat": Tissue((-112, -92), (6, 10, 62)),
+    "muscle": Tissue((36, 62), (8, 11, -52)),
     "bone": Tissue((350, 800), (40, 40, 0)),
     "marrow": Tissue((110, 230), (38, 22, 0)),
-    "lung": Tissue((-890, -800), (24, 16, 40)),
+    "lung": Tissue((-935, -820), (24, 18, 40)),
     "airway": Tissue((-995, -960), (3, 0, 0)),
     "vessel": Tissue((40, 55), (3, 2, 0)),
-    "heart": Tissue((40, 60), (4, 6, 0)),
+    "heart": Tissue((30, 55), (5, 8, 0)),
     "liver": Tissue((50, 110), (5, 5, 0)),
     "spleen": Tissue((50, 120), (4, 4, 0)),
     "kidney": Tissue((60, 190), (5, 8, 0)),
-    "bowel": Tissue((15, 60), (8, 10, 0)),
+    "bowel": Tissue((0, 60), (10, 14, 0)),
     "gas": Tissue((-990, -900), (5, 0, 0)),
     "cord": Tissue((15, 40), (4, 4, 0)),
     "lesion": Tissue((0, 0), (3, 3, 0)),
@@ -139,6 +139,25 @@ def _fat_seams(canvas: Canvas, within: Region, count: int) -> None:
         canvas.paint(line, fat, _LABELS["fat"], within=cover, opacity=float(rng.uniform(0.4, 1.0)))
 
 
+def _sheets(canvas: Canvas, within: Region, rx: float, ry: float, y0: float, depth: float) -> None:
+    """Flat muscles around the rib cage (half axes rx, ry, centre y0), fat between them."""
+    rng = canvas.rng
+    cover = canvas.cover(within)
+    canvas.paint(within, _hu(canvas, "fat"), _LABELS["fat"])
+    muscle = _hu(canvas, "muscle")
+    count = int(rng.integers(9, 14))
+    for side in (-1, 1):
+        for k in range(count):
+            theta = -math.pi / 2 + (k + float(rng.uniform(0.2, 0.8))) * math.pi / count
+            out = float(rng.uniform(0.15, 0.85)) * depth
+            x, y = side * (rx + out) * math.cos(theta), y0 + (ry + out) * math.sin(theta)
+            turn = math.atan2(ry * math.cos(theta), -side * rx * math.sin(theta)) + float(rng.normal(0, 0.15))
+            long, thick = float(rng.uniform(18, 48)), float(rng.uniform(0.2, 0.5)) * depth + 2.0
+            sheet = canvas.blob(x, y, long, thick, turn=turn, wobble=0.05, power=2.6, waves=7)
+            value = muscle + float(rng.normal(0, 6))
+            canvas.paint(sheet, value, _LABELS["muscle"], within=cover, width=float(rng.uniform(0.8, 3.0)))
+
+
 def _spine(canvas: Canvas, y: float, scale: float) -> None:
     """Vertebral body in front of the canal, with pedicles, transverse and spinous processes."""
     rng = canvas.rng
@@ -224,13 +243,14 @@ def draw_thorax(canvas: Canvas, half_width: float, lesions: int) -> list[Lesion]
         The lesions that found room.
     """
     rng = canvas.rng
-    fat = float(rng.uniform(6.0, 26.0))
-    wall, inner_height = _body(canvas, half_width, float(rng.uniform(0.60, 0.72)), fat)
-    _fat_seams(canvas, wall, 26)
+    fat = float(rng.uniform(5.0, 20.0))
+    wall, inner_height = _body(canvas, half_width, float(rng.uniform(0.64, 0.78)), fat)
     inner_width = half_width - fat
     cage_x = inner_width - float(rng.uniform(12, 26))
     cage_y = inner_height - float(rng.uniform(8, 16))
     shift = float(rng.uniform(-6, 2))
+    _sheets(canvas, wall, cage_x, cage_y, shift, inner_width - cage_x)
+    _fat_seams(canvas, wall, 14)
     cage = canvas.blob(0.0, shift, cage_x, cage_y, wobble=0.015, power=2.35, waves=6)
     _paint(canvas, cage, "muscle")
     _ribs(canvas, (shift, cage_x - 4.0, cage_y - 3.5), int(rng.integers(4, 7)), 0.5)
@@ -290,7 +310,8 @@ def draw_thorax(canvas: Canvas, half_width: float, lesions: int) -> list[Lesion]
     )
     _paint(canvas, aorta, "vessel", blood)
     for side in (-1, 1):
-        x, y = side * float(rng.uniform(8, 24)), shift - float(rng.uniform(-10, 14))
+        x, y = side * float(rng.uniform(6, 24)), min(shift - float(rng.uniform(-14, 10)), spine_y - 34.0)
+        y = max(y, spine_y - 48.0)
         tube = canvas.blob(x, y, float(rng.uniform(4.5, 8.5)), float(rng.uniform(4.5, 8)), wobble=0.05)
         _paint(canvas, tube, "muscle")
         _paint(canvas, tube.inset(1.3), "airway")
@@ -334,7 +355,7 @@ def draw_abdomen(canvas: Canvas, half_width: float, lesions: int) -> list[Lesion
         The lesions that found room.
     """
     rng = canvas.rng
-    fat = float(rng.uniform(8.0, 38.0))
+    fat = float(rng.uniform(6.0, 30.0))
     wall, inner_height = _body(canvas, half_width, float(rng.uniform(0.60, 0.76)), fat)
     _fat_seams(canvas, wall, 20)
     inner_width = half_width - fat
@@ -349,7 +370,11 @@ def draw_abdomen(canvas: Canvas, half_width: float, lesions: int) -> list[Lesion
     spine_y = inner_height * float(rng.uniform(0.36, 0.48))
 
     _bowel(
-        canvas, inside, inner_width, inner_height, int(rng.integers(6, 12) if upper else rng.integers(16, 30))
+        canvas,
+        inside,
+        inner_width,
+        inner_height,
+        int(rng.integers(12, 20) if upper else rng.integers(26, 44)),
     )
     for side in (-1, 1):
         psoas = canvas.blob(

@@ -84,5 +84,5 @@ def _grain(canvas: Canvas) -> None:
 def _blur(canvas: Canvas) -> None:
     from scipy.ndimage import gaussian_filter
 
-    sigma = float(canvas.rng.uniform(0.40, 0.75)) / canvas.spacing  # mm: sharp to smooth body kernels
+    sigma = float(canvas.rng.uniform(0.50, 0.90)) / canvas.spacing  # mm: sharp to smooth body kernels
     canvas.hu = np.maximum(gaussian_filter(canvas.hu, sigma, truncate=3.0), -1024.0).astype(np.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from ctinv.adapters.errors import ImageError
@@ -50,13 +50,13 @@ _MANY_PHOTONS = 500.0  # from here on a Poisson count is normal to the eye: its 
 _FEWEST_PHOTONS = 1.0  # no ray starves below this; real systems filter such rays
 
 
-def bowtie(offset_mm: NDArray[np.float64]) -> NDArray[np.float64]:
+def bowtie(offset_mm: NDArray[Any]) -> NDArray[np.float64]:
     """Relative fluence behind the bowtie filter at distances from the isocentre in mm; 1 in the middle."""
     chord = 2.0 * np.sqrt(np.clip(_BOWTIE_RADIUS**2 - np.square(offset_mm), 0.0, None))
     return np.exp(-_BOWTIE_STRENGTH * MU_WATER * (2.0 * _BOWTIE_RADIUS - chord))
 
 
-def kernel_window(kernel: str, frequency: NDArray[np.float64]) -> NDArray[np.float64]:
+def kernel_window(kernel: str, frequency: NDArray[Any]) -> NDArray[np.float64]:
     """The reconstruction kernel over the ramp.
 
     Arguments:
@@ -114,7 +114,7 @@ class _Scan:
             return np.zeros_like(self.photons)
         # A Poisson count of mean N / share has relative variance share / N, exactly what is missing.
         mean = np.maximum(self.photons / np.float32(share), _FEWEST_PHOTONS)
-        noise = rng.standard_normal(mean.shape, dtype=np.float32) / np.sqrt(mean)
+        noise: _Array = rng.standard_normal(mean.shape, dtype=np.float32) / np.sqrt(mean)
         few = mean < _MANY_PHOTONS
         noise[few] = rng.poisson(mean[few]) / mean[few] - 1.0
         squares = 1.0 / dose**2 - (0.0 if math.isinf(input_dose) else 1.0 / input_dose**2)

@@ -25,7 +25,7 @@ __all__ = ["fitting_set", "kernel_of", "region_of"]
 
 _Array = NDArray[np.float32]
 _Progress = Callable[[str, int, int], None]
-_PHANTOMS = {"slices": 32, "size": 512}
+_PHANTOMS = {"slices": 48, "size": 512}
 _MOST_SLICES = 240
 
 
@@ -45,7 +45,7 @@ def fitting_set(
             has the layout of LDCT-and-Projection-data (training patients only).
         seed: Decides phantoms, noise, and which slices of a large folder.
         progress: Told (stage, done, total).
-        slices: How many; 32 phantoms or at most 240 slices where None.
+        slices: How many; 48 phantoms or at most 240 slices where None.
 
     Returns:
         The pairs; ``description`` says what they are.
@@ -148,7 +148,9 @@ def _simulated(folder: Path, count: int, seed: int, progress: _Progress | None) 
         for series, files in queues:
             if files and len(picked) < count:
                 picked.append(Series(series.key, series.description, (files.pop(),), series.patient))
-    low, high, patients, regions, spacings = [], [], [], [], []
+    low: list[_Array] = []
+    high: list[_Array] = []
+    patients, regions, spacings = [], [], []
     for done, one in enumerate(picked):
         for part in one.read():
             if part.spacing is None or len(low) >= count:

@@ -59,7 +59,7 @@ def lung_vessels(canvas: Canvas, within: _Array, hilum: tuple[float, float], hu:
     """
     rng = canvas.rng
     for side in (-1, 1):
-        for _ in range(int(rng.integers(3, 7))):
+        for _ in range(int(rng.integers(4, 9))):
             outward = (0.0 if side > 0 else math.pi) + float(rng.normal(0, 0.9))
             root = (
                 side * hilum[0],
@@ -71,13 +71,13 @@ def lung_vessels(canvas: Canvas, within: _Array, hilum: tuple[float, float], hu:
     rows, columns = np.nonzero(within > 0.99)
     if rows.size == 0:
         return
-    for pick in rng.integers(rows.size, size=int(rng.integers(180, 420))):
+    for pick in rng.integers(rows.size, size=int(rng.integers(350, 650))):
         x, y = float(canvas.axis[columns[pick]]), float(canvas.axis[rows[pick]])
-        side = 1.0 if x > 0 else -1.0
-        away = math.hypot(x - side * hilum[0], y - hilum[1])
-        radius = min(0.35 * float(rng.pareto(2.2)) + 0.4, 3.2) * max(0.55, 1.3 - away / 130.0)
+        half = 1.0 if x > 0 else -1.0
+        away = math.hypot(x - half * hilum[0], y - hilum[1])
+        radius = min(0.35 * float(rng.pareto(2.2)) + 0.5, 3.0) * max(0.55, 1.3 - away / 130.0)
         long = radius * (float(rng.uniform(2, 9)) if rng.uniform() < 0.35 else 0.4)
-        along = math.atan2(y - hilum[1], x - side * hilum[0]) + float(rng.normal(0, 0.5))
+        along = math.atan2(y - hilum[1], x - half * hilum[0]) + float(rng.normal(0, 0.5))
         piece = canvas.stroke(
             x,
             y,
@@ -91,7 +91,7 @@ def lung_vessels(canvas: Canvas, within: _Array, hilum: tuple[float, float], hu:
             hu,
             label,
             within=within,
-            opacity=min(1.0, 0.3 + 0.45 * radius) * float(rng.uniform(0.5, 1.0)),
+            opacity=min(1.0, 0.4 + 0.45 * radius) * float(rng.uniform(0.5, 1.0)),
         )
 
 
