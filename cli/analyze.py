@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .console import Screen
-from .images import check_sizes, folder_names, read_for_fitting, read_slices
+from .images import folder_names, read_slices
 from .models import ModelSpec, open_model, settle_units
 from .options import (
     data_option,
@@ -79,13 +79,11 @@ def analyze(
 
         # Everything that can be refused is refused here, before anything long.
         check_writable(out)
-        chosen = find_preset(preset, dict(overrides))
+        find_preset(preset, dict(overrides))
         denoiser = open_model(spec)
         found = {denoiser.resolve(name).name: name for name in reversed(layers)}
         wanted = list(reversed(found.values()))
         slices = read_slices(source, series)
-        check_sizes(slices, chosen.vae.patch)
-        fitting = read_for_fitting(data)
         known = {"intensity_found": settle_units(denoiser, spec, slices, screen)}
         for notice in denoiser.notices:
             screen.note(f"note: {notice}")
@@ -101,17 +99,16 @@ def analyze(
                 explainer = invariance.fit(
                     denoiser,
                     layer,
-                    data=fitting,
+                    data=data,
                     preset=preset,
                     overrides=dict(overrides),
                     seed=seed,
-                    device=spec.device,
                     cache=not no_cache,
                     progress=progress,
                 )
                 for row, one in enumerate(slices):
                     explanation = explainer.explain(one, samples=samples, seed=seed, progress=progress)
-                    explanation = with_meta(explanation, **known, source=_name(one.source))
+                    explanation = with_meta(explanation, **known)
                     folder = out / slice_names[row] if by_slice else out
                     folder = folder / layer_names[column] if len(wanted) > 1 else folder
                     done[row, column] = explanation, explanation.save(folder)
@@ -122,10 +119,6 @@ def analyze(
 
             report = summary([explanation for explanation, _ in ordered], out / "report.html")
         show(screen, ordered, report)
-
-
-def _name(source: Path | None) -> str | None:
-    return None if source is None else source.name
 
 
 def _stem(source: Path | None) -> str:

@@ -10,42 +10,22 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ctinv.invariance.data import CTSlice
 
-__all__ = ["check_sizes", "folder_names", "read_for_fitting", "read_slices"]
+__all__ = ["folder_names", "read_slices"]
+
+_SMALLEST = 8
 
 
 def read_slices(source: Path | None, series: str | None = None) -> list[CTSlice]:
     """Read a slice, a folder of slices, or the slice that ships with ctinv.
 
     Raises:
-        ImageError: Not there, not CT, not finite.
+        ImageError: Not there, not CT, not finite, too small.
     """
+    import numpy as np
+    from ctinv.adapters.errors import ImageError
     from ctinv.invariance import data
 
     slices = [data.default_slice()] if source is None else data.read(source, series=series)
-    _check_finite(slices)
-    return slices
-
-
-def read_for_fitting(folder: Path | None) -> list[CTSlice] | None:
-    """Every CT series under a folder; None, the library's own choice, where no folder is given.
-
-    Raises:
-        ImageError: Not there, no CT in it, not finite.
-    """
-    from ctinv.invariance.data import find_series, read
-
-    if folder is None:
-        return None
-    series = find_series(folder).series if folder.is_dir() else ()
-    slices = [one for each in series for one in each.read()] if series else read(folder)
-    _check_finite(slices)
-    return slices
-
-
-def _check_finite(slices: Sequence[CTSlice]) -> None:
-    import numpy as np
-    from ctinv.adapters.errors import ImageError
-
     for one in slices:
         bad = int(np.size(one.hu) - np.isfinite(one.hu).sum())
         if bad:
@@ -53,22 +33,12 @@ def _check_finite(slices: Sequence[CTSlice]) -> None:
                 f"{one.source or 'the image'} has {bad} pixels that are not finite numbers; "
                 "replace them, for example by -1024 HU"
             )
-
-
-def check_sizes(slices: Sequence[CTSlice], patch: int) -> None:
-    """Make sure that every slice holds at least one patch.
-
-    Raises:
-        ImageError: A slice is smaller than that.
-    """
-    from ctinv.adapters.errors import ImageError
-
-    for one in slices:
-        if min(one.shape) < patch:
+        if min(one.shape) < _SMALLEST:
             raise ImageError(
-                f"{one.source or 'the image'} has {one.shape[0]} x {one.shape[1]} pixels; the preset needs "
-                f"at least {patch} x {patch}: give a larger slice, or a preset with smaller patches"
+                f"{one.source or 'the image'} has {one.shape[0]} x {one.shape[1]} pixels; give a slice of at "
+                f"least {_SMALLEST} x {_SMALLEST}"
             )
+    return slices
 
 
 def folder_names(names: Sequence[str]) -> list[str]:

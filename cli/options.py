@@ -112,7 +112,10 @@ samples_option = click.option(
     "--samples", "-n", default=250, show_default=True, type=click.IntRange(min=2), help="Invariances to draw."
 )
 data_option = click.option(
-    "--data", type=_PATH, metavar="FOLDER", help="CT to fit on.  [default: slices that ship with ctinv]"
+    "--data",
+    type=click.Path(exists=True, path_type=Path),
+    metavar="FOLDER",
+    help="CT to fit on.  [default: phantoms with simulated noise]",
 )
 device_option = click.option(
     "--device", default="auto", show_default=True, metavar="DEVICE", help="auto, cpu, cuda or cuda:N."

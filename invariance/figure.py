@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -214,7 +215,7 @@ def _layer_text(e: Explanation) -> str:
 
 
 def _place(e: Explanation) -> str:
-    parts = [str(e.meta.get("source") or ""), f"{e.x.shape[0]} × {e.x.shape[1]} pixels"]
+    parts = [PurePath(str(e.meta.get("source") or "")).name, f"{e.x.shape[0]} × {e.x.shape[1]} pixels"]
     if e.meta.get("preset"):
         parts.append(f"preset {e.meta['preset']}")
     if e.meta.get("seed") is not None:

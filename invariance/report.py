@@ -88,7 +88,7 @@ def _section(e: Explanation, png: bytes) -> dict[str, Any]:
     return {
         "layer": str(e.meta.get("layer") or "unnamed layer"),
         "op": str(e.meta.get("op") or ""),
-        "source": str(e.meta.get("source") or "image"),
+        "source": Path(str(e.meta.get("source") or "image")).name,
         "verdict": verdict(e.audit),
         "figure": base64.b64encode(png).decode("ascii"),
         "scores": rows,

@@ -11,8 +11,13 @@ from typing import Any
 __all__ = ["Score", "scores", "verdict"]
 
 _TITLES = {
-    "leakage": "Leakage",
-    "noise_ratio": "Noise ratio",
+    "embedding.rmse": "Reconstruction error",
+    "leakage.against_reconstruction": "Leakage, from D(E(x))",
+    "leakage.against_image": "Leakage, from x",
+    "output.change": "Change of f(x)",
+    "flow.nll": "Held-out NLL of the flow",
+    "flow.nll_shuffled": "The same, wrong z",
+    "map.std": "Spread of the samples",
 }
 
 

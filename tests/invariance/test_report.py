@@ -15,9 +15,10 @@ from PIL import Image
 from .test_explanation import make
 
 
-class _Page(HTMLParser):
-    void = {"meta", "img", "br", "link", "hr"}
+VOID = {"meta", "img", "br", "link", "hr"}
 
+
+class _Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.open, self.text, self.attributes, self.tags = [], [], [], []
@@ -28,7 +29,7 @@ class _Page(HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.attributes += attrs
-        if tag not in self.void:
+        if tag not in VOID:
             self.open.append(tag)
 
     def handle_endtag(self, tag):
@@ -48,7 +49,7 @@ def pixels(png):
         return np.asarray(image.convert("RGB"))
 
 
-@pytest.mark.parametrize("shape", [(32, 32), (128, 128), (96, 160), (512, 512), (300, 200)])
+@pytest.mark.parametrize("shape", [(32, 32), (96, 160), (512, 512)])
 def test_nothing_touches_the_edge_of_the_figure(shape):
     picture = pixels(figure_png(make(shape)))
     edge = 4
@@ -60,7 +61,7 @@ def test_slices_keep_their_own_pixels():
     assert pixels(figure_png(make((512, 512)))).shape[1] == 2 * pixels(figure_png(make((128, 128)))).shape[1]
 
 
-@pytest.mark.parametrize("k", [1, 2, 5, 9])
+@pytest.mark.parametrize("k", [1, 9])
 def test_every_number_of_samples_can_be_drawn(k):
     assert pixels(figure_png(make(k=k))).size
 
@@ -93,7 +94,7 @@ def test_text_from_files_is_no_formula():
     assert pixels(figure_png(make(meta=meta))).size
 
 
-@pytest.mark.parametrize("count", [1, 4, 5, 9])
+@pytest.mark.parametrize("count", [1, 5])
 def test_layers_are_drawn_on_one_scale(count):
     picture = pixels(layers_png([make() for _ in range(count)]))
     assert (picture[:, -4:] == 255).all()
@@ -120,14 +121,12 @@ def test_report_tells_figures_with_unit_count_and_meaning():
     audit = {
         "verdict": ["The images can be trusted.", "Mostly."],
         "fidelity": {"value": 41.26, "unit": "HU", "n": 1, "meaning": "Distance to the image."},
-        "leakage": {
-            "x": {"value": 0.0812, "n": 250, "low": 0.05, "high": 0.12, "interval": "90 % of samples"}
-        },
+        "leakage": {"x": {"value": 0.0812, "n": 250, "low": 0.05, "high": 0.12, "interval": "90 % of them"}},
         "coverage": {"value": float("nan"), "meaning": "Unknown here."},
     }
     words = _Page(report_html([make(audit=audit)])).words
     assert words.index("The images can be trusted.") < words.index("Fidelity")
-    for text in ("41.3 HU", "Distance to the image.", "0.0812", "0.0500 to 0.120, 90 % of samples", "250"):
+    for text in ("41.3 HU", "Distance to the image.", "0.0812", "0.0500 to 0.120, 90 % of them", "250"):
         assert text in words
     assert "Coverage not available" in words
     assert "nan" not in words.lower().split()
@@ -147,7 +146,7 @@ def test_report_says_what_was_analysed_and_its_limits():
         "versions": {"ctinv": "0.1.0"},
         "timings": {"fit": 120.25},
         "notices": ["Running on the CPU."],
-        "source": "slice.dcm",
+        "source": "/data/slice.dcm",
         "spacing": (0.7, 0.7),
     }
     words = _Page(report_html([make(meta=meta)])).words
@@ -165,7 +164,7 @@ def test_report_says_what_was_analysed_and_its_limits():
         "Seed 0",
         "fit 120 s",
         "Running on the CPU.",
-        "slice.dcm",
+        "/data/slice.dcm",
         "0.7 × 0.7 mm",
     ):
         assert value in words
