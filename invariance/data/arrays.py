@@ -170,7 +170,7 @@ def _data_files(path: Path, header: dict[str, str], dims: list[int]) -> list[Pat
 
 def _nifti(path: Path) -> _Loaded:
     try:
-        import nibabel
+        import nibabel  # type: ignore[import-not-found]
     except ImportError as error:
         raise ImageError(f"{path} is NIfTI; install its reader: pip install 'ctinv[formats]'") from error
     image = nibabel.as_closest_canonical(nibabel.load(path))
@@ -188,7 +188,7 @@ def _nifti(path: Path) -> _Loaded:
 
 def _tiff(path: Path) -> _Loaded:
     try:
-        import tifffile
+        import tifffile  # type: ignore[import-not-found,unused-ignore]
     except ImportError as error:
         raise ImageError(f"{path} is TIFF; install its reader: pip install 'ctinv[formats]'") from error
     return np.asarray(tifffile.imread(path)), None

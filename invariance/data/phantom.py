@@ -9,8 +9,10 @@ import numpy as np
 from ctinv.adapters.errors import ImageError
 from numpy.typing import NDArray
 
+from .abdomen import draw_abdomen
 from .canvas import Canvas, texture
-from .organs import TISSUES, Lesion, draw_abdomen, draw_thorax
+from .thorax import draw_thorax
+from .tissues import TISSUES, Lesion
 
 __all__ = ["KINDS", "Kind", "Phantom", "phantom"]
 
@@ -24,7 +26,7 @@ class Phantom:
 
     Arguments:
         hu: Float32 (size, size), HU, free of noise.
-        labels: Uint8 (size, size), tissue of each pixel, see :data:`~ctinv.invariance.data.organs.TISSUES`.
+        labels: Uint8 (size, size), tissue of each pixel, see :data:`~ctinv.invariance.data.tissues.TISSUES`.
         lesions: What was inserted where.
         spacing: Row and column spacing in mm.
         kind: ``thorax`` or ``abdomen``.

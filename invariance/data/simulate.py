@@ -53,7 +53,7 @@ _FEWEST_PHOTONS = 1.0  # no ray starves below this; real systems filter such ray
 def bowtie(offset_mm: NDArray[Any]) -> NDArray[np.float64]:
     """Relative fluence behind the bowtie filter at distances from the isocentre in mm; 1 in the middle."""
     chord = 2.0 * np.sqrt(np.clip(_BOWTIE_RADIUS**2 - np.square(offset_mm), 0.0, None))
-    return np.exp(-_BOWTIE_STRENGTH * MU_WATER * (2.0 * _BOWTIE_RADIUS - chord))
+    return np.asarray(np.exp(-_BOWTIE_STRENGTH * MU_WATER * (2.0 * _BOWTIE_RADIUS - chord)), dtype=np.float64)
 
 
 def kernel_window(kernel: str, frequency: NDArray[Any]) -> NDArray[np.float64]:
@@ -71,7 +71,7 @@ def kernel_window(kernel: str, frequency: NDArray[Any]) -> NDArray[np.float64]:
     cut, boost = KERNELS[kernel]
     ratio = np.abs(frequency) / cut
     hann = np.where(ratio < 1.0, 0.5 * (1.0 + np.cos(np.pi * np.minimum(ratio, 1.0))), 0.0)
-    return hann * (1.0 + boost * np.square(2.0 * ratio))
+    return np.asarray(hann * (1.0 + boost * np.square(2.0 * ratio)), dtype=np.float64)
 
 
 def _check(hu: NDArray[np.float32], spacing: tuple[float, float], dose: float, input_dose: float) -> None:

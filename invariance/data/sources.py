@@ -27,6 +27,18 @@ _Array = NDArray[np.float32]
 _Progress = Callable[[str, int, int], None]
 _PHANTOMS = {"slices": 48, "size": 512}
 _MOST_SLICES = 240
+_DRAWING = (
+    "abdomen",
+    "canvas",
+    "frame",
+    "phantom",
+    "projection",
+    "simulate",
+    "sources",
+    "thorax",
+    "tissues",
+    "vessels",
+)
 
 
 def fitting_set(
@@ -178,6 +190,6 @@ def _code() -> str:
     """Hash of the code that draws, so that a new version never reads an old one's cache."""
     digest = hashlib.sha256()
     here = Path(__file__).parent
-    for name in ("canvas", "organs", "phantom", "projection", "simulate", "sources", "vessels"):
+    for name in _DRAWING:
         digest.update((here / f"{name}.py").read_bytes())
     return digest.hexdigest()
