@@ -28,9 +28,9 @@ def check_images(x: Any) -> None:
         ImageError: Wrong kind, type, shape, or non-finite values.
     """
     if is_tensor(x):
-        floating, finite = x.is_floating_point(), lambda: bool(x.isfinite().all())
+        floating = x.is_floating_point()
     elif isinstance(x, np.ndarray):
-        floating, finite = x.dtype.kind == "f", lambda: bool(np.isfinite(x).all())
+        floating = x.dtype.kind == "f"
     else:
         raise ImageError(
             f"images must be a numpy array or a torch tensor (N, 1, H, W) in HU, not {type(x).__name__}"
@@ -53,7 +53,7 @@ def check_images(x: Any) -> None:
             f"images must be floating point, in HU, not {x.dtype}; apply the rescale slope and intercept, "
             "then convert to float32"
         )
-    if not finite():
+    if not bool((x.isfinite() if is_tensor(x) else np.isfinite(x)).all()):
         raise ImageError("images must be finite; these hold NaN or infinity")
 
 
