@@ -1,0 +1,30 @@
+"""Invariances of denoiser layers: fit, sample, audit, report."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .explainer import Explainer
+    from .explanation import Explanation
+    from .fitting import fit
+    from .presets import PRESETS, Preset, preset
+
+__all__ = ["PRESETS", "Explainer", "Explanation", "Preset", "fit", "preset"]
+
+_HOMES = {
+    "Explainer": "explainer",
+    "Explanation": "explanation",
+    "PRESETS": "presets",
+    "Preset": "presets",
+    "fit": "fitting",
+    "preset": "presets",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load on first use: ``import ctinv.invariance`` alone does not import torch."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

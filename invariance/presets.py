@@ -20,16 +20,21 @@ class VAEConfig:
     Arguments:
         patch: Side of the square patch that is encoded, in pixels.
         code_channels: Channels of the code map.
-        code_size: Side of the code map; ``patch / code_size`` is a power of two.
-        widths: Decoder channels from the code map's resolution up to the patch's.
+        code_size: Side of the code map; ``patch`` is this times 2 to the number of widths.
+        widths: Decoder channels from the code map's resolution up to half the patch's.
         sigma: Standard deviation (HU) of the decoder's Gaussian; it sets the weight of the KL term.
     """
 
     patch: int = 64
     code_channels: int = 8
     code_size: int = 8
-    widths: tuple[int, ...] = (192, 128, 64, 24)
+    widths: tuple[int, ...] = (128, 96, 64)
     sigma: float = 25.0
+
+    @property
+    def code_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the code map."""
+        return self.code_channels, self.code_size, self.code_size
 
     @property
     def code_dim(self) -> int:
@@ -43,17 +48,15 @@ class FlowConfig:
 
     Arguments:
         blocks: Invertible blocks (actnorm, two couplings, shuffle).
-        width: Hidden units of each coupling's network.
-        depth: Hidden layers of each coupling's network.
-        context: Numbers in ``h``.
+        width: Hidden channels of each coupling's network.
+        context: Channels of ``h``, a map as large as the code map.
         embed_width: Channels of the embedder's first convolution.
     """
 
     blocks: int = 4
-    width: int = 512
-    depth: int = 2
-    context: int = 512
-    embed_width: int = 48
+    width: int = 48
+    context: int = 32
+    embed_width: int = 32
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class FitConfig:
     """
 
     steps: int = 600
-    batch: int = 64
+    batch: int = 32
     patches: int = 6144
     rate: float = 1e-3
     warmup: int = 30
@@ -114,8 +117,8 @@ class Preset:
 PRESETS: dict[str, Preset] = {
     "tiny": Preset(
         "tiny",
-        VAEConfig(patch=32, code_channels=4, code_size=8, widths=(32, 24, 16), sigma=40.0),
-        FlowConfig(blocks=2, width=64, depth=1, context=64, embed_width=12),
+        VAEConfig(patch=32, code_channels=4, code_size=8, widths=(24, 16), sigma=40.0),
+        FlowConfig(blocks=2, width=24, context=16, embed_width=12),
         FitConfig(steps=60, batch=32, patches=512, check=20),
         TileConfig(overlap=8, batch=64),
     ),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from ctinv.adapters.errors import CtinvError
 
 from .presets import VAEConfig
 
@@ -119,7 +119,7 @@ class Encoder(nn.Module):
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         widths = config.widths[::-1]
-        self.stem = nn.Conv2d(1, widths[0], 3, padding=1)
+        self.stem = nn.Conv2d(1, widths[0], 4, stride=2, padding=1)
         self.blocks = nn.Sequential(*(_Down(a, b) for a, b in zip(widths, widths[1:], strict=False)))
         self.head = nn.Conv2d(widths[-1], 2 * config.code_channels, 1)
 
@@ -139,12 +139,13 @@ class Decoder(nn.Module):
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         widths = config.widths
-        self.code_shape = (config.code_channels, config.code_size, config.code_size)
+        self.code_shape = config.code_shape
         self.stem = nn.Conv2d(config.code_channels, widths[0], 3, padding=1)
         self.condition = nn.Linear(config.code_dim, 64)
         self.blocks = nn.ModuleList(_Up(a, b, 64) for a, b in zip(widths, widths[1:], strict=False))
         self.norm = nn.BatchNorm2d(widths[-1])
-        self.head = nn.Conv2d(widths[-1], 1, 3, padding=1)
+        # The last doubling is a sub-pixel convolution: no layer works at full resolution.
+        self.head = nn.Conv2d(widths[-1], 4, 3, padding=1)
 
     def forward(self, code: Tensor) -> Tensor:
         """Codes (N, code_dim) to patches (N, 1, p, p) in network units."""
@@ -152,7 +153,7 @@ class Decoder(nn.Module):
         x = self.stem(code.unflatten(1, self.code_shape))
         for block in self.blocks:
             x = block(x, condition)
-        return self.head(F.relu(self.norm(x)))
+        return F.pixel_shuffle(self.head(F.relu(self.norm(x))), 2)
 
 
 class VAE(nn.Module):
@@ -167,11 +168,10 @@ class VAE(nn.Module):
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
-        ratio = config.patch / config.code_size
-        if ratio != 2 ** (len(config.widths) - 1):
-            raise ValueError(
-                f"a patch of {config.patch} and a code map of {config.code_size} need "
-                f"{math.log2(ratio) + 1:g} widths, not {len(config.widths)}"
+        if config.patch != config.code_size * 2 ** len(config.widths):
+            raise CtinvError(
+                f"{len(config.widths)} widths make patches of {config.code_size * 2 ** len(config.widths)} "
+                f"pixels from a code map of {config.code_size}, not {config.patch}"
             )
         self.config = config
         self.encoder = Encoder(config)

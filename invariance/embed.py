@@ -1,0 +1,93 @@
+"""The embedder ``h = H(z)``: any representation to a context vector."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["Embedder", "as_map"]
+
+
+def as_map(z: Tensor) -> Tensor:
+    """Any representation as a map (N, C, H, W).
+
+    Maps stay as they are. Tokens (N, T, C) become a square map where T is a square (row-major, as
+    vision transformers flatten them), else a map of height 1. Vectors (N, C) become 1x1 maps.
+    """
+    if z.ndim == 4:
+        return z
+    if z.ndim == 3:
+        tokens, channels = z.shape[1:]
+        side = math.isqrt(tokens)
+        height = side if side * side == tokens else 1
+        return z.transpose(1, 2).reshape(len(z), channels, height, tokens // height)
+    return z.reshape(len(z), -1, 1, 1)
+
+
+class Embedder(nn.Module):
+    """A shallow convolutional network on the standardised representation.
+
+    It halves the map until it has the code map's size, looks around there, and adds a learned map
+    that tells the places of a patch apart. A representation that is not a map is spread over all
+    places by a linear layer.
+
+    Arguments:
+        channels: Channels of the representation.
+        size: Height and width of the representation of one patch.
+        code_size: Side of the code map.
+        context: Channels of ``h``.
+        width: Channels of the first convolution.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, channels: int, size: tuple[int, int], code_size: int, context: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels, 1, 1))
+        self.register_buffer("std", torch.ones(channels, 1, 1))
+        self.code_size = code_size
+        inputs = channels
+        layers: list[nn.Module] = []
+        if size == (1, 1):
+            inputs = 2 * width
+            layers = [
+                nn.Flatten(),
+                nn.Linear(channels, inputs * code_size**2),
+                nn.SiLU(),
+                nn.Unflatten(1, (inputs, code_size, code_size)),
+            ]
+        for k in range(max(0, int(math.log2(min(size) / code_size)))):
+            outputs = int(width * min(1.5**k, 2.25))
+            layers += [nn.Conv2d(inputs, outputs, 4, stride=2, padding=1), nn.SiLU()]
+            inputs = outputs
+        self.down = nn.Sequential(*layers)
+        self.around = nn.Conv2d(inputs, 2 * width, 3, padding=1)
+        self.again = nn.Conv2d(2 * width, 2 * width, 3, padding=1)
+        self.out = nn.Conv2d(2 * width, context, 1)
+        self.place = nn.Parameter(torch.zeros(context, code_size, code_size))
+
+    @torch.no_grad()
+    def initialise(self, z: Tensor) -> None:
+        """Take the per-channel statistics of fitting representations; a constant channel stays 0."""
+        std, mean = torch.std_mean(as_map(z).float(), (0, 2, 3), keepdim=True)
+        std = torch.where(std > 1e-6 * mean.abs() + 1e-12, std, torch.inf)
+        self.mean.copy_(mean[0])
+        self.std.copy_(std[0])
+
+    def standardise(self, z: Tensor) -> Tensor:
+        """Representations as maps with zero mean and unit spread per channel."""
+        return (as_map(z) - self.mean) / self.std
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Representations of N patches to ``h`` (N, context, code_size, code_size)."""
+        x = self.down(self.standardise(z))
+        if x.shape[-2:] != (self.code_size, self.code_size):
+            x = F.interpolate(x, (self.code_size, self.code_size), mode="bilinear", antialias=True)
+        x = F.silu(self.around(x))
+        x = x + F.silu(self.again(x))
+        context: Tensor = self.out(x) + self.place
+        return context

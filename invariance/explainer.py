@@ -1,0 +1,260 @@
+"""The fitted bundle for one layer of one denoiser, and what it makes of an image."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from ctinv.adapters.base import Denoiser
+from ctinv.adapters.errors import CtinvError, ImageError
+
+from .audit import audit
+from .embed import Embedder
+from .explanation import Explanation
+from .fit_vae import load_vae, save_vae
+from .flow import ConditionalFlow
+from .presets import FitConfig, FlowConfig, Preset, TileConfig, VAEConfig
+from .representation import Geometry
+from .sampling import sample_slice
+from .tiles import pad_to
+from .vae import VAE
+
+__all__ = ["FORMAT", "Explainer"]
+
+FORMAT = 1
+"""Version of the folder that :meth:`Explainer.save` writes."""
+
+Image = npt.NDArray[np.float32]
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(eq=False)
+class Explainer:
+    """Draws images that one layer of a denoiser cannot tell from a given image.
+
+    Arguments:
+        denoiser: The denoiser.
+        layer: Canonical name of the layer.
+        preset: Sizes and steps of the fit.
+        vae: The autoencoder.
+        flow: The conditional flow.
+        embedder: The embedder.
+        geometry: How the layer's output lies over the image.
+        info: Where the fit comes from: seed, data, scores, timings.
+    """
+
+    denoiser: Denoiser
+    layer: str
+    preset: Preset
+    vae: VAE
+    flow: ConditionalFlow
+    embedder: Embedder
+    geometry: Geometry
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def explain(
+        self,
+        image: Any,
+        *,
+        samples: int = 250,
+        seed: int = 0,
+        keep: int = 5,
+        progress: Progress | None = None,
+    ) -> Explanation:
+        """Sample the layer's invariances at one image, and audit them.
+
+        Arguments:
+            image: One slice (H, W) in HU, an array or a :class:`ctinv.invariance.data.CTSlice`.
+            samples: Draws per tile, two or more.
+            seed: Decides the draws.
+            keep: Whole sample images to keep.
+            progress: Called with (stage, done, total).
+
+        Raises:
+            ImageError: The image is not two-dimensional or not finite.
+            CtinvError: Fewer than two samples.
+        """
+        if samples < 2:
+            raise CtinvError(f"{samples} samples have no spread; ask for two or more")
+        x = _as_image(image)
+        started = time.perf_counter()
+        padded = pad_to(x, self.preset.vae.patch)
+        drawn = sample_slice(self, padded, samples, seed, min(keep, samples), progress)
+        sampled = time.perf_counter()
+        height, width = x.shape
+        crop = (..., slice(height), slice(width))
+        denoised = np.asarray(self.denoiser.denoise(x[None, None]))[0, 0]
+        found = audit(self, x, drawn.reconstruction[crop], drawn.samples[crop], drawn.std[crop], seed)
+        finished = time.perf_counter()
+        meta = {
+            **self._meta(),
+            "seed": seed,
+            "samples": samples,
+            "spacing": getattr(image, "spacing", None),
+            "source": str(getattr(image, "source", None) or "array"),
+            "timings": {
+                **self.info.get("timings", {}),
+                "sampling": round(sampled - started, 3),
+                "audit": round(finished - sampled, 3),
+            },
+        }
+        return Explanation(
+            x=x,
+            denoised=denoised,
+            reconstruction=drawn.reconstruction[crop],
+            samples=drawn.samples[crop],
+            mean=drawn.mean[crop],
+            std=drawn.std[crop],
+            audit=found,
+            meta=meta,
+        )
+
+    def _meta(self) -> dict[str, Any]:
+        layer = self.denoiser.resolve(self.layer)
+        return {
+            "model": self.denoiser.name,
+            "model_hash": self.denoiser.fingerprint,
+            "model_kind": self.denoiser.kind,
+            "provider": self.denoiser.device,
+            "layer": layer.name,
+            "op": layer.op,
+            "preset": self.preset.name,
+            "preset_fields": self.preset.as_dict(),
+            "units": "HU",
+            "intensity": str(self.denoiser.intensity),
+            "output": self.denoiser.output,
+            "notices": list(self.denoiser.notices),
+            "data": self.info.get("data"),
+            "fit": {k: v for k, v in self.info.items() if k not in ("timings", "data")},
+            "versions": _versions(),
+        }
+
+    # -- on disk --------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the bundle as a folder of safetensors and JSON; the denoiser itself stays out.
+
+        Raises:
+            CtinvError: The folder cannot be written.
+        """
+        from safetensors.torch import save_file
+
+        from .cache import publish
+
+        folder = Path(folder)
+        config = {
+            "format": FORMAT,
+            "layer": self.layer,
+            "model_hash": self.denoiser.fingerprint,
+            "preset": self.preset.as_dict(),
+            "geometry": dataclasses.asdict(self.geometry),
+            "info": self.info,
+            "versions": _versions(),
+        }
+
+        def write(where: Path) -> None:
+            save_vae(self.vae, where / "vae.safetensors")
+            save_file(_plain(self.flow), where / "flow.safetensors")
+            save_file(_plain(self.embedder), where / "embedder.safetensors")
+            (where / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+        publish(folder, write)
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path, denoiser: Denoiser) -> Explainer:
+        """Read what :meth:`save` wrote.
+
+        Arguments:
+            folder: The bundle.
+            denoiser: The denoiser it was fitted on.
+
+        Raises:
+            CtinvError: No readable bundle, one of a later version, or of another denoiser.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        folder = Path(folder)
+        try:
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            if config["format"] != FORMAT:
+                raise CtinvError(f"{folder} has format {config['format']}, this ctinv reads {FORMAT}; fit again")
+            preset = _preset(config["preset"])
+            geometry = Geometry(
+                **{k: tuple(v) if isinstance(v, list) else v for k, v in config["geometry"].items()}
+            )
+            vae = load_vae(folder / "vae.safetensors")
+            flow, embedder = _networks(preset, geometry)
+            flow.load_state_dict(load_file(folder / "flow.safetensors"))
+            embedder.load_state_dict(load_file(folder / "embedder.safetensors"))
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            raise CtinvError(f"{folder} holds no readable explainer ({error}); fit again") from error
+        if config["model_hash"] != denoiser.fingerprint:
+            raise CtinvError(
+                f"{folder} was fitted on another denoiser (hash {config['model_hash'][:12]}, this one is "
+                f"{denoiser.fingerprint[:12]}); fit again"
+            )
+        return cls(
+            denoiser, config["layer"], preset, vae, flow.eval(), embedder.eval(), geometry, config["info"]
+        )
+
+
+def _as_image(image: Any) -> Image:
+    array = np.asarray(getattr(image, "hu", image), dtype=np.float32)
+    if array.ndim != 2 or min(array.shape) < 8:
+        raise ImageError(f"the image has shape {array.shape}; one slice (H, W) of 8 pixels or more is needed")
+    if not np.isfinite(array).all():
+        raise ImageError("the image holds values that are not finite; replace them, for example by -1024 HU")
+    return np.ascontiguousarray(array)
+
+
+def _plain(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {k: v.contiguous() for k, v in module.state_dict().items()}
+
+
+def _preset(stored: Mapping[str, Any]) -> Preset:
+    vae = dict(stored["vae"])
+    vae["widths"] = tuple(vae["widths"])
+    return Preset(
+        stored["name"],
+        VAEConfig(**vae),
+        FlowConfig(**stored["flow"]),
+        FitConfig(**stored["fit"]),
+        TileConfig(**stored["tile"]),
+    )
+
+
+def _networks(preset: Preset, geometry: Geometry) -> tuple[ConditionalFlow, Embedder]:
+    """Networks of the right sizes; masks and permutations come with the weights."""
+    with torch.random.fork_rng(devices=[]):
+        flow = ConditionalFlow(preset.vae.code_shape, preset.flow, torch.Generator().manual_seed(0))
+        embedder = Embedder(
+            geometry.channels,
+            geometry.size,
+            preset.vae.code_size,
+            preset.flow.context,
+            preset.flow.embed_width,
+        )
+    return flow, embedder
+
+
+def _versions() -> dict[str, str]:
+    import importlib.metadata as metadata
+    import platform
+
+    found = {"python": platform.python_version()}
+    for name in ("ctinv", "torch", "numpy", "zuko", "onnx", "onnxruntime-gpu", "onnxruntime", "pydicom"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
