@@ -77,8 +77,9 @@ def main(args: Sequence[str] | None = None) -> int:
         click.echo(error.format_message(), err=True)
         return BAD_INPUT
     except click.ClickException as error:
-        context = getattr(error, "ctx", None)
-        hint = f" (see {context.command_path} --help)" if context is not None else ""
+        hint = ""
+        if isinstance(error, click.UsageError):
+            hint = f" (see {error.ctx.command_path if error.ctx else 'ctinv'} --help)"
         return _complain(BAD_INPUT, error.format_message().rstrip(".") + hint)
     except (KeyboardInterrupt, click.Abort):
         return _complain(INTERRUPTED, "interrupted; no file is left half-written")

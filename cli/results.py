@@ -37,12 +37,14 @@ def show(screen: Screen, done: Sequence[tuple[Explanation, Mapping[str, Path]]],
     from ctinv.invariance.scores import scores, verdict
 
     for e, files in done:
-        heading = f"{e.meta.get('model')}, {e.meta.get('layer')}, {e.meta.get('source')}"
+        source = Path(str(e.meta.get("source") or "image")).name
+        screen.line(f"\n{e.meta.get('model')}, {e.meta.get('layer')}, {source}")
         rows = [(s.title, s.text, "" if s.n is None else str(s.n)) for s in scores(e.audit)[:_ROWS]]
         if rows:
-            screen.table(heading, ("Audit", "Value", "n"), rows)
+            screen.table("", ("Audit", "Value", "n"), rows)
         for line in verdict(e.audit):
             screen.line(line)
-        screen.line(f"written: {', '.join(str(path) for path in files.values())}")
+        folder = next(iter(files.values())).parent
+        screen.line(f"written to {folder}: {', '.join(sorted(files, reverse=True))}")
     if report is not None:
-        screen.line(f"written: {report}")
+        screen.line(f"\nthe report on all of them: {report}")

@@ -75,11 +75,15 @@ def choose_window(x: npt.NDArray[np.float32]) -> Window:
     return LUNG if share > 0.15 else SOFT_TISSUE
 
 
-def figure_png(explanation: Explanation) -> bytes:
+def figure_png(explanation: Explanation, *, compact: bool = False) -> bytes:
     """Draw one explanation: what goes in and comes out above, what the layer cannot tell apart below.
 
     Upper row: ``x``, ``D(E(x))``, ``f(x)``, mean and standard deviation of all samples. Lower row:
     up to five samples. Grey images share one HU window, which the figure states.
+
+    Arguments:
+        explanation: What to draw.
+        compact: Whether slices, too, are drawn small; otherwise they keep their own pixels.
 
     Returns:
         A PNG file.
@@ -87,7 +91,7 @@ def figure_png(explanation: Explanation) -> bytes:
     e = explanation
     window, count = choose_window(e.x), e.meta.get("samples") or len(e.samples)
     shown = e.samples[:_COLUMNS]
-    sheet = _Sheet(e.x.shape, columns=_COLUMNS, rows=2 if len(shown) else 1)
+    sheet = _Sheet(e.x.shape, columns=_COLUMNS, rows=2 if len(shown) else 1, compact=compact)
     sheet.head(_heading(e), _place(e))
     grey = [
         ("x, input", e.x, _spacing_text(e.meta.get("spacing"))),
@@ -126,7 +130,7 @@ def layers_png(explanations: Sequence[Explanation]) -> bytes:
     x, meta = explanations[0].x, explanations[0].meta
     window, top = choose_window(x), _top([e.std for e in explanations])
     rows = -(-(len(explanations) + 1) // _COLUMNS)
-    sheet = _Sheet(x.shape, columns=min(_COLUMNS, len(explanations) + 1), rows=rows)
+    sheet = _Sheet(x.shape, columns=min(_COLUMNS, len(explanations) + 1), rows=rows, compact=True)
     sheet.head("Where each layer is blind: standard deviation of the samples", _place(explanations[0]))
     axes, _ = sheet.grey(0, 0, x, window, "x, input", _spacing_text(meta.get("spacing")))
     _scale_bar(axes, meta.get("spacing"))
@@ -142,7 +146,7 @@ def layers_png(explanations: Sequence[Explanation]) -> bytes:
 class _Sheet:
     """A grid of image panels with exact pixel positions: nothing overlaps, nothing is cut off."""
 
-    def __init__(self, shape: Sequence[int], columns: int, rows: int) -> None:
+    def __init__(self, shape: Sequence[int], columns: int, rows: int, compact: bool) -> None:
         from matplotlib.figure import Figure
 
         height, width = shape
@@ -150,7 +154,7 @@ class _Sheet:
         self._row = _TITLE + self._panel[1] + _CAPTION
         self._width = 2 * _MARGIN + columns * _PANEL + (columns - 1) * _GAP + _BAR_ROOM
         self._height = _HEAD + rows * self._row + _FOOT + _MARGIN
-        self._dpi = 200 if max(shape) > _PANEL else 100
+        self._dpi = 200 if max(shape) > _PANEL and not compact else 100
         size = (self._width / 100, self._height / 100)
         self.figure: Figure = Figure(figsize=size, dpi=self._dpi, facecolor="white")
 

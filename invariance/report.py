@@ -29,11 +29,11 @@ def report_html(explanations: Sequence[Explanation], figures: Sequence[bytes] | 
 
     Arguments:
         explanations: At least one.
-        figures: Their figures as PNG files, where they are drawn already.
+        figures: Their figures as PNG files; None draws them small.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    drawn = figures if figures is not None else [figure_png(e) for e in explanations]
+    drawn = figures if figures is not None else [figure_png(e, compact=True) for e in explanations]
     sections = [_section(e, png) for e, png in zip(explanations, drawn, strict=True)]
     several = len(explanations) > 1
     facts = _take_shared(sections, "facts")

@@ -1,0 +1,90 @@
+"""The smaller commands."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from ctinv.cli.images import folder_names
+
+
+def test_layers_json_lists_layers_in_order(run):
+    result = run("layers", "--model", "chen", "--json")
+    assert result.code == 0
+    assert [entry["name"] for entry in result.json] == ["conv1", "relu2", "conv3", "relu4", "conv5"]
+    assert all({"name", "op", "shape"} <= set(entry) for entry in result.json)
+    assert result.json[0]["shape"][0] == 64
+
+
+def test_layers_table_names_every_layer_whole(run):
+    result = run("layers", "--model", "yang")
+    assert result.code == 0
+    assert all(f" conv{i} " in result.out for i in range(1, 16, 2))
+
+
+@pytest.mark.parametrize("command", [("layers", "-m", "chen"), ("zoo", "list"), ("data", "inspect")])
+def test_json_is_pure_and_equal_to_itself(run, slices, command):
+    path = [slices] if command[0] == "data" else []
+    first, second = (run(*command, *path, "--json") for _ in range(2))
+    assert first.code == 0
+    assert json.loads(first.out) == json.loads(second.out)
+
+
+def test_a_callable_beside_the_user_is_a_model(run, tmp_path, monkeypatch):
+    (tmp_path / "mine_for_test.py").write_text(
+        "import torch\nprint('noise from user code')\n"
+        "def net():\n    return torch.nn.Sequential(torch.nn.Conv2d(1, 1, 3, padding=1))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    result = run("layers", "-m", "mine_for_test:net", "--json")
+    assert result.code == 0, result.err
+    assert [entry["op"] for entry in result.json] == ["Conv2d"]
+    assert "noise from user code" in result.err
+
+
+def test_zoo_list_shows_names_and_cards(run):
+    assert [entry["name"] for entry in run("zoo", "list", "--json").json] == ["chen", "yang"]
+    assert "# " in run("zoo", "list", "--card", "yang").out
+    assert run("zoo", "list", "--card", "nobody").code == 2
+
+
+@pytest.mark.filterwarnings("ignore")  # the exporter's own
+def test_zoo_export_writes_onnx_that_the_cli_reads(run, tmp_path):
+    path = tmp_path / "chen.onnx"
+    result = run("zoo", "export", "chen", path, "--exporter", "torchscript")
+    assert result.code == 0, result.err
+    assert str(path) in result.out
+    onnx.checker.check_model(onnx.load(path))
+    assert {"conv1", "conv3", "conv5"} <= {e["name"] for e in run("layers", "-m", path, "--json").json}
+
+
+def test_data_inspect_reads_ct_and_refuses_the_rest(run, slices, tmp_path):
+    found = run("data", "inspect", slices, "--json")
+    assert found.code == 0
+    assert found.json["slices"] == 2
+    assert "64 × 64" in run("data", "inspect", slices).out
+    (tmp_path / "text.dcm").write_text("no")
+    refused = run("data", "inspect", tmp_path / "text.dcm")
+    assert refused.code == 2
+    assert "text.dcm" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("given", "made"),
+    [
+        (["conv1", "conv2"], ["conv1", "conv2"]),
+        (["/conv7/Conv", "a:b\\c"], ["conv7_Conv", "a_b_c"]),
+        (["Conv", "conv"], ["Conv", "conv-2"]),
+        (["..", "@output", ""], ["unnamed", "@output", "unnamed-2"]),
+    ],
+)
+def test_folder_names_are_safe_and_different(given, made):
+    assert folder_names(given) == made
+
+
+def test_slices_are_read_as_they_are(slices):
+    from ctinv.cli.images import read_slices
+
+    stored = np.load(slices / "a.npy")
+    np.testing.assert_array_equal(read_slices(slices)[0].hu, stored)
