@@ -52,7 +52,7 @@ class ParallelBeam:
 
     Attributes:
         angles: Directions in radians, (views,); at 0 a profile is the image summed
-            over its rows, at pi / 2 over its columns.
+            over its rows, at pi / 2 over its columns (``radon`` counts them the other way).
         detectors: Number of detector cells; their pitch is :attr:`pitch` column spacings.
         offsets: Positions of the cells from the centre, in column spacings, (detectors,).
     """
