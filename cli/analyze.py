@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from .console import Screen
-from .images import folder_names, read_slices
-from .models import ModelSpec, open_model, settle_units
+from .console import Progress, Screen
+from .images import read_slices
+from .models import ModelSpec, distinct, open_model, settle_units
 from .options import (
     data_option,
     device_option,
@@ -25,10 +24,7 @@ from .options import (
     seed_option,
     series_option,
 )
-from .results import show, with_meta
-
-if TYPE_CHECKING:
-    from ctinv.invariance.explanation import Explanation
+from .work import Task, explain_all
 
 __all__ = ["analyze"]
 
@@ -81,8 +77,7 @@ def analyze(
         check_writable(out)
         find_preset(preset, dict(overrides))
         denoiser = open_model(spec)
-        found = {denoiser.resolve(name).name: name for name in reversed(layers)}
-        wanted = list(reversed(found.values()))
+        wanted = distinct(denoiser, layers)
         slices = read_slices(source, series)
         known = {"intensity_found": settle_units(denoiser, spec, slices, screen)}
         for notice in denoiser.notices:
@@ -90,36 +85,16 @@ def analyze(
 
         from ctinv import invariance
 
-        by_slice = source is not None and source.is_dir()
-        slice_names = folder_names([_stem(s.source) for s in slices])
-        layer_names = folder_names(wanted)
-        done: dict[tuple[int, int], tuple[Explanation, Mapping[str, Path]]] = {}
-        with screen.progress() as progress:
-            for column, layer in enumerate(wanted):
-                explainer = invariance.fit(
-                    denoiser,
-                    layer,
-                    data=data,
-                    preset=preset,
-                    overrides=dict(overrides),
-                    seed=seed,
-                    cache=not no_cache,
-                    progress=progress,
-                )
-                for row, one in enumerate(slices):
-                    explanation = explainer.explain(one, samples=samples, seed=seed, progress=progress)
-                    explanation = with_meta(explanation, **known)
-                    folder = out / slice_names[row] if by_slice else out
-                    folder = folder / layer_names[column] if len(wanted) > 1 else folder
-                    done[row, column] = explanation, explanation.save(folder)
-        ordered = [done[key] for key in sorted(done)]
-        report = None
-        if by_slice or len(ordered) > 1:
-            from ctinv.invariance.report import summary
+        def fit(layer: str, progress: Progress | None) -> invariance.Explainer:
+            return invariance.fit(
+                denoiser,
+                layer,
+                data=data,
+                preset=preset,
+                overrides=dict(overrides),
+                seed=seed,
+                cache=not no_cache,
+                progress=progress,
+            )
 
-            report = summary([explanation for explanation, _ in ordered], out / "report.html")
-        show(screen, ordered, report)
-
-
-def _stem(source: Path | None) -> str:
-    return "slice" if source is None else source.name.removesuffix(source.suffix)
+        explain_all(screen, Task(source, slices, out, samples, seed, known), wanted, fit)

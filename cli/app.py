@@ -20,6 +20,9 @@ DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 _COMMANDS = {
     "layers": "layers:layers",
     "analyze": "analyze:analyze",
+    "fit": "fit:fit",
+    "sample": "fit:sample",
+    "audit": "audit:audit",
     "zoo": "zoo:zoo",
     "data": "data:data",
 }

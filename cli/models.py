@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .console import Screen
 
 if TYPE_CHECKING:
+    import numpy as np
     from ctinv.adapters import Denoiser
     from ctinv.invariance.data import CTSlice
+    from numpy.typing import NDArray
 
-__all__ = ["ModelSpec", "open_model", "settle_units"]
+__all__ = ["ModelSpec", "distinct", "open_model", "settle_units"]
 
 _CALIBRATION_SLICES = 8
 
@@ -40,12 +43,12 @@ def open_model(spec: ModelSpec) -> Denoiser:
     from ctinv import adapters
 
     intensity = None if spec.intensity == "auto" else spec.intensity
-    output = None if spec.output == "auto" else spec.output
+    output: Any = None if spec.output == "auto" else spec.output
     if re.fullmatch(r"[\w-]+", spec.model) and not Path(spec.model).exists():
         from ctinv import zoo
 
         if (name := _zoo_name(spec.model)) is not None:
-            about = zoo.metadata(name)
+            about: dict[str, Any] = dict(zoo.metadata(name))
             denoiser: Denoiser = adapters.wrap(
                 zoo.network(name),
                 intensity=intensity or about["ctinv.intensity"],
@@ -61,6 +64,18 @@ def open_model(spec: ModelSpec) -> Denoiser:
         spec.model, intensity=intensity, output=output, device=spec.device, feed=feed or None
     )
     return loaded
+
+
+def distinct(denoiser: Denoiser, layers: Sequence[str]) -> list[str]:
+    """The layers as the user calls them, each once, in the order given.
+
+    Raises:
+        LayerError: One of them does not exist or cannot be read.
+    """
+    first: dict[str, str] = {}
+    for name in layers:
+        first.setdefault(denoiser.resolve(name).name, name)
+    return list(first.values())
 
 
 def _zoo_name(given: str) -> str | None:
@@ -90,7 +105,7 @@ def settle_units(denoiser: Denoiser, spec: ModelSpec, slices: Sequence[CTSlice],
         denoiser: Its intensity is set where it was unknown.
         spec: What the user gave.
         slices: The images to be analysed; the slice that ships with ctinv is used beside them.
-        screen: Told the choice and its margin.
+        screen: Shows the progress; the choice itself is among the denoiser's notices.
 
     Returns:
         How the units were found, for the report.
@@ -107,17 +122,15 @@ def settle_units(denoiser: Denoiser, spec: ModelSpec, slices: Sequence[CTSlice],
 
     images = [s.hu for s in [*slices[:_CALIBRATION_SLICES], default_slice()]]
     height, width = min(i.shape[0] for i in images), min(i.shape[1] for i in images)
-    found = denoiser.calibrate(np.stack([_centre(i, height, width) for i in images])[:, None])
-    screen.note(f"intensity: {found.intensity} (margin {found.margin:.2f}); output: {found.output}")
-    return f"calibration on {len(images)} CT slices, margin {found.margin:.2f}"
+    stack = np.stack([_centre(image, height, width) for image in images])[:, None]
+    with screen.progress() as progress:
+        found = denoiser.calibrate(stack, progress=progress)
+    return f"calibration on CT; the next convention is {math.exp(found.margin):.1f} times worse"
 
 
-def _centre(image: object, height: int, width: int) -> object:
-    import numpy as np
-
-    array = np.asarray(image)
-    top, left = (array.shape[0] - height) // 2, (array.shape[1] - width) // 2
-    return array[top : top + height, left : left + width]
+def _centre(image: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return image[top : top + height, left : left + width]
 
 
 def _number(text: str) -> float | str:

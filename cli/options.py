@@ -26,18 +26,17 @@ __all__ = [
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-class _Assignment(click.ParamType):
-    """``key=value``, as a pair."""
-
-    name = "key=value"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, str]:
-        key, sign, text = str(value).partition("=")
+def _pairs(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> tuple[tuple[str, str], ...]:
+    """Each ``key=value`` as a pair."""
+    pairs = []
+    for value in values:
+        key, sign, text = value.partition("=")
         if not sign or not key.strip():
-            self.fail(f"{value!r} is not of the form key=value", param, ctx)
-        return key.strip(), text.strip()
+            raise click.BadParameter(f"{value!r} is not of the form key=value", ctx, param)
+        pairs.append((key.strip(), text.strip()))
+    return tuple(pairs)
 
 
 _PATH = click.Path(path_type=Path)
@@ -70,7 +69,8 @@ def model_options(function: _F) -> _F:
         click.option(
             "--feed",
             multiple=True,
-            type=_Assignment(),
+            callback=_pairs,
+            metavar="KEY=VALUE",
             help="A fixed value for a further model input, such as sigma=0.1; repeatable.",
         ),
     )
@@ -85,7 +85,7 @@ def preset_options(function: _F) -> _F:
         "--set",
         "overrides",
         multiple=True,
-        type=_Assignment(),
+        callback=_pairs,
         metavar="SECTION.FIELD=VALUE",
         help="Change one field of the preset, such as fit.steps=2000; repeatable.",
     )(function)

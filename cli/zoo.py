@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from .console import Screen
-from .options import json_option, quiet_option
+from .options import json_option, out_option, quiet_option, seed_option
 
 __all__ = ["zoo"]
 
@@ -69,3 +69,39 @@ def export(name: str, path: Path, exporter: str, quiet: bool) -> None:
             name, path, exporter="torchscript" if exporter == "torchscript" else "dynamo"
         )
         screen.line(str(written))
+
+
+@zoo.command()
+@click.argument("name")
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="CT slices, whose low dose is simulated, or the LDCT-and-Projection-data layout.",
+)
+@click.option("--steps", required=True, type=click.IntRange(min=1), help="Steps of the denoiser.")
+@click.option("--vgg", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="VGG-19 weights.")
+@click.option("--restart", is_flag=True, help="Replace a checkpoint in DIR instead of going on from it.")
+@out_option("ctinv-training")
+@seed_option
+@quiet_option
+def train(
+    name: str, data: Path, steps: int, vgg: Path | None, restart: bool, out: Path, seed: int, quiet: bool
+) -> None:
+    """Train a denoiser of the zoo; an interrupted training goes on where it was.
+
+    \b
+    Example:
+      ctinv zoo train chen --data scans --steps 4000 --out chen-training
+    """
+    with Screen(quiet=quiet) as screen:
+        from ctinv.invariance.files import check_writable
+        from ctinv.zoo import training
+
+        check_writable(out)
+        with screen.progress() as progress:
+            weights = training.train(
+                name, data, steps, out, resume=not restart, seed=seed, progress=progress, vgg=vgg
+            )
+        screen.line(str(weights))

@@ -163,9 +163,9 @@ class _Sheet:
         return self.figure.add_axes((left / w, 1 - (top + height) / h, width / w, height / h))
 
     def _text(self, x: float, y: float, text: str, **style: Any) -> None:
-        style = {"color": _INK, "fontsize": 10, "fontfamily": "DejaVu Sans", "va": "center"} | style
+        plain: dict[str, Any] = {"color": _INK, "fontsize": 10, "fontfamily": "DejaVu Sans", "va": "center"}
         # Text is taken as it is: a dollar in a file name starts no formula.
-        self.figure.text(x / self._width, 1 - y / self._height, text, parse_math=False, **style)
+        self.figure.text(x / self._width, 1 - y / self._height, text, parse_math=False, **(plain | style))
 
     def head(self, left: str, right: str) -> None:
         self._text(_MARGIN, 20, _short(left, 100), fontsize=13, fontweight="bold")

@@ -127,7 +127,7 @@ def _score(path: tuple[str, ...], entry: Mapping[str, Any]) -> Score:
         title=str(entry.get("title") or _TITLES.get(key) or words[:1].upper() + words[1:]),
         value=_finite(entry.get("value")),
         unit=str(entry.get("unit") or ""),
-        n=int(count) if isinstance(count, Real) else None,
+        n=int(float(count)) if isinstance(count, Real) else None,
         low=_finite(entry.get("low")),
         high=_finite(entry.get("high")),
         interval=str(entry.get("interval") or ""),
