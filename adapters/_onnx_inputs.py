@@ -56,7 +56,7 @@ class Inputs:
             for axis, size in enumerate(shape):
                 own = value.shape[axis - len(shape)] if len(shape) - axis <= value.ndim else 1
                 free = known.get(self.symbols_fed[name][axis], len(image) if axis == 0 else own)
-                target.append(size if size is not None else own if own != 1 else free)
+                target.append(int(size or (own if own != 1 else free or 1)))
             feeds[name] = np.ascontiguousarray(np.broadcast_to(value, target))
         return feeds
 
@@ -77,6 +77,11 @@ def _show(value: onnx.ValueInfoProto) -> str:
     return f"{value.name} [{sizes}]"
 
 
+def _may_be_image(value: onnx.ValueInfoProto) -> bool:
+    shape = value_shape(value)
+    return shape is None or len(shape) == 4
+
+
 def _image_input(values: list[onnx.ValueInfoProto], where: str, asked: str | None) -> onnx.ValueInfoProto:
     listing = "; ".join(_show(value) for value in values) or "none"
     if asked is not None:
@@ -84,11 +89,7 @@ def _image_input(values: list[onnx.ValueInfoProto], where: str, asked: str | Non
             if value.name == asked:
                 return value
         raise ModelError(f"{where}: no input is called {asked!r}; its inputs are: {listing}")
-    images = [
-        value
-        for value in values
-        if value_type(value) in (*_FLOATS, 0) and len(value_shape(value) or (0, 0, 0, 0)) == 4
-    ]
+    images = [value for value in values if value_type(value) in (*_FLOATS, 0) and _may_be_image(value)]
     if len(images) == 1:
         return images[0]
     if not images:

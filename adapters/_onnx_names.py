@@ -27,12 +27,13 @@ _ANONYMOUS = re.compile(r"(onnx::\w+_)?\d+")
 _LEGACY_TENSOR = re.compile(r"(/.+)_output_\d+")
 _ACTIVATION = re.compile(r"(relu|clip|clamp|hardtanh)", re.IGNORECASE)
 _WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "PRelu", "BatchNormalization", "InstanceNormalization"}
+_CONVERSIONS = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}
 _LINEAR = {"Conv", "ConvTranspose", "Gemm", "QLinearConv", "QGemm", "Add", "MatMul", "QLinearAdd"}
 
 
 @dataclass
 class Entry:
-    """One line of the table: where to read a layer and what it is called."""
+    """One line of the table: where to read a layer, what it is called, and what to read instead."""
 
     op: str
     want: Wanted | None
@@ -42,6 +43,7 @@ class Entry:
     name: str = ""
     aliases: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    instead: Entry | None = None
 
     @property
     def note(self) -> str:
@@ -84,8 +86,11 @@ class _Table:
         for index, node in enumerate(trace.nodes):
             outputs = [name for name in node.output if name in trace.from_image]
             if outputs:
-                self.entries.extend(_inside(node, node.name or outputs[0]))
+                inside = list(_inside(node, node.name or outputs[0]))
+                self.entries.extend(inside)
                 self._add(index, node, outputs)
+                for entry in inside:
+                    entry.instead = self.entries[-1] if self.entries[-1].want else None
         self._settle_names()
 
     def _scopes(self) -> tuple[list[Scope | None], dict[int, Scope | None]]:
@@ -100,7 +105,10 @@ class _Table:
                 )
                 places.append((index, True))
                 self._absorbed[index] = name
-            stand_in = onnx.NodeProto(name=name or _plain_node(node.name))
+            if node.op_type in _CONVERSIONS:  # named after tensors, these would pass for parts of modules
+                stand_in = onnx.NodeProto()
+            else:
+                stand_in = onnx.NodeProto(name=name or _plain_node(node.name))
             if not name:
                 stand_in.metadata_props.extend(node.metadata_props)
             stand_ins.append(stand_in)
@@ -115,12 +123,14 @@ class _Table:
                 scopes[index] = scope
         return scopes, lost
 
+    def _clipped(self, node: onnx.NodeProto) -> bool:
+        """Whether quantisation lets nothing negative out of a linear operator: it is a ReLU as well."""
+        want = self._quantised.wanted(node.output[0]) if node.op_type in _LINEAR and node.output else None
+        return want is not None and bool(want.scale) and self._quantised.clips_at_zero(want)
+
     def _renamed(self, node: onnx.NodeProto) -> str:
-        """What a node does by now, where an activation was absorbed into it; else empty."""
-        if node.op_type not in _LINEAR or not node.output:
-            return ""
-        want = self._quantised.wanted(node.output[0])
-        if want is None or not want.scale or not self._quantised.clips_at_zero(want):
+        """The activation that was absorbed into a node, where its output is named after it."""
+        if not self._clipped(node):
             return ""
         tensor = plain(node.output[0])
         legacy = _LEGACY_TENSOR.fullmatch(tensor)
@@ -143,7 +153,9 @@ class _Table:
             entry = Entry(node.op_type, want, tensor)
             entry.node = f"{node.name}{key}" if node.name else ""
             entry.module = self._modules.get(tensor, "")
-            entry.aliases = [entry.node, tensor, plain(tensor), tensor.removesuffix(":0")]
+            entry.aliases = [entry.node, tensor, tensor.removesuffix(":0")]
+            if index in self._absorbed or not self._clipped(node):
+                entry.aliases.append(plain(tensor))
             entry.aliases += [*self._around.get(tensor, ()), *quantised.forms(want)]
             if want.scale:
                 entry.notes.append("quantised, read dequantised")
@@ -163,8 +175,15 @@ class _Table:
                 f"the activation was absorbed into {node.op_type} {node.name!r} at quantisation"
             )
             if lost:
-                note = f"the activation {there!r} was absorbed into it at quantisation"
-                self.entries.append(Entry(node.op_type, None, module=lost, notes=[note]))
+                self._lose(entry, lost, f"the activation {there!r} was absorbed into it at quantisation")
+        elif self._clipped(node):
+            lost, there = entry.module, entry.module and f"{entry.module}+relu"
+            entry.module = there
+            entry.notes.append("quantisation lets no negative value through: a ReLU was absorbed")
+            if lost:
+                self._lose(
+                    entry, lost, f"a ReLU was absorbed into it at quantisation; {there!r} comes after it"
+                )
         elif _folded(node, self._trace, rule):
             lost = owner if rule else entry.module
             if not rule and entry.module:
@@ -175,13 +194,17 @@ class _Table:
                 note = (
                     f"a batch norm was folded into it at export; {there!r} is the output after the batch norm"
                 )
-                self.entries.append(Entry(node.op_type, None, module=lost, notes=[note]))
+                self._lose(entry, lost, note)
         elif owner and re.fullmatch(rf"{node.op_type}_\d+", node.name):
             entry.aliases.append(owner)
         if "SuccessiveRelu" in rule:
             entry.notes.append(
                 "successive ReLUs were merged at export, so its calls may be numbered otherwise"
             )
+
+    def _lose(self, entry: Entry, module: str, note: str) -> None:
+        """List a module whose own output no longer exists."""
+        self.entries.append(Entry(entry.op, None, module=module, notes=[note], instead=entry))
 
     def _settle_names(self) -> None:
         """Give each entry a name of its own, then drop aliases that mean another entry."""

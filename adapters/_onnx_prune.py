@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,8 +36,9 @@ class Wanted:
 def prefix(trace: Trace, wanted: Sequence[Wanted]) -> onnx.ModelProto:
     """A model that computes just these tensors, with the nodes and weights they need and no more.
 
-    Node metadata is kept. Outputs are declared with the element type that shape inference gives,
-    or without one, in which case the runtime finds it.
+    Node metadata is kept, and node names where they are unique, as the runtime demands. Outputs
+    are declared with the element type that shape inference gives, or without one, in which case
+    the runtime finds it.
     """
     roots = [name for want in wanted for name in (want.tensor, want.scale, want.zero) if name]
     indices = trace.upstream(roots)
@@ -47,6 +49,10 @@ def prefix(trace: Trace, wanted: Sequence[Wanted]) -> onnx.ModelProto:
     graph = model.graph
     graph.name = source.graph.name or "prefix"
     graph.node.extend(trace.nodes[index] for index in indices)
+    counts = Counter(node.name for node in graph.node)
+    for node in graph.node:
+        if counts[node.name] > 1:
+            node.ClearField("name")
     graph.input.extend(value for value in source.graph.input if value.name in needed)
     graph.initializer.extend(tensor for tensor in source.graph.initializer if tensor.name in needed)
     graph.sparse_initializer.extend(

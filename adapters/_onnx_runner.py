@@ -82,7 +82,7 @@ class Runner:
         fits = all(size in (None, own) for size, own in zip(self.size, x.shape[-2:], strict=True))
         if fits and self.batch in (None, len(x)):
             values = self._whole(x, wants, exact)
-        elif relaxed := self._lifted():
+        elif relaxed := self.lifted():
             return relaxed.read(x, wants, exact=exact)
         elif fits:
             values = self._by_batch(x, wants, exact)
@@ -156,7 +156,7 @@ class Runner:
                     strides.append(height // rows)
         return max(stride for stride in strides if stride <= height // 4)
 
-    def _lifted(self) -> Runner | None:
+    def lifted(self) -> Runner | None:
         """This graph without fixed sizes, once its outputs have proved equal; else None."""
         if not self._tried:
             self._tried = True

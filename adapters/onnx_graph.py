@@ -63,6 +63,7 @@ class OnnxDenoiser(Denoiser):
     ) -> None:
         from ._onnx_digest import fingerprint
         from ._onnx_file import read_model
+        from ._onnx_geometry import LeastSize
         from ._onnx_inputs import read_inputs
         from ._onnx_layout import image_layout
         from ._onnx_names import layer_table
@@ -99,12 +100,13 @@ class OnnxDenoiser(Denoiser):
             intensity or _stated_intensity(metadata),
             output or _stated_output(metadata, where),
             channels=self._runner.channels or 1,
-            fixed_size=None,
         )
         for notice in (self._sessions.notice, ambiguous):
             if notice:
                 self._notify(notice)
         self._runner.open(self._places[OUTPUT])
+        if not self._runner.free and not self._runner.lifted():
+            self._geometry = LeastSize(self._output_shape, self._probe_image, self._runner.size, self._notify)
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -146,8 +148,14 @@ class OnnxDenoiser(Denoiser):
         exact = [entry for entry in self.layers if layer == entry.name] or [
             entry for entry in self.layers if layer in entry.aliases
         ]
-        if len(exact) == 1 and exact[0].tappable:
-            return exact[0]
+        if len(exact) == 1:
+            entry = self._entries[self.layers.index(exact[0])]
+            if exact[0].tappable:
+                return exact[0]
+            if entry.instead:
+                raise LayerError(
+                    f"layer {layer!r} ({entry.op}) cannot be read: {entry.note}", layer, [entry.instead.name]
+                )
         if not exact and (reason := why_not(layer, self._trace)):
             raise no_layer(layer, reason, self.layers)
         try:
