@@ -88,12 +88,7 @@ def write_dicom(
     stored, slope = _quantise(hu, step)
     dataset = _blank(image) if template is None else _from_template(template)
     _check_size(dataset, hu.shape)
-    for keyword in _GONE:
-        if keyword in dataset:
-            delattr(dataset, keyword)
-    dataset.remove_private_tags()
-    for tag in [t for t in dataset.keys() if 0x5000 <= t.group <= 0x60FF]:  # noqa: SIM118
-        del dataset[tag]
+    dataset = _kept(dataset)
     _describe(dataset, description, series_uid or new_series_uid(), instance)
     _fill(dataset, stored, slope)
     _save(dataset, Path(path))
@@ -126,6 +121,20 @@ def _from_template(template: CTSlice | str | Path) -> Any:
     if reference.ReferencedSOPInstanceUID:
         dataset.SourceImageSequence = Sequence([reference])
     return dataset
+
+
+def _kept(template: Any) -> Any:
+    """A new data set, free of the file's encoding, without what no longer holds."""
+    from pydicom.datadict import tag_for_keyword
+    from pydicom.dataset import Dataset
+
+    template.remove_private_tags()
+    gone = {tag_for_keyword(keyword) for keyword in _GONE}
+    fresh = Dataset()
+    for element in template:
+        if element.tag not in gone and not 0x5000 <= element.tag.group <= 0x60FF:
+            fresh.add(element)
+    return fresh
 
 
 def _frame_geometry(dataset: Any, template: CTSlice) -> None:
