@@ -60,6 +60,11 @@ class Geometry:
         self._look()
         return self._crop
 
+    @property
+    def fixed(self) -> bool:
+        """Whether the model prescribes a size."""
+        return self._fixed != (None, None)
+
     def pads(self, u: Any) -> tuple[int, int]:
         """Rows and columns to mirror below and right of ``u`` so that the network takes it.
 

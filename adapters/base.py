@@ -13,8 +13,9 @@ from . import names as _names
 from ._arrays import batches, check_images, is_tensor, join, pad_reflect, restore
 from ._geometry import Geometry, ramp
 from ._layer import INPUT, OUTPUT, Layer
+from .calibration import Calibration, calibrate
 from .errors import ImageError, IntensityError, UnsupportedModelError
-from .intensity import Intensity
+from .intensity import CANDIDATES, Intensity
 
 __all__ = ["INPUT", "OUTPUT", "Denoiser", "Layer", "Output", "Progress"]
 
@@ -58,6 +59,7 @@ class Denoiser(ABC):
         self.output: Output | None = output
         self.channels = channels
         self.notices: list[str] = []
+        self._output_stated = output is not None
         self._output_checked = False
         self._geometry = Geometry(self._output_shape, self._probe_image, fixed_size, self._notify)
 
@@ -169,6 +171,46 @@ class Denoiser(ABC):
         """
         return self.features(x, OUTPUT, batch_size=batch_size)
 
+    def calibrate(
+        self,
+        images: Any,
+        *,
+        candidates: Sequence[str] = CANDIDATES,
+        output: Output | None = None,
+        progress: Progress | None = None,
+    ) -> Calibration:
+        """Find out the model's units, and whether it returns the image or the noise, on CT images.
+
+        The choice is set on this denoiser and told in :attr:`notices`. How it is made is told at
+        :func:`ctinv.adapters.calibration.calibrate`.
+
+        Arguments:
+            images: CT images (N, 1, H, W), HU, with soft tissue in them; a handful is enough.
+            candidates: Conventions to try, the most common first.
+            output: What the network returns; None for what was said when it was made, else both
+                are tried.
+            progress: Told stage, done and total.
+
+        Raises:
+            ImageError: Not images, or no soft tissue in them.
+            IntensityError: No convention makes a denoiser of the model, or several do as well.
+        """
+        check_images(images)
+        stated = output or (self.output if self._output_stated else None)
+        found = calibrate(
+            self._tried,
+            restore(images, np.empty(0)),
+            candidates=candidates,
+            outputs=(stated,) if stated else ("image", "residual"),
+            whole=self._geometry.fixed,
+            progress=progress,
+        )
+        self.intensity, self.output = found.intensity, found.output
+        self._notify(
+            f"units found by calibration: {found.intensity}, output {found.output}, margin {found.margin:.2f}"
+        )
+        return found
+
     # -- how they work --------------------------------------------------------------------------
 
     def _notify(self, notice: str) -> None:
@@ -218,6 +260,19 @@ class Denoiser(ABC):
             # Noise is a difference of intensities: it has the scale of the units, not their shift.
             return x[..., crop : crop + height, crop : crop + width] - raw * intensity.scale
         return intensity.to_hu(raw)
+
+    def _tried(self, x: Any, intensity: Intensity, outputs: Sequence[Output]) -> list[Any]:
+        """Numpy images in HU, denoised under a convention that is only tried."""
+        parts: list[list[Any]] = [[] for _ in outputs]
+        with self._context(False):
+            for chunk in batches(x, None):
+                own = self._native(chunk)
+                u = self._channelled(intensity.to_model(own))
+                pads = self._geometry.pads(u[:1])
+                raw = self._run(pad_reflect(u, *pads), [OUTPUT], False)[OUTPUT]
+                for part, output in zip(parts, outputs, strict=True):
+                    part.append(restore(self._image(own, raw, intensity, output), x))
+        return [join(part) for part in parts]
 
     def _channelled(self, u: Any) -> Any:
         return u if self.channels == 1 else u[:, [0] * self.channels]

@@ -72,16 +72,19 @@ def wrap(
             "Denoiser class (docs/adapters.md shows one)"
         )
     inner = unwrap(module)
-    return TorchDenoiser(
+    denoiser = TorchDenoiser(
         module,
         intensity=_units(intensity if intensity is not None else getattr(inner, "ctinv_intensity", None)),
-        output=_returns(output or getattr(inner, "ctinv_output", None) or "image"),
+        output=_returns(output or getattr(inner, "ctinv_output", None)),
         name=name,
         device=device,
         feed=feed,
         channels=channels,
         output_tensor=output_tensor,
     )
+    if output is None and denoiser.output is None:
+        denoiser.output = "image"  # taken for granted, not stated: calibration may find otherwise
+    return denoiser
 
 
 def load(

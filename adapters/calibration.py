@@ -1,0 +1,253 @@
+"""Find out a denoiser's units: it removes noise, and only noise, in its own units alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import ImageError, IntensityError, ModelError, UnsupportedModelError
+from .intensity import Intensity, parse_intensity
+
+if TYPE_CHECKING:
+    from .base import Output
+
+__all__ = ["Calibration", "Trial", "calibrate", "choose"]
+
+Array = npt.NDArray[np.float32]
+Run = Callable[[Array, Intensity, Sequence["Output"]], Sequence[Array]]
+
+_TISSUE = (-160.0, 240.0)
+_RANGE = (-1024.0, 3071.0)
+_SIDE = 128
+_SCALE_OF_BIAS = 3.0
+_BIAS_COUNTS = (3.0, 15.0)
+_HOPELESS = 20.0
+_MIN_MARGIN = 0.03
+_MIN_REMOVED = 0.05
+_MAX_TISSUE_BIAS = 15.0
+_SAME = 1.0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How a model behaves under one convention, on CT images to which known noise was added.
+
+    Arguments:
+        intensity: The convention tried.
+        output: What the network was taken to return.
+        tissue: Root mean square error in soft tissue, HU.
+        tissue_bias: Root mean square of its low-frequency part that noise does not explain, HU.
+        bias: 90th percentile of the low-frequency error over the whole image, HU.
+        removed: Share of the noise's energy that is gone in soft tissue; negative where it grew.
+        score: Lower is better, 20 and more for no denoiser at all; see :func:`calibrate`.
+    """
+
+    intensity: Intensity
+    output: Output
+    tissue: float
+    tissue_bias: float
+    bias: float
+    removed: float
+    score: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The units under which a model works as a denoiser.
+
+    Arguments:
+        intensity: The convention chosen.
+        output: Whether the network returns the image or the noise.
+        margin: How much worse the next convention is that would change the result: the natural
+            logarithm of the ratio of scores (0.69 is a factor of two).
+        table: All trials, the best first.
+    """
+
+    intensity: Intensity
+    output: Output
+    margin: float
+    table: tuple[Trial, ...]
+
+
+def calibrate(
+    run: Run,
+    images: Array,
+    *,
+    candidates: Sequence[str],
+    outputs: Sequence[Output],
+    noise: float = 30.0,
+    limit: int = 4,
+    whole: bool = False,
+    seed: int = 0,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Calibration:
+    """Try conventions and choose.
+
+    A denoiser is near the identity, and removes noise, only in its own units. Nearness alone would
+    mislead: far outside the range it was trained for, a network often changes next to nothing. So
+    the images are smoothed a little, and noise of known strength is added and, in a second run,
+    subtracted. The mean of both results tells what the network does to the image, half their
+    difference what it leaves of the noise. A trial's score is::
+
+        log(tissue) + 0.3 log(tissue_bias) + log(bias) - 0.25 log(removed)
+
+    with ``bias`` kept between 3 and 15 HU: a model that was trained on a window is wrong outside
+    it even in its own units, and how wrong tells nothing more. Trials that bias tissue by more than
+    15 HU, or remove next to no noise, are out.
+
+    Arguments:
+        run: From noisy images (N, 1, H, W) in HU and a convention to one denoised array, HU,
+            centred and possibly smaller, for each entry of ``outputs``.
+        images: CT images (N, 1, H, W), HU.
+        candidates: Conventions, the most common first.
+        outputs: What the network may return.
+        noise: Standard deviation of the added noise, HU.
+        limit: How many patches to use.
+        whole: Use whole images, for models of one size, not patches of 128 pixels.
+        seed: Seed of the noise.
+        progress: Told stage, done and total.
+
+    Raises:
+        ImageError: No soft tissue in the images.
+        IntensityError: No convention makes a denoiser of the model, or several do as well.
+    """
+    clean = _patches(images, limit, whole)
+    added = noise * _noise(clean.shape, seed)
+    trials: list[tuple[Trial, Array]] = []
+    for done, spec in enumerate(candidates):
+        if progress:
+            progress("calibrate", done, len(candidates))
+        intensity = parse_intensity(spec)
+        try:
+            both = run(np.concatenate((clean + added, clean - added)), intensity, outputs)
+        except UnsupportedModelError:
+            raise
+        except ModelError:
+            continue
+        for output, found in zip(outputs, both, strict=True):
+            trials.append(_judged(clean, added, found, intensity, output))
+    if progress:
+        progress("calibrate", len(candidates), len(candidates))
+    return choose(trials)
+
+
+def choose(trials: Sequence[tuple[Trial, Array]]) -> Calibration:
+    """The best trial, if it is good and stands out.
+
+    Arguments:
+        trials: Each with the denoised images, HU, by which trials of the same effect are told.
+
+    Raises:
+        IntensityError: No trial denoises, or the best two differ in effect but hardly in score.
+    """
+    ranked = sorted(trials, key=lambda pair: pair[0].score)  # stable: the more common one first
+    table = tuple(trial for trial, _ in ranked)
+    mend = "give intensity= and output= as the model's documentation says"
+    if not ranked or table[0].score >= _HOPELESS:
+        facts = f" (best: {_told(table[0])})" if table else ""
+        raise IntensityError(f"no known convention makes a denoiser of this model{facts}; {mend}")
+    best, image = ranked[0]
+    rivals = [trial for trial, other in ranked[1:] if _differs(image, other)]
+    margin = (rivals[0].score if rivals else _HOPELESS) - best.score
+    if margin < _MIN_MARGIN:
+        raise IntensityError(
+            f"the model's units cannot be told: {_told(best)}, hardly better than {_told(rivals[0])}; {mend}"
+        )
+    return Calibration(best.intensity, best.output, margin, table)
+
+
+def _told(trial: Trial) -> str:
+    return (
+        f"{trial.intensity} with output {trial.output}: {trial.tissue:.0f} HU error in tissue, "
+        f"{trial.bias:.0f} HU bias, {100 * trial.removed:.0f} % of the noise removed"
+    )
+
+
+def _differs(a: Array, b: Array) -> bool:
+    gap = np.abs(a - b)
+    return not float(np.sqrt(np.mean(np.square(gap, dtype=np.float64)))) < _SAME
+
+
+def _judged(
+    clean: Array, added: Array, found: Array, intensity: Intensity, output: Output
+) -> tuple[Trial, Array]:
+    crop = (clean.shape[-1] - found.shape[-1]) // 2
+    inner = (..., slice(crop, clean.shape[-2] - crop), slice(crop, clean.shape[-1] - crop))
+    target, noise = clean[inner].astype(np.float64), added[inner].astype(np.float64)
+    found = np.clip(np.nan_to_num(found, nan=1e6, posinf=1e6, neginf=-1e6), -1e6, 1e6)
+    plus, minus = found[: len(target)].astype(np.float64), found[len(target) :].astype(np.float64)
+    change = (plus + minus) / 2 - target
+    left = (plus - minus) / 2
+    tissue = _tissue(target)
+    bias = _blurred(change)
+    squares = (np.square(plus - target) + np.square(minus - target)) / 2
+    error = math.sqrt(float(squares[tissue].mean()))
+    removed = 1.0 - float(np.square(left[tissue]).mean() / np.square(noise[tissue]).mean())
+    spread = float(np.quantile(np.abs(bias), 0.9))
+    low = math.sqrt(float(np.square(bias[tissue]).mean()))
+    score = _HOPELESS + math.log(max(error, 1.0))
+    if removed > _MIN_REMOVED and low < _MAX_TISSUE_BIAS:
+        score = math.log(error) + 0.3 * math.log(max(low, 1.0)) - 0.25 * math.log(removed)
+        score += math.log(min(max(spread, _BIAS_COUNTS[0]), _BIAS_COUNTS[1]))
+    return Trial(intensity, output, error, low, spread, removed, score), found
+
+
+def _blurred(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    from scipy.ndimage import gaussian_filter
+
+    blurred: npt.NDArray[Any] = gaussian_filter(images, (0, 0, _SCALE_OF_BIAS, _SCALE_OF_BIAS))
+    return blurred
+
+
+def _tissue(images: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Pixels well inside soft tissue; those of tissue at all where that leaves too few."""
+    inside = (images > _TISSUE[0]) & (images < _TISSUE[1])
+    deep: npt.NDArray[np.bool_] = _blurred(inside.astype(np.float64)) > 0.99
+    return deep if deep.sum() >= 400 else inside
+
+
+def _noise(shape: tuple[int, ...], seed: int) -> Array:
+    """Noise of unit variance, a little correlated as in reconstructed images."""
+    from scipy.ndimage import gaussian_filter
+
+    white = np.random.default_rng(seed).standard_normal(shape)
+    coloured = gaussian_filter(white, (0, 0, 0.7, 0.7), mode="wrap")
+    return (coloured / coloured.std()).astype(np.float32)
+
+
+def _patches(images: Array, limit: int, whole: bool) -> Array:
+    """Smoothed patches that hold soft tissue beside something else."""
+    from scipy.ndimage import gaussian_filter
+
+    images = np.clip(images, *_RANGE)
+    height, width = images.shape[-2:]
+    side = (height, width) if whole else (min(_SIDE, height), min(_SIDE, width))
+    graded: list[tuple[int, float, int, Array]] = []
+    for image in images:
+        places = []
+        for top in _starts(height, side[0]):
+            for left in _starts(width, side[1]):
+                patch = image[None, :, top : top + side[0], left : left + side[1]]
+                share = float(((patch > _TISSUE[0]) & (patch < _TISSUE[1])).mean())
+                places.append((min(share, 0.6) + min(1.0 - share, 0.2), share, patch))
+        places.sort(key=lambda place: -place[0])
+        # The best patch of every image comes before the second of any.
+        graded += [(rank, -grade, len(graded), patch) for rank, (grade, _, patch) in enumerate(places)]
+    chosen = np.concatenate([patch for *_, patch in sorted(graded, key=lambda g: g[:3])[:limit]])
+    inside = (chosen > _TISSUE[0]) & (chosen < _TISSUE[1])
+    if inside.sum() < 400:
+        raise ImageError(
+            "calibration needs CT images in HU with soft tissue in them "
+            f"({_TISSUE[0]:.0f} to {_TISSUE[1]:.0f} HU); these have {int(inside.sum())} such pixels"
+        )
+    smooth: npt.NDArray[Any] = gaussian_filter(chosen, (0, 0, 0.8, 0.8))
+    return smooth.astype(np.float32)
+
+
+def _starts(length: int, side: int) -> list[int]:
+    return sorted({*range(0, length - side + 1, max(side // 2, 1)), length - side})
