@@ -127,10 +127,11 @@ def body_mask(hu: NDArray[np.float32], threshold: float = -400.0) -> NDArray[np.
     """
     from scipy import ndimage
 
-    solid = ndimage.binary_opening(np.asarray(hu) > threshold, iterations=2)
-    pieces, count = ndimage.label(solid)
+    # Filled before thin things such as the table go, else a thin chest wall would go too.
+    filled = ndimage.binary_fill_holes(np.asarray(hu) > threshold)
+    pieces, count = ndimage.label(ndimage.binary_opening(filled, iterations=2))
     if not count:
         return np.zeros(hu.shape, dtype=bool)
     largest = 1 + int(np.argmax(np.bincount(pieces.ravel())[1:]))
-    filled: NDArray[np.bool_] = ndimage.binary_fill_holes(pieces == largest)
-    return filled
+    body: NDArray[np.bool_] = ndimage.binary_fill_holes(pieces == largest)
+    return body

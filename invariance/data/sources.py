@@ -27,6 +27,7 @@ _Array = NDArray[np.float32]
 _Progress = Callable[[str, int, int], None]
 _PHANTOMS = {"slices": 48, "size": 512}
 _MOST_SLICES = 240
+_ROUTINE = {"chest": 0.5, "abdomen": 1.0}  # routine dose, relative to an abdomen of the same size
 _DRAWING = (
     "abdomen",
     "canvas",
@@ -131,7 +132,7 @@ def _draw(
         truth = phantom(rng, size, kind=kind)
         kernel: Kernel = "sharp" if rng.uniform() < 0.25 else "smooth"
         # Tube current follows the patient: routine noise varies little between small and large ones.
-        current = float(rng.uniform(0.6, 1.6)) * _exposure(truth.hu, truth.spacing)
+        current = float(rng.uniform(0.6, 1.6)) * _exposure(truth.hu, truth.spacing, region)
         x, y = dose_pair(
             truth.hu, truth.spacing, DOSES[region], rng, kernel=kernel, reference_fluence=current
         )
@@ -144,11 +145,11 @@ def _draw(
     return low, high, about
 
 
-def _exposure(hu: _Array, spacing: tuple[float, float]) -> float:
+def _exposure(hu: _Array, spacing: tuple[float, float], region: str) -> float:
     """Photons that automatic exposure control would choose for this body."""
     area = float(np.clip(1.0 + hu / 1000.0, 0.0, None).sum()) * spacing[0] * spacing[1]
     diameter = 2.0 * math.sqrt(area / math.pi)  # of the water cylinder that attenuates as much
-    return REFERENCE_FLUENCE * math.exp(0.5 * MU_WATER * (min(diameter, 400.0) - 280.0))
+    return REFERENCE_FLUENCE * _ROUTINE[region] * math.exp(0.5 * MU_WATER * (min(diameter, 400.0) - 280.0))
 
 
 def _simulated(folder: Path, count: int, seed: int, progress: _Progress | None) -> Pairs:
@@ -172,7 +173,14 @@ def _simulated(folder: Path, count: int, seed: int, progress: _Progress | None) 
             name = f"{one.patient}/{part.source.name if part.source else ''}/{part.meta.get('frame', 0)}"
             digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
             own = np.random.default_rng(int.from_bytes(digest[:8], "little"))
-            x = simulate_low_dose(y, part.spacing, DOSES[region], own, kernel=kernel_of(part))
+            x = simulate_low_dose(
+                y,
+                part.spacing,
+                DOSES[region],
+                own,
+                kernel=kernel_of(part),
+                reference_fluence=_exposure(y, part.spacing, region),
+            )
             low.append(x)
             high.append(y)
             patients.append(one.patient or one.key)
