@@ -85,8 +85,6 @@ def write_atomic(path: Path, data: bytes) -> None:
     try:
         with open(draft, "xb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
         os.replace(draft, path)
     except BaseException:
         draft.unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
 from .loop import train
 from .losses import critic_loss, gradient_penalty
-from .pairs import Pair, Pairs, body_mask
+from .pairs import Pair, TrainingSet
 from .perceptual import FilterBankFeatures, Vgg19Features
 from .recipes import RECIPES, Recipe
 from .scores import BANDS, Scores, score
@@ -14,11 +14,10 @@ __all__ = [
     "RECIPES",
     "FilterBankFeatures",
     "Pair",
-    "Pairs",
     "Recipe",
     "Scores",
+    "TrainingSet",
     "Vgg19Features",
-    "body_mask",
     "critic_loss",
     "gradient_penalty",
     "load_pairs",

@@ -12,7 +12,7 @@ from ctinv.adapters.errors import ModelError
 from ctinv.zoo.exporting import write_atomic
 from torch import Tensor
 
-__all__ = ["read_checkpoint", "restore", "snapshot", "write_checkpoint"]
+__all__ = ["read_checkpoint", "restore", "snapshot", "write_checkpoint", "write_weights"]
 
 _INDEX = "checkpoint.json"
 
@@ -106,3 +106,24 @@ def restore(
                 _, index, entry = key.split("/")
                 state.setdefault(int(index), {})[entry] = value
         optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a weight file whose bytes depend on its content alone.
+
+    Arguments:
+        path: The file; it appears whole or not at all.
+        tensors: The weights.
+        metadata: What the file says about itself.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    from safetensors.torch import save
+
+    data = save({k: v.detach().contiguous() for k, v in tensors.items()}, metadata=dict(metadata))
+    # The library writes the metadata in a random order; the format is an 8-byte length, JSON and the numbers.
+    size = int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    write_atomic(path, len(header).to_bytes(8, "little") + header + data[8 + size :])

@@ -13,14 +13,13 @@ import torch
 from ctinv.adapters.errors import CtinvError, ModelError
 from ctinv.adapters.intensity import Intensity, parse_intensity
 from ctinv.zoo import registry
-from ctinv.zoo.exporting import write_atomic
 from ctinv.zoo.networks import Critic
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .checkpoints import read_checkpoint, restore, snapshot, write_checkpoint
+from .checkpoints import read_checkpoint, restore, snapshot, write_checkpoint, write_weights
 from .losses import critic_loss
-from .pairs import Pairs
+from .pairs import TrainingSet
 from .perceptual import FilterBankFeatures, Vgg19Features
 from .recipes import RECIPES, Recipe
 from .sources import DOSES, load_pairs
@@ -30,11 +29,12 @@ __all__ = ["train"]
 Progress = Callable[[str, int, int], None]
 _UNIT_HU = 100.0  # losses and the critic see images in units of 100 HU, where noise is neither tiny nor large
 _SAVE_EVERY = 200
+_FAINT = 0.1  # weights of the last layer's other channels at an identity start
 
 
 def train(
     name: str,
-    data: str | Path | Pairs,
+    data: str | Path | TrainingSet,
     steps: int,
     out: str | Path,
     resume: bool = True,
@@ -80,9 +80,10 @@ def train(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise CtinvError(f"cannot make the folder {folder}: {err.strerror}; choose another") from err
-    pairs = (
-        data if isinstance(data, Pairs) else load_pairs(data, doses or DOSES, seed=seed, progress=progress)
-    )
+    if isinstance(data, TrainingSet):
+        pairs = data
+    else:
+        pairs = load_pairs(data, doses or DOSES, seed=seed, progress=progress)
     run = _Run(registry.network(entry.name, pretrained=False), chosen, steps, seed, vgg)
     about = {"name": entry.name, "steps": steps, "seed": seed, "data": pairs.fingerprint, **run.about}
     about = json.loads(json.dumps(about))
@@ -102,7 +103,14 @@ def train(
             write_checkpoint(folder, step + 1, snapshot(run.modules, run.optimisers), about)
         if progress is not None:
             progress("training", step + 1, steps)
-    return _write_weights(folder / "weights.safetensors", run.net, chosen, about)
+    metadata = {
+        "ctinv.intensity": chosen.intensity,
+        "ctinv.output": "image",
+        "recipe": json.dumps(about, sort_keys=True),
+    }
+    path = folder / "weights.safetensors"
+    write_weights(path, run.net.state_dict(), metadata)
+    return path
 
 
 class _Run:
@@ -133,7 +141,7 @@ class _Run:
             self.modules["critic"] = self.critic
             self.optimisers["critic-optimiser"] = self.critic_optimiser
 
-    def step(self, step: int, pairs: Pairs) -> None:
+    def step(self, step: int, pairs: TrainingSet) -> None:
         """One step of the denoiser, and the critic's steps before it."""
         recipe = self.recipe
         generator = torch.Generator().manual_seed((self.seed + 1) * 1_000_003 + step)
@@ -184,35 +192,26 @@ def initialise(net: nn.Module, generator: torch.Generator, identity: bool) -> No
         net: A chain of convolutions and dense layers with ReLU between.
         generator: Source of the weights.
         identity: Whether channel 0 of each convolution passes channel 0 of the one before unchanged,
-            so that the network starts out by returning its (non-negative) input, plus what the other,
-            random channels add.
+            so that the network starts out by returning its (non-negative) input, plus the faint rest
+            that the other, random channels add.
     """
+    layers = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     with torch.no_grad():
-        for module in net.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                module.weight.normal_(0.0, math.sqrt(2.0 / module.weight[0].numel()), generator=generator)
-                if module.bias is not None:
-                    module.bias.zero_()
-            if identity and isinstance(module, nn.Conv2d):
-                centre = module.kernel_size[0] // 2
+        for module in layers:
+            module.weight.normal_(0.0, math.sqrt(2.0 / module.weight[0].numel()), generator=generator)
+            if module.bias is not None:
+                module.bias.zero_()
+            if not identity or not isinstance(module, nn.Conv2d):
+                continue
+            if module is layers[-1]:
+                module.weight *= _FAINT
+            else:
                 module.weight[0] = 0.0
-                module.weight[0, 0, centre, centre] = 1.0
+            centre = module.kernel_size[0] // 2
+            module.weight[0, 0, centre, centre] = 1.0
 
 
 def _optimiser(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     if recipe.optimiser == "sgd":
         return torch.optim.SGD(net.parameters(), recipe.rate, momentum=recipe.momentum)
     return torch.optim.Adam(net.parameters(), recipe.rate, betas=recipe.betas)
-
-
-def _write_weights(path: Path, net: nn.Module, recipe: Recipe, about: dict[str, Any]) -> Path:
-    from safetensors.torch import save
-
-    metadata = {
-        "ctinv.intensity": recipe.intensity,
-        "ctinv.output": "image",
-        "recipe": json.dumps(about, sort_keys=True),
-    }
-    tensors = {key: value.detach().contiguous() for key, value in net.state_dict().items()}
-    write_atomic(path, save(tensors, metadata=metadata))
-    return path

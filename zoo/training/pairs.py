@@ -9,13 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from ctinv.adapters.errors import ImageError
+from ctinv.invariance.data import body_mask
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["BODY_HU", "Pair", "Pairs", "body_mask"]
-
-BODY_HU = -300.0
-"""HU above which a pixel, or the inside of a ring of such pixels, is body."""
+__all__ = ["Pair", "TrainingSet"]
 
 _Array = NDArray[np.float32]
 
@@ -37,27 +35,7 @@ class Pair:
     label: str = ""
 
 
-def body_mask(hu: _Array) -> NDArray[np.bool_]:
-    """The body, lungs included: the largest piece above :data:`BODY_HU` with its holes filled.
-
-    Arguments:
-        hu: A slice (H, W), HU.
-
-    Returns:
-        (H, W); thin things such as the table are left out.
-    """
-    from scipy import ndimage
-
-    solid = ndimage.binary_opening(ndimage.median_filter(hu, 5) > BODY_HU, iterations=2)
-    pieces, count = ndimage.label(solid)
-    if not count:
-        return np.zeros(hu.shape, dtype=bool)
-    largest = 1 + int(np.argmax(np.bincount(pieces.ravel())[1:]))
-    filled: NDArray[np.bool_] = ndimage.binary_fill_holes(pieces == largest)
-    return filled
-
-
-class Pairs:
+class TrainingSet:
     """A set of slice pairs from which patches are drawn.
 
     Arguments:
@@ -97,7 +75,7 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def split(self, every: int = 4) -> tuple[Pairs, Pairs]:
+    def split(self, every: int = 4) -> tuple[TrainingSet, TrainingSet]:
         """Divide by patient: every ``every``-th of the sorted patients, the last of each group, is held out.
 
         Returns:
@@ -112,8 +90,8 @@ class Pairs:
                 f"{len(self.patients)} patients are too few to hold out one in {every}; give more slices"
             )
         return (
-            Pairs([p for p in self.pairs if p.patient not in held]),
-            Pairs([p for p in self.pairs if p.patient in held]),
+            TrainingSet([p for p in self.pairs if p.patient not in held]),
+            TrainingSet([p for p in self.pairs if p.patient in held]),
         )
 
     def batch(self, count: int, size: int, margin: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -140,7 +118,8 @@ class Pairs:
             left = int(np.clip(column - wide // 2, 0, max(width - wide, 0)))
             if wide > min(height, width):
                 raise ImageError(
-                    f"{pair.label or 'a slice'} of {height} x {width} is smaller than {wide} pixels"
+                    f"{pair.label or 'a slice'} of {height} x {width} holds no patch of {wide} x {wide} pixels;"
+                    " leave such slices out or make the recipe's patch smaller"
                 )
             turn, flip = _integer(4, generator), bool(_integer(2, generator))
             x = realisation[top : top + wide, left : left + wide]

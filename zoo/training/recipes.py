@@ -61,8 +61,22 @@ class Recipe:
 
 RECIPES = MappingProxyType(
     {
-        "chen": Recipe("chen", patch=21, batch=64, optimiser="sgd", rate=1e-3),
-        "yang": Recipe("yang", patch=64, batch=8, perceptual=0.1, adversarial=1.0, pixel=0.0, warm_up=0.2),
+        "chen": Recipe("chen", patch=21, batch=48, rate=1.5e-3, betas=(0.9, 0.999)),
+        "yang": Recipe(
+            "yang",
+            patch=64,
+            batch=4,
+            rate=1e-3,
+            betas=(0.5, 0.9),
+            pixel=1.0,
+            perceptual=4.0,
+            adversarial=0.02,
+            critic_steps=1,
+            critic_rate=2e-4,
+            critic_width=16,
+            critic_hidden=128,
+            warm_up=0.4,
+        ),
     }
 )
 """The recipe of each denoiser, by its id."""

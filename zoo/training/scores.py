@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 from ctinv.adapters.errors import ImageError
+from ctinv.invariance.data import body_mask
 from numpy.typing import NDArray
 
-from .pairs import Pairs, body_mask
+from .pairs import TrainingSet
 
 __all__ = ["BANDS", "Scores", "noise_power", "score", "uniform_regions"]
 
@@ -62,7 +63,7 @@ class Scores:
         return {key: plain(value) for key, value in asdict(self).items()}
 
 
-def score(denoise: Callable[[_Array], _Array], pairs: Pairs) -> Scores:
+def score(denoise: Callable[[_Array], _Array], pairs: TrainingSet) -> Scores:
     """Score a denoiser.
 
     Arguments:

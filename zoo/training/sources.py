@@ -7,21 +7,22 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
 
 import numpy as np
 from ctinv.adapters.errors import ImageError
-from ctinv.invariance.data import CTSlice, find_series, noise_realisations
+from ctinv.invariance.data import CTSlice, LDCTData, find_ldct, find_series, noise_realisations
+from ctinv.invariance.data.simulate import REFERENCE_FLUENCE
+from ctinv.invariance.data.sources import region_of
 
-from .pairs import Pair, Pairs, body_mask
+from .noise import own_fluence
+from .pairs import Pair, TrainingSet
 
-__all__ = ["DOSES", "kernel_of", "load_pairs", "region_of"]
+__all__ = ["DOSES", "is_sharp", "load_pairs"]
 
 DOSES: Mapping[str, float] = MappingProxyType({"abdomen": 0.25, "chest": 0.1})
 """Fraction of the routine dose that is simulated, by region, as in LDCT-and-Projection-data."""
 
-_LUNG_HU = -500.0
-_LUNG_SHARE = 0.15
+_MOST_TWINS = 240
 _SHARP = re.compile(r"lung|bone|edge|detail", re.IGNORECASE)
 
 
@@ -30,57 +31,59 @@ def load_pairs(
     doses: Mapping[str, float] = DOSES,
     realisations: int = 2,
     seed: int = 0,
+    match: bool = True,
     progress: Callable[[str, int, int], None] | None = None,
-) -> Pairs:
-    """Read every CT slice below a folder and simulate its low-dose twin.
+) -> TrainingSet:
+    """Read the CT slices below a folder and simulate their low-dose twins.
+
+    Slices reconstructed with a lung or bone kernel are left out: their own noise exceeds what the
+    lower dose adds, so that no denoiser can come nearer to them.
 
     Arguments:
-        folder: DICOM files at any depth.
+        folder: DICOM files at any depth; or the layout of LDCT-and-Projection-data, whose own low-dose
+            images are used, up to 240 slices, and to which the other arguments do not apply.
         doses: Fraction of the routine dose for ``abdomen`` and ``chest``.
         realisations: Independent noise realisations per slice.
         seed: Decides the noise; that of a slice does not depend on which others are there.
+        match: Whether the dose is that fraction of the dose the slice was taken with, told from its
+            own noise; otherwise of the simulator's fixed routine dose.
         progress: Told ("reading", done, total) in series.
 
     Returns:
         The pairs, sorted by patient and file name.
 
     Raises:
-        ImageError: No CT slice with known pixel spacing, or a region's dose is missing.
+        ImageError: No CT slice with a body kernel and known pixel spacing, or a region's dose is missing.
     """
     missing = {"abdomen", "chest"} - set(doses)
     if missing:
-        raise ImageError(
-            f"doses name no {' and no '.join(sorted(missing))}; give a fraction for both regions"
-        )
+        raise ImageError(f"doses lack {' and '.join(sorted(missing))}; give a fraction for both regions")
+    if find_ldct(folder):
+        return _twins(LDCTData(folder), progress)
     pairs = []
     series = find_series(folder).series
     for done, found in enumerate(series):
         for part in found.read():
-            if part.spacing is not None:
-                pairs.append(_simulated(part, part.spacing, found.patient, doses, realisations, seed))
+            if part.spacing is not None and not is_sharp(part):
+                pairs.append(_simulated(part, part.spacing, found.patient, doses, realisations, seed, match))
         if progress is not None:
             progress("reading", done + 1, len(series))
     if not pairs:
-        raise ImageError(f"no slice in {folder} tells its pixel spacing, which the dose simulation needs")
-    return Pairs(sorted(pairs, key=lambda pair: (pair.patient, pair.label)))
+        raise ImageError(
+            f"no slice in {folder} has a body kernel and tells its pixel spacing;"
+            " the dose simulation needs both"
+        )
+    return TrainingSet(sorted(pairs, key=lambda pair: (pair.patient, pair.label)))
 
 
-def region_of(part: CTSlice) -> Literal["abdomen", "chest"]:
-    """Whether a slice shows lungs: more than 15 % of the body below -500 HU."""
-    body = body_mask(part.hu)
-    return "chest" if body.any() and (part.hu[body] < _LUNG_HU).mean() > _LUNG_SHARE else "abdomen"
+def is_sharp(part: CTSlice) -> bool:
+    """Whether a slice was reconstructed with a lung or bone kernel.
 
-
-def kernel_of(part: CTSlice) -> Literal["smooth", "sharp"]:
-    """The simulator's kernel that is nearest to the one the slice was reconstructed with.
-
-    GE names its kernels (LUNG, BONE, EDGE and DETAIL are sharp); Siemens numbers them (sharp from
-    B45 on); others count as smooth.
+    GE names its kernels (LUNG, BONE, EDGE and DETAIL are such); Siemens numbers them (from B60 on).
     """
     text = str(part.meta.get("kernel", ""))
     number = re.search(r"[A-Z](\d\d)[a-z]*\b", text)
-    sharp = bool(_SHARP.search(text)) or (number is not None and int(number[1]) >= 45)
-    return "sharp" if sharp else "smooth"
+    return bool(_SHARP.search(text)) or (number is not None and int(number[1]) >= 60)
 
 
 def _simulated(
@@ -90,10 +93,18 @@ def _simulated(
     doses: Mapping[str, float],
     count: int,
     seed: int,
+    match: bool,
 ) -> Pair:
     label = part.source.name if part.source else ""
     digest = hashlib.sha256(f"{seed}/{patient}/{label}/{part.meta.get('frame', 0)}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
     full = np.clip(part.hu, -1024.0, 3071.0).astype(np.float32)
-    low = noise_realisations(full, spacing, doses[region_of(part)], count, rng, kernel=kernel_of(part))
+    fluence = own_fluence(full, spacing, "smooth", rng) if match else REFERENCE_FLUENCE
+    low = noise_realisations(full, spacing, doses[region_of(part.hu)], count, rng, reference_fluence=fluence)
     return Pair(np.stack(list(low)), full, patient, label)
+
+
+def _twins(data: LDCTData, progress: Callable[[str, int, int], None] | None) -> TrainingSet:
+    chosen = data.subset(_MOST_TWINS, split=None, progress=progress)
+    pairs = zip(chosen.low, chosen.high, chosen.patients, strict=True)
+    return TrainingSet([Pair(low[None], high, patient) for low, high, patient in pairs])

@@ -1,0 +1,151 @@
+"""Scores against known answers, and the noise level that the dose simulation is matched to."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ctinv.adapters.errors import ImageError
+from ctinv.invariance.data import simulate_low_dose
+from ctinv.invariance.data.simulate import REFERENCE_FLUENCE
+from ctinv.zoo.training import BANDS, Pair, TrainingSet, load_pairs, score
+from ctinv.zoo.training.noise import own_fluence
+from ctinv.zoo.training.scores import noise_power, uniform_regions
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "ct" / "tcga"
+
+
+def disc(size=192, value=40.0):
+    rows, columns = np.mgrid[:size, :size] - size / 2
+    return np.where(np.hypot(rows, columns) < 0.46 * size, value, -1000.0).astype(np.float32)
+
+
+def noisy_set(added=30.0, own=10.0):
+    rng = np.random.default_rng(0)
+    pairs = []
+    for i in range(3):
+        full = disc() + rng.normal(0, own, (192, 192)).astype(np.float32)
+        low = full + rng.normal(0, added, (1, 192, 192)).astype(np.float32)
+        pairs.append(Pair(low, full, f"P{i}"))
+    return TrainingSet(pairs)
+
+
+def test_scores_of_known_denoisers():
+    data = noisy_set()
+    same = score(lambda x: x, data)
+    assert (same.slices, same.patients) == (3, 3)
+    assert same.rmse_low == pytest.approx(30, rel=0.02)
+    assert same.reduction == 0.0
+    assert same.power["high"] == pytest.approx(10.0, rel=0.1)  # (30^2 + 10^2) / 10^2
+    assert same.power == same.power_low
+    truth = score(lambda x: disc()[None, None], data)
+    assert truth.rmse == pytest.approx(10, rel=0.02)
+    assert truth.reduction == pytest.approx(1 - truth.rmse / truth.rmse_low)
+    assert truth.reduction == pytest.approx(2 / 3, abs=0.02)
+    assert all(value < 1e-6 for value in truth.power.values())
+
+
+def test_worst_patient_is_reported():
+    data = noisy_set()
+    spoilt = data.pairs[1].low[0]
+    result = score(lambda x: x + 100 if np.array_equal(x[0, 0], spoilt) else x, data)
+    assert result.reduction_worst < -1.5
+    assert result.reduction_mean == pytest.approx(result.reduction_worst / 3)
+
+
+def test_power_of_white_noise_is_its_variance():
+    noise = np.random.default_rng(0).normal(0, 12, (200, 32, 32))
+    radius = noise_power(noise[0])[0]
+    mean = np.mean([noise_power(n)[1] for n in noise], axis=0)
+    assert radius.max() == pytest.approx(np.sqrt(0.5))
+    for low, high in BANDS.values():
+        inside = (radius >= max(low, 0.1)) & (radius < high)
+        if inside.any():
+            assert mean[inside].mean() == pytest.approx(144, rel=0.03)
+
+
+def test_trend_is_not_noise():
+    rows, columns = np.mgrid[:32, :32] / 31.0
+    trend = 5 + 30 * rows - 12 * columns + 8 * rows * columns + 20 * rows**2
+    assert noise_power(trend)[1].max() < 1e-15 * (trend**2).sum()
+
+
+def test_regions_are_uniform_and_apart():
+    image = disc()
+    image[:96] += 300.0  # bone-like: not soft tissue
+    regions = uniform_regions(image)
+    assert 1 <= len(regions) <= 6
+    taken = np.zeros(image.shape, dtype=int)
+    for rows, columns in regions:
+        assert image[rows, columns].std() < 1.0
+        taken[rows, columns] += 1
+    assert taken.max() == 1
+    assert not taken[:96].any()
+
+
+def test_no_body_no_score():
+    air = np.full((64, 64), -1000.0, dtype=np.float32)
+    with pytest.raises(ImageError, match="no held-out slice shows a body"):
+        score(lambda x: x, TrainingSet([Pair(air[None], air, "P")]))
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0, 2.0])
+def test_own_fluence_finds_the_dose_a_slice_was_taken_with(share):
+    clean = disc(160)
+    rng = np.random.default_rng(0)
+    taken = simulate_low_dose(
+        clean, (1.2, 1.2), 1.0, rng, input_dose=np.inf, reference_fluence=share * REFERENCE_FLUENCE
+    )
+    found = own_fluence(taken, (1.2, 1.2), "smooth", np.random.default_rng(1))
+    assert found / REFERENCE_FLUENCE == pytest.approx(share, rel=0.15)
+
+
+def test_own_fluence_without_soft_tissue():
+    air = np.full((64, 64), -1000.0, dtype=np.float32)
+    assert own_fluence(air, (1.0, 1.0), "smooth", np.random.default_rng(0)) == REFERENCE_FLUENCE
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two body kernels of two patients, and one lung kernel, which must be left out."""
+    folder = tmp_path_factory.mktemp("ct")
+    for number in ("0025_AGE_0074_CONTRAST_1", "0094_AGE_0052_CONTRAST_0", "0029_AGE_0078_CONTRAST_1"):
+        name = f"ID_{number}_CT.dcm"
+        (folder / name).write_bytes((SHARED / name).read_bytes())
+    return folder
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared CT slices are absent")
+class TestRealSlices:
+    def test_pairs(self, folder):
+        seen = []
+        doses = {"abdomen": 0.25, "chest": 0.1}
+        pairs = load_pairs(folder, doses, realisations=2, progress=lambda *a: seen.append(a))
+        assert pairs.patients == ("TCGA-60-2725", "TCGA-92-8063")
+        assert seen[-1] == ("reading", 3, 3)
+        for pair in pairs.pairs:
+            assert pair.low.shape == (2, 512, 512)
+            noise = pair.low - pair.full
+            assert abs(np.corrcoef(noise[0].ravel(), noise[1].ravel())[0, 1]) < 0.02
+        result = score(lambda x: x, pairs)
+        # A quarter of the dose of an abdomen slice has four times its noise power.
+        assert 3.0 < result.power["mid"] < 5.5
+
+    def test_noise_does_not_depend_on_the_neighbours(self, folder, tmp_path):
+        name = "ID_0094_AGE_0052_CONTRAST_0_CT.dcm"
+        (tmp_path / name).write_bytes((SHARED / name).read_bytes())
+        alone = load_pairs(tmp_path, realisations=1, match=False).pairs[0]
+        among = load_pairs(folder, realisations=1, match=False).pairs[1]
+        assert np.array_equal(alone.low, among.low)
+        assert not np.array_equal(
+            alone.low, load_pairs(tmp_path, realisations=1, seed=1, match=False).pairs[0].low
+        )
+
+    def test_both_doses_are_needed(self, folder):
+        with pytest.raises(ImageError, match="doses lack chest"):
+            load_pairs(folder, {"abdomen": 0.25})
+
+    def test_only_lung_kernels(self, tmp_path):
+        name = "ID_0029_AGE_0078_CONTRAST_1_CT.dcm"
+        (tmp_path / name).write_bytes((SHARED / name).read_bytes())
+        with pytest.raises(ImageError, match="body kernel"):
+            load_pairs(tmp_path)
