@@ -93,9 +93,10 @@ def list_layers(
             layers.append(Layer(forms[0], op, size, tuple(forms[1:]), not fault, note))
             if not fault:
                 calls[forms[0]] = Call(call.module, call.number, selector)
-    idle = "it never ran during a probe run"
     for module, every in names.items():
         if module not in counts and not isinstance(module, _CONTAINERS):
+            scripted = isinstance(module, torch.jit.ScriptModule)
+            idle = "it is compiled by TorchScript" if scripted else "it never ran during a probe run"
             layers.append(Layer(every[0], _operator(module), (), tuple(every[1:]), False, idle))
     return tuple(layers), calls
 

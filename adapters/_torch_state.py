@@ -28,12 +28,12 @@ def refuse_frozen(module: nn.Module) -> None:
 
 
 def _is_unlifted_program(module: nn.Module) -> bool:
-    # ExportedProgram.module() is an fx graph whose operations all lie in the root.
-    graph = getattr(module, "graph", None)
-    if not isinstance(module, torch.fx.GraphModule) or graph is None:
+    # ExportedProgram.module() is an fx graph that calls none of the modules that hold its weights.
+    if not isinstance(module, torch.fx.GraphModule):
         return False
-    calls = {node.op for node in graph.nodes}
-    return "call_module" not in calls and any(True for _ in module.children())
+    calls = [str(node.target) for node in module.graph.nodes if node.op == "call_module"]
+    called = any(next(module.get_submodule(name).parameters(), None) is not None for name in calls)
+    return not called and next(module.parameters(), None) is not None
 
 
 def unwrap(module: nn.Module) -> nn.Module:
@@ -85,7 +85,9 @@ def preserved(root: nn.Module, everything: bool = False) -> Iterator[None]:
     attributes: list[tuple[dict[str, Any], dict[str, Any]]] = []
     containers: list[tuple[Any, Any]] = []
     tensors: list[tuple[torch.Tensor, int | None, torch.Tensor, torch.Tensor]] = []
-    modules = list(root.modules())
+    # Scripted parts run outside Python: nothing but their mode can be reached, or changed, here.
+    scripted = [part for part in root.modules() if _is_scripted(part) and part.training]
+    modules = [part for part in root.modules() if not _is_scripted(part)]
     for module in modules:
         own = vars(module)
         attributes.append((own, dict(own)))
@@ -98,16 +100,24 @@ def preserved(root: nn.Module, everything: bool = False) -> Iterator[None]:
             elif isinstance(value, torch.Tensor):
                 tensors.append(_kept(value))
     try:
+        for part in scripted:
+            part.training = False
         for module in modules:
             _make_eager(module)
         yield
     finally:
+        for part in scripted:
+            part.training = True
         for container, before in containers:
             _refill(container, before)
         for own, saved in attributes:
             _refill(own, saved)
         for kept in tensors:
             _put_back(*kept, look=everything)
+
+
+def _is_scripted(module: nn.Module) -> bool:
+    return isinstance(module, torch.jit.ScriptModule)
 
 
 def _make_eager(module: nn.Module) -> None:

@@ -245,8 +245,7 @@ def _patches(images: Array, limit: int, whole: bool) -> Array:
             "calibration needs CT images in HU with soft tissue in them "
             f"({_TISSUE[0]:.0f} to {_TISSUE[1]:.0f} HU); these have {int(inside.sum())} such pixels"
         )
-    smooth: npt.NDArray[Any] = gaussian_filter(chosen, (0, 0, 0.8, 0.8))
-    return smooth.astype(np.float32)
+    return np.asarray(gaussian_filter(chosen, (0, 0, 0.8, 0.8)), dtype=np.float32)
 
 
 def _starts(length: int, side: int) -> list[int]:
