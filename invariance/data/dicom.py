@@ -152,23 +152,7 @@ def _decode(path: Path, dataset: Any) -> NDArray[Any]:
         raise ImageError(f"{path} is cut off or corrupt ({_line(error)}); export it anew") from error
     if stored.ndim not in (2, 3) or stored.dtype.kind not in "iuf":
         raise ImageError(f"{path} holds {stored.dtype} data of shape {stored.shape}, not CT slices")
-    return _without_overlay_bits(dataset, stored.astype(stored.dtype.newbyteorder("="), copy=False))
-
-
-def _without_overlay_bits(dataset: Any, stored: NDArray[Any]) -> NDArray[Any]:
-    """Old scanners keep overlay planes in the bits above BitsStored."""
-    bits = int(dataset.get("BitsStored", 16))
-    allocated = int(dataset.get("BitsAllocated", 16))
-    if stored.dtype.kind == "f" or not 0 < bits < allocated:
-        return stored
-    signed = stored.dtype.kind == "i"
-    low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
-    if stored.min() >= low and stored.max() <= high:
-        return stored
-    values = stored.astype(np.int64) & ((1 << bits) - 1)
-    if signed:
-        values -= (values >> (bits - 1)) << bits
-    return values
+    return stored.astype(stored.dtype.newbyteorder("="), copy=False)
 
 
 def _to_hu(path: Path, dataset: Any, groups: list[Any], stored: NDArray[Any]) -> NDArray[Any]:

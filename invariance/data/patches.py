@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import numpy as np
 from ctinv.adapters.errors import ImageError
@@ -24,7 +25,8 @@ class PatchSampler:
     flipped and turned by quarters.
 
     Arguments:
-        pairs: Where slices come from: :class:`~ctinv.invariance.data.pairs.Pairs`, or a data set on disk.
+        pairs: Where slices come from: :class:`~ctinv.invariance.data.pairs.Pairs`, a data set on disk, or
+            a plain list of (low, high) images in HU, each then a patient of its own.
         size: Side of a patch in pixels.
         seed: Same seed, same patches; it also decides the division of patients.
         split: ``train``, ``validation`` or ``test`` patients only; all where None.
@@ -49,7 +51,7 @@ class PatchSampler:
 
     def __init__(
         self,
-        pairs: PairSource,
+        pairs: PairSource | Sequence[tuple[_Array, _Array]],
         size: int,
         seed: int = 0,
         *,
@@ -68,10 +70,11 @@ class PatchSampler:
         self.split = split
         self.augment = augment
         self.patches_per_slice = patches_per_slice
-        patients = list(pairs.patients)
+        alone = [str(i) for i in range(len(pairs))]
+        patients = list(getattr(pairs, "patients", alone))
         chosen = np.ones(len(patients), dtype=bool)
         if split is not None:
-            parts = split_patients(patients, pairs.regions, seed)
+            parts = split_patients(patients, getattr(pairs, "regions", [""] * len(pairs)), seed)
             chosen = np.array([parts[p] == split for p in patients])
         self.indices: NDArray[np.int64] = np.flatnonzero(chosen)
         if self.indices.size == 0:

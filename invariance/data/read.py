@@ -17,7 +17,7 @@ from .arrays import array_kind, read_array
 from .dicom import is_localizer, open_ct, read_frames
 from .slices import CTSlice
 
-__all__ = ["Series", "default_slice", "find_series", "inspect", "read"]
+__all__ = ["Found", "Series", "default_slice", "find_series", "inspect", "read"]
 
 _Progress = Callable[[str, int, int], None]
 
@@ -152,8 +152,13 @@ def find_series(folder: str | Path, *, offset: float = 0.0) -> Found:
     )
 
 
-def inspect(path: str | Path, *, offset: float = 0.0) -> dict[str, Any]:
+def inspect(path: str | Path, *, offset: float = 0.0, progress: _Progress | None = None) -> dict[str, Any]:
     """What a file or folder holds, in words and numbers that JSON can carry.
+
+    Arguments:
+        path: See :func:`read`; several series are described one by one.
+        offset: See :func:`read`.
+        progress: Told ("series", done, total).
 
     Returns:
         ``path``, ``slices``, ``skipped`` (file to reason) and ``series``: for each its ``key``,
@@ -171,7 +176,11 @@ def inspect(path: str | Path, *, offset: float = 0.0) -> dict[str, Any]:
         if not target.exists():
             raise ImageError(f"{target} does not exist; give a CT slice or a folder of slices")
         found = Found((Series(target.name, "", (target,), offset=offset),))
-    rows = [_describe(series) for series in found.series]
+    rows = []
+    for done, series in enumerate(found.series):
+        rows.append(_describe(series))
+        if progress is not None:
+            progress("series", done + 1, len(found.series))
     return {
         "path": str(target),
         "slices": sum(row["slices"] for row in rows),

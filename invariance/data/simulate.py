@@ -148,7 +148,8 @@ def simulate_low_dose(
     and sharpness stay as they are. Routine slices hold the noise of dose 1 already, so the quantum
     variance added is ``1 / dose - 1 / input_dose`` times that of the full dose (after Yu et al.,
     J Comput Assist Tomogr 36, 2012). Noise enters linearised, ``(n - mean) / mean`` for
-    ``-log(n / mean)``: without bias, true to the second order above some ten photons.
+    ``-log(n / mean)``: without bias, true to the second order above some ten photons. A slice that
+    shows only a part of the body lets too many photons through; lower the fluence for it.
 
     Arguments:
         hu: The slice, float32 (H, W), HU. The isocentre is taken to be pixel (H // 2, W // 2).

@@ -64,6 +64,13 @@ class TestDiscovery:
         scan(tmp_path, "L001", 2, low_only=3)
         assert len(find_ldct(tmp_path)[0].names) == 2
 
+    def test_names_are_sorted_by_number(self, tmp_path):
+        study = scan(tmp_path, "L001", 1)
+        for kind in ("1.000000-Low Dose Images-71581", "1.000000-Full Dose Images-39842"):
+            for name in ("1-10.dcm", "1-9.dcm", "1-2.dcm"):
+                (study / kind / name).touch()
+        assert find_ldct(tmp_path)[0].names == ("1-1.dcm", "1-2.dcm", "1-9.dcm", "1-10.dcm")
+
     def test_a_scan_without_its_twin_is_left_out(self, tmp_path):
         study = scan(tmp_path, "L001", 1)
         scan(tmp_path, "L002", 1)

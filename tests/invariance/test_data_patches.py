@@ -117,6 +117,12 @@ class TestSampler:
         assert [len(i) for i in indices] == [14, 4, 2]
         assert set.union(*indices) == set(range(20))
 
+    def test_a_plain_list_of_images_will_do(self):
+        pairs = coded(10)
+        plain = [pairs[i] for i in range(10)]
+        np.testing.assert_array_equal(PatchSampler(plain, 8, 1).draw(4), PatchSampler(pairs, 8, 1).draw(4))
+        assert len(PatchSampler(plain, 8, split="train").indices) == 7
+
     def test_patches_per_slice(self):
         x, _ = PatchSampler(coded(9), size=8, seed=0, patches_per_slice=4).draw(12)
         slices = (x[:, 0, 0, 0] // 10000).reshape(3, 4)

@@ -129,10 +129,12 @@ class TestValues:
         found = read(save(ds, tmp_path / "a.dcm"))[0]
         np.testing.assert_array_equal(found.hu, np.array(table.LUTData, np.float32)[stored])
 
-    def test_overlay_bits_are_left_out(self, tmp_path, stored):
-        marked = stored | np.uint16(0x8000)
-        file = save(dicom(marked, BitsStored=12, HighBit=11), tmp_path / "a.dcm")
-        np.testing.assert_array_equal(read(file)[0].hu, stored.astype(np.float32) - 1024)
+    @pytest.mark.parametrize("signed", [False, True])
+    def test_overlay_bits_are_left_out(self, tmp_path, stored, signed):
+        values = stored.astype(np.int32) - 1500 * signed
+        marked = ((values & 0x0FFF) | 0x8000).astype(np.uint16)
+        ds = dicom(marked.view(np.int16) if signed else marked, BitsStored=12, HighBit=11)
+        np.testing.assert_array_equal(read(save(ds, tmp_path / "a.dcm"))[0].hu, values - np.float32(1024))
 
     def test_rle(self, tmp_path, stored):
         ds = dicom(stored)
@@ -146,14 +148,12 @@ class TestOutside:
     @pytest.mark.parametrize("declared", [-2000, 63536])
     def test_padding_even_when_its_sign_is_lost(self, tmp_path, stored, declared):
         values = stored.astype(np.int16)
-        values[:3] = -2000
+        values[5:8, 5:8] = -2000
         ds = dicom(values)
-        vr = "US" if declared > 0 else "SS"
-        ds.add_new(0x00280120, vr, declared)
+        ds.add_new(0x00280120, "US" if declared > 0 else "SS", declared)
         found = read(save(ds, tmp_path / "a.dcm"))[0]
-        assert not found.valid[:3].any()
-        assert found.valid[3:].all()
-        assert (found.hu[:3] == OUTSIDE_HU).all()
+        np.testing.assert_array_equal(found.valid, values != -2000)
+        assert (found.hu[5:8, 5:8] == OUTSIDE_HU).all()
 
     def test_padding_range(self, tmp_path, stored):
         values = stored.astype(np.int16)

@@ -220,6 +220,14 @@ class TestTexture:
         across = np.mean(patch[:, 1:] * patch[:, :-1]) / np.mean(patch**2)
         assert along > across + 0.3  # streaks lie along the line that joins the two
 
+    def test_kernels_fall_to_one_half_where_they_are_said_to(self):
+        for kernel, half in (("smooth", 0.35), ("sharp", 0.75)):
+            assert kernel_window(kernel, np.array([0.0, half, -half])) == pytest.approx(
+                [1.0, 0.5, 0.5], abs=0.02
+            )
+            assert kernel_window(kernel, np.array([KERNELS[kernel][0]]))[0] == 0.0
+        assert kernel_window("sharp", np.array([0.4]))[0] > 0.9  # edges are kept
+
     def test_bowtie_evens_out_a_water_cylinder(self):
         offset = np.linspace(-200, 200, 41)
         fluence = bowtie(offset)

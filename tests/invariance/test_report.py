@@ -14,7 +14,6 @@ from PIL import Image
 
 from .test_explanation import make
 
-
 VOID = {"meta", "img", "br", "link", "hr"}
 
 
