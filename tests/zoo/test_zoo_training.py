@@ -137,28 +137,27 @@ def test_training_lowers_the_error(data, tmp_path):
 
         return denoise
 
-    recipe = replace(RECIPES["chen"], batch=8, rate=5e-3)
+    recipe = replace(RECIPES["chen"], batch=8, identity=False)
     early = score(denoiser(train("chen", data, 1, tmp_path / "1", recipe=recipe)), data)
     late = score(denoiser(train("chen", data, 60, tmp_path / "60", recipe=recipe)), data)
-    assert late.rmse < early.rmse
-    assert late.reduction > 0.1
+    assert late.rmse < 0.3 * early.rmse
 
 
 @pytest.mark.parametrize("name", TINY)
 def test_identity_start(name):
     net = registry.network(name, pretrained=False)
     initialise(net, torch.Generator().manual_seed(0), True)
-    *before, last = (m for m in net.children() if isinstance(m, torch.nn.Conv2d))
+    convs = [m for m in net.children() if isinstance(m, torch.nn.Conv2d)]
     with torch.no_grad():
-        centre = last.weight[0, 0, 1, 1].item()
-        assert centre == 1.0
-        last.weight[0, 0, 1, 1] = 0.0
-        assert last.weight.std().item() == pytest.approx(0.1 * math.sqrt(2 / last.weight.numel()), rel=0.2)
-        last.weight.zero_()  # without the faint rest, nothing but the image is left
-        last.weight[0, 0, 1, 1] = centre
-        x = torch.rand(1, 1, 20, 20)
+        flat = torch.full((1, 1, 20, 20), 0.6)
+        assert torch.equal(net(flat)[..., 9:-9, 9:-9], flat[..., 9:-9, 9:-9]), "flat images pass unchanged"
+        seen = convs[0](flat)[0, :, 10, 10]
+        assert seen[0].item() == pytest.approx(0.6)
+        assert seen[1:].abs().max() < 1e-5, "the other channels see detail only"
+        x = 0.3 + 0.01 * torch.rand(1, 1, 20, 20)
+        assert 0 < (net(x) - x).abs().max() < 0.01, "the rest is faint but there to be learned from"
+        convs[-1].weight[:, 1:] = 0.0
         torch.testing.assert_close(net(x), x)
-    assert all(conv.weight[1:].std() > 0.01 for conv in before)
 
 
 def test_he_start():
@@ -206,7 +205,7 @@ class TestTrainingSet:
         with pytest.raises(ImageError, match="must agree"):
             TrainingSet([Pair(np.zeros((1, 8, 8), np.float32), np.zeros((8, 9), np.float32), "P")])
         small = TrainingSet([pair("P", 0, size=16)])
-        with pytest.raises(ImageError, match="holds no patch of 20 x 20"):
+        with pytest.raises(ImageError, match="holds no patch of 20;"):
             small.batch(1, 20, 0, torch.Generator())
         with pytest.raises(ImageError, match="too few to hold out"):
             small.split()

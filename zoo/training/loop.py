@@ -29,7 +29,7 @@ __all__ = ["train"]
 Progress = Callable[[str, int, int], None]
 _UNIT_HU = 100.0  # losses and the critic see images in units of 100 HU, where noise is neither tiny nor large
 _SAVE_EVERY = 200
-_FAINT = 0.1  # weights of the last layer's other channels at an identity start
+_DETAIL, _FAINT = 20.0, 0.02  # of the first and last layer's other channels at an identity start
 
 
 def train(
@@ -136,7 +136,7 @@ class _Run:
             self.critic = Critic(recipe.patch, recipe.critic_width, recipe.critic_hidden)
             initialise(self.critic, generator, False)
             self.critic_optimiser = torch.optim.Adam(
-                self.critic.parameters(), recipe.critic_rate, betas=recipe.betas
+                self.critic.parameters(), recipe.critic_rate, betas=recipe.critic_betas
             )
             self.modules["critic"] = self.critic
             self.optimisers["critic-optimiser"] = self.critic_optimiser
@@ -191,9 +191,12 @@ def initialise(net: nn.Module, generator: torch.Generator, identity: bool) -> No
     Arguments:
         net: A chain of convolutions and dense layers with ReLU between.
         generator: Source of the weights.
-        identity: Whether channel 0 of each convolution passes channel 0 of the one before unchanged,
-            so that the network starts out by returning its (non-negative) input, plus the faint rest
-            that the other, random channels add.
+        identity: Whether the network starts out by returning its (non-negative) input: channel 0 of
+            every layer passes the image on unchanged, the other channels of the first layer see
+            only its detail (their weights sum to zero, and are larger, as detail is faint), those of
+            later layers see only each other, and hardly anything of them enters the result. Learning
+            then starts from the image and is about the noise; without it most steps go into
+            learning to copy, and grey values drift with every step.
     """
     layers = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     with torch.no_grad():
@@ -203,6 +206,11 @@ def initialise(net: nn.Module, generator: torch.Generator, identity: bool) -> No
                 module.bias.zero_()
             if not identity or not isinstance(module, nn.Conv2d):
                 continue
+            if module is layers[0]:
+                module.weight -= module.weight.mean((1, 2, 3), keepdim=True)
+                module.weight *= _DETAIL
+            else:
+                module.weight[:, 0] = 0.0
             if module is layers[-1]:
                 module.weight *= _FAINT
             else:

@@ -118,7 +118,7 @@ class TrainingSet:
             left = int(np.clip(column - wide // 2, 0, max(width - wide, 0)))
             if wide > min(height, width):
                 raise ImageError(
-                    f"{pair.label or 'a slice'} of {height} x {width} holds no patch of {wide} x {wide} pixels;"
+                    f"{pair.label or 'a slice'} of {height} x {width} pixels holds no patch of {wide};"
                     " leave such slices out or make the recipe's patch smaller"
                 )
             turn, flip = _integer(4, generator), bool(_integer(2, generator))

@@ -31,6 +31,7 @@ class Recipe:
         penalty: Weight of the critic's gradient penalty.
         critic_steps: Critic steps per step of the denoiser.
         critic_rate: Learning rate of the critic.
+        critic_betas: Of the critic's Adam.
         critic_width: Filters of the critic's first layers.
         critic_hidden: Units of its dense layer.
         warm_up: Share of the steps that use the pixel loss alone, before the critic joins.
@@ -45,7 +46,7 @@ class Recipe:
     rate: float = 1e-3
     final_rate: float = 0.01
     momentum: float = 0.9
-    betas: tuple[float, float] = (0.5, 0.9)
+    betas: tuple[float, float] = (0.9, 0.999)
     clip: float = 1.0
     pixel: float = 1.0
     perceptual: float = 0.0
@@ -53,6 +54,7 @@ class Recipe:
     penalty: float = 10.0
     critic_steps: int = 4
     critic_rate: float = 1e-4
+    critic_betas: tuple[float, float] = (0.5, 0.9)
     critic_width: int = 64
     critic_hidden: int = 1024
     warm_up: float = 0.0
@@ -61,21 +63,19 @@ class Recipe:
 
 RECIPES = MappingProxyType(
     {
-        "chen": Recipe("chen", patch=21, batch=48, rate=1.5e-3, betas=(0.9, 0.999)),
+        "chen": Recipe("chen", patch=21, batch=48, rate=5e-4),
         "yang": Recipe(
             "yang",
             patch=64,
             batch=4,
-            rate=1e-3,
-            betas=(0.5, 0.9),
-            pixel=1.0,
+            rate=5e-4,
+            warm_up=0.35,
             perceptual=4.0,
             adversarial=0.02,
             critic_steps=1,
             critic_rate=2e-4,
             critic_width=16,
             critic_hidden=128,
-            warm_up=0.4,
         ),
     }
 )

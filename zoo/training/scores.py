@@ -36,8 +36,8 @@ class Scores:
         reduction_mean: The mean over patients of each one's own reduction.
         reduction_worst: The smallest reduction of any patient.
         regions: Number of uniform regions behind the noise power.
-        power: Noise power of the denoised slices over that of full dose, by band (:data:`BANDS`);
-            1 is the texture of full dose, 0 is perfectly smooth.
+        power: Noise power of the denoised slices over that of full dose, by band (:data:`BANDS`), mean
+            over slices; 1 is the texture of full dose, 0 is perfectly smooth.
         power_low: The same for the low-dose slices.
     """
 
@@ -77,6 +77,7 @@ def score(denoise: Callable[[_Array], _Array], pairs: TrainingSet) -> Scores:
     after: dict[str, list[float]] = {}
     pixels: dict[str, int] = {}
     power: list[NDArray[np.float64]] = []
+    regions = 0
     for pair in pairs.pairs:
         body = body_mask(pair.full)
         if not body.any():
@@ -88,8 +89,10 @@ def score(denoise: Callable[[_Array], _Array], pairs: TrainingSet) -> Scores:
             float(np.square(denoised - pair.full)[body].sum(dtype=float))
         )
         pixels[pair.patient] = pixels.get(pair.patient, 0) + int(body.sum())
-        for rows, columns in uniform_regions(pair.full):
-            bands = [_band_power(image[rows, columns]) for image in (denoised, low, pair.full)]
+        found = uniform_regions(pair.full)
+        regions += len(found)
+        if found:
+            bands = [sum(_band_power(image[at]) for at in found) for image in (denoised, low, pair.full)]
             power.append(np.stack(bands[:2]) / bands[2])
     if not pixels:
         raise ImageError("no held-out slice shows a body, so nothing can be scored; give slices of patients")
@@ -106,7 +109,7 @@ def score(denoise: Callable[[_Array], _Array], pairs: TrainingSet) -> Scores:
         reduction=float(1.0 - rmse / rmse_low),
         reduction_mean=float(np.mean(each)),
         reduction_worst=float(np.min(each)),
-        regions=len(power),
+        regions=regions,
         power=dict(zip(BANDS, map(float, ratio[0]), strict=True)),
         power_low=dict(zip(BANDS, map(float, ratio[1]), strict=True)),
     )
