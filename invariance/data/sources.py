@@ -130,7 +130,7 @@ def _draw(
         kind = KINDS[index % len(KINDS)]
         region = "chest" if kind == "thorax" else "abdomen"
         truth = phantom(rng, size, kind=kind)
-        kernel: Kernel = "sharp" if rng.uniform() < 0.25 else "smooth"
+        kernel: Kernel = "sharp" if rng.uniform() < 0.15 else "smooth"
         # Tube current follows the patient: routine noise varies little between small and large ones.
         current = float(rng.uniform(0.6, 1.6)) * _exposure(truth.hu, truth.spacing, region)
         x, y = dose_pair(

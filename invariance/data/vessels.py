@@ -65,18 +65,20 @@ def lung_vessels(canvas: Canvas, within: _Array, hilum: tuple[float, float], hu:
                 side * hilum[0],
                 hilum[1] + float(rng.normal(0, 14)),
                 outward,
-                float(rng.uniform(1.8, 5.0)),
+                float(rng.uniform(1.2, 3.6)),
             )
-            _tree(canvas, within, hu, label, root, 34)
+            _tree(canvas, within, hu, label, root, 26)
     rows, columns = np.nonzero(within > 0.99)
     if rows.size == 0:
         return
-    for pick in rng.integers(rows.size, size=int(rng.integers(350, 650))):
+    for pick in rng.integers(rows.size, size=int(rng.integers(280, 500))):
         x, y = float(canvas.axis[columns[pick]]), float(canvas.axis[rows[pick]])
         half = 1.0 if x > 0 else -1.0
         away = math.hypot(x - half * hilum[0], y - hilum[1])
         radius = min(0.35 * float(rng.pareto(2.2)) + 0.5, 3.0) * max(0.55, 1.3 - away / 130.0)
-        long = radius * (float(rng.uniform(2, 9)) if rng.uniform() < 0.35 else 0.4)
+        long = 0.4 * radius
+        if rng.uniform() < 0.4:  # lies in the slice for a while
+            radius, long = min(radius, 1.1), float(rng.uniform(3.0, 22.0))
         along = math.atan2(y - hilum[1], x - half * hilum[0]) + float(rng.normal(0, 0.5))
         piece = canvas.stroke(
             x,

@@ -564,6 +564,13 @@ class TestRealFiles:
         np.testing.assert_array_equal(found.hu[found.valid], signed[found.valid])
         assert set(np.unique(signed[~found.valid])) == {-2000.0}
 
+    def test_jpeg_lossless_with_the_optional_decoders(self, tmp_path):
+        pytest.importorskip("gdcm", reason="the extra 'dicom' is not installed: JPEG lossless is not checked")
+        ds = pydicom.dcmread(DATA / "awkward/robyoung_pydicom_JPGLosslessP14SV1_1s_1f_8b.dcm")
+        ds.Modality, ds.RescaleSlope, ds.RescaleIntercept = "CT", "1", "-100"
+        (found,) = read(save(ds, tmp_path / "a.dcm"))
+        assert (found.hu.min(), found.hu.max()) == (-100, 155)
+
     @pytest.mark.parametrize(
         ("name", "words"),
         [
