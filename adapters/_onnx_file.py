@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx
 import onnx.external_data_helper
 import onnx.inliner
+import onnx.numpy_helper
 
 from .errors import ModelError
 
@@ -44,6 +45,17 @@ def stored_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
                 yield attribute.t
         for inner in inner_graphs(node):
             yield from stored_tensors(inner)
+
+
+def _texts(message: Any) -> Iterator[str | bytes]:
+    """Every text field of a message; protobuf gives bytes for what is not UTF-8."""
+    for field, value in message.ListFields():
+        many = value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else [value]
+        if field.type == field.TYPE_STRING:
+            yield from many
+        elif field.type == field.TYPE_MESSAGE:
+            for part in many:
+                yield from _texts(part)
 
 
 def _location(tensor: onnx.TensorProto) -> str | None:
@@ -111,7 +123,16 @@ def read_model(path: Path) -> onnx.ModelProto:
         ) from error
     if not model.graph.node or not model.graph.output:
         raise ModelError(f"{path}: holds no network (no operators or no output); copy or export it again")
+    if not all(isinstance(text, str) for text in _texts(model)):
+        raise ModelError(f"{path}: a damaged file, its names are not text; copy it again")
     _load_external(model, path)
+    for tensor in stored_tensors(model.graph):
+        try:
+            onnx.numpy_helper.to_array(tensor)
+        except Exception as error:  # what is raised depends on what is broken
+            raise ModelError(
+                f"{path}: tensor {tensor.name!r} is damaged; copy or export the file again ({one_line(error)})"
+            ) from error
     return _inlined(model, path)
 
 

@@ -63,6 +63,14 @@ def choose_device(asked: str) -> tuple[str, int, str]:
     return "cpu", 0, reason
 
 
+class _NoProviderError(DeviceError):
+    """CUDA is there but the runtime cannot use it."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class Sessions:
     """Makes and keeps the sessions of one model.
 
@@ -138,33 +146,60 @@ class Sessions:
                 )
         return values
 
-    def _options(self, exact: bool) -> ort.SessionOptions:
+    @property
+    def _demanded(self) -> bool:
+        return self.asked.startswith("cuda")
+
+    def _options(self, exact: bool, strict: bool) -> ort.SessionOptions:
         options = ort.SessionOptions()
         level = ort.GraphOptimizationLevel
         options.graph_optimization_level = level.ORT_DISABLE_ALL if exact else level.ORT_ENABLE_BASIC
         options.intra_op_num_threads = self.threads
         options.log_severity_level = 4
-        if self.asked.startswith("cuda"):
+        if strict:
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         return options
 
     def _open(self, model: onnx.ModelProto, exact: bool) -> ort.InferenceSession:
-        providers: list[Any] = [_CPU]
-        if self._kind == "cuda":
-            providers = [(_CUDA, {"device_id": str(self._number), "use_tf32": "0"}), _CPU]
+        if self._kind == "cpu":
+            return self._start(model, exact, [_CPU])
+        cuda = (_CUDA, {"device_id": str(self._number), "use_tf32": "0"})
         try:
-            session = ort.InferenceSession(self._source(model), self._options(exact), providers=providers)
+            # A runtime that may not fall back refuses to be given the CPU as well.
+            session = self._start(model, exact, [cuda] if self._demanded else [cuda, _CPU])
+        except ModelError as error:
+            if self._demanded and "fallback" in str(error) and not self._started(model, exact, cuda):
+                raise self._no_provider() from error
+            raise
+        if _CUDA not in session.get_providers():
+            broken = self._no_provider()
+            if self._demanded:
+                raise broken
+            self._kind, self.notice = "cpu", f"running on the CPU: {broken.reason}"
+        return session
+
+    def _started(self, model: onnx.ModelProto, exact: bool, cuda: Any) -> bool:
+        """Whether CUDA itself works, so that only single operators lack a kernel."""
+        return _CUDA in self._start(model, exact, [cuda, _CPU]).get_providers()
+
+    def _start(self, model: onnx.ModelProto, exact: bool, providers: list[Any]) -> ort.InferenceSession:
+        options = self._options(exact, strict=_CPU not in providers)
+        try:
+            # Its fallback would print, and go on elsewhere than asked.
+            return ort.InferenceSession(
+                self._source(model), options, providers=providers, enable_fallback=False
+            )
         except Exception as error:
             raise self._refusal(model, error) from error
-        if self._kind == "cuda" and _CUDA not in session.get_providers():
-            reason = (
-                f"ONNX Runtime {ort.__version__} could not start its CUDA provider; it needs CUDA and cuDNN "
-                "libraries of the versions it was built for"
-            )
-            if self.asked.startswith("cuda"):
-                raise DeviceError(f"device {self.asked!r} was asked for but {reason}; use device cpu or auto")
-            self._kind, self.notice = "cpu", f"running on the CPU: {reason}"
-        return session
+
+    def _no_provider(self) -> _NoProviderError:
+        reason = (
+            f"ONNX Runtime {ort.__version__} could not start its CUDA provider; it needs CUDA and cuDNN "
+            "libraries of the versions it was built for"
+        )
+        return _NoProviderError(
+            f"device {self.asked!r} was asked for but {reason}; use device cpu or auto", reason
+        )
 
     def _source(self, model: onnx.ModelProto) -> bytes | str:
         if model.ByteSize() < _onnx_file.INLINE_LIMIT:

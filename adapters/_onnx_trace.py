@@ -99,6 +99,8 @@ class Trace:
         reached, waiting = {self.image}, [self.image]
         while waiting:
             for index in self.users.get(waiting.pop(), ()):
+                if self.nodes[index].op_type in ("Shape", "Size"):
+                    continue  # these see the image's size, not the image
                 for name in self.nodes[index].output:
                     if name and name not in reached:
                         reached.add(name)

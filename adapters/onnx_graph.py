@@ -101,10 +101,10 @@ class OnnxDenoiser(Denoiser):
             output or _stated_output(metadata, where),
             channels=self._runner.channels or 1,
         )
+        self._runner.open(self._places[OUTPUT])
         for notice in (self._sessions.notice, ambiguous):
             if notice:
                 self._notify(notice)
-        self._runner.open(self._places[OUTPUT])
         if not self._runner.free and not self._runner.lifted():
             self._geometry = LeastSize(self._output_shape, self._probe_image, self._runner.size, self._notify)
 

@@ -180,6 +180,8 @@ def open_onnx():
             "threads": 1,
             **options,
         }
+        if isinstance(options["intensity"], str):
+            options["intensity"] = parse_intensity(options["intensity"])
         return OnnxDenoiser(path, **options)
 
     return get

@@ -186,12 +186,20 @@ def test_O02_a_name_that_means_two_layers_is_not_an_alias(conv_graph, open_onnx)
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("w1", "weight"), ("x", "@input"), ("conf7", "no layer is called"), ("s", "int64"), ("k", "not depend")],
+    [
+        ("w1", "weight"),
+        ("x", "@input"),
+        ("conf7", "no layer is called"),
+        ("s", "not depend"),
+        ("i", "int64"),
+        ("k", "not depend"),
+    ],
 )
 def test_O02_a_name_that_is_no_layer_is_explained(conv_graph, open_onnx, name, reason):
     nodes = [
         onnx.helper.make_node("Shape", ["x"], ["s"]),
         onnx.helper.make_node("Neg", ["w1"], ["k"]),
+        onnx.helper.make_node("ArgMax", ["y"], ["i"]),
         onnx.helper.make_node("Shape", ["k"], ["k2"]),
     ]
     outputs = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.INT64, None) for n in ("s", "k2")]
