@@ -25,9 +25,9 @@ _TISSUE = (-160.0, 240.0)
 _RANGE = (-1024.0, 3071.0)
 _SIDE = 128
 _SCALE_OF_BIAS = 3.0
-_BIAS_COUNTS = (3.0, 15.0)
+_BIAS_COUNTS = (4.0, 15.0)
 _HOPELESS = 20.0
-_MIN_MARGIN = 0.03
+_MIN_MARGIN = 0.05
 _MIN_REMOVED = 0.05
 _MAX_TISSUE_BIAS = 15.0
 _SAME = 1.0
@@ -96,7 +96,7 @@ def calibrate(
 
         log(tissue) + 0.3 log(tissue_bias) + log(bias) - 0.25 log(removed)
 
-    with ``bias`` kept between 3 and 15 HU: a model that was trained on a window is wrong outside
+    with ``bias`` kept between 4 and 15 HU: a model that was trained on a window is wrong outside
     it even in its own units, and how wrong tells nothing more. Trials that bias tissue by more than
     15 HU, or remove next to no noise, are out.
 
@@ -140,20 +140,27 @@ def choose(trials: Sequence[tuple[Trial, Array]]) -> Calibration:
     """The best trial, if it is good and stands out.
 
     Arguments:
-        trials: Each with the denoised images, HU, by which trials of the same effect are told.
+        trials: The most common convention first, each with the denoised images, HU, by which
+            trials of the same effect are told.
 
     Raises:
         IntensityError: No trial denoises, or the best two differ in effect but hardly in score.
     """
-    ranked = sorted(trials, key=lambda pair: pair[0].score)  # stable: the more common one first
+    ranked = sorted(trials, key=lambda pair: pair[0].score)
     table = tuple(trial for trial, _ in ranked)
     mend = "give intensity= and output= as the model's documentation says"
     if not ranked or table[0].score >= _HOPELESS:
         facts = f" (best: {_told(table[0])})" if table else ""
         raise IntensityError(f"no known convention makes a denoiser of this model{facts}; {mend}")
-    best, image = ranked[0]
+    _, image = ranked[0]
+    # Trials of the same effect are one; the most common convention stands for them.
+    best = next(
+        trial
+        for trial, other in trials
+        if trial.score < table[0].score + _MIN_MARGIN and not _differs(image, other)
+    )
     rivals = [trial for trial, other in ranked[1:] if _differs(image, other)]
-    margin = (rivals[0].score if rivals else _HOPELESS) - best.score
+    margin = (rivals[0].score if rivals else _HOPELESS) - table[0].score
     if margin < _MIN_MARGIN:
         raise IntensityError(
             f"the model's units cannot be told: {_told(best)}, hardly better than {_told(rivals[0])}; {mend}"
@@ -192,7 +199,7 @@ def _judged(
     low = math.sqrt(float(np.square(bias[tissue]).mean()))
     score = _HOPELESS + math.log(max(error, 1.0))
     if removed > _MIN_REMOVED and low < _MAX_TISSUE_BIAS:
-        score = math.log(error) + 0.3 * math.log(max(low, 1.0)) - 0.25 * math.log(removed)
+        score = math.log(error) + 0.3 * math.log(max(low, 0.7)) - 0.25 * math.log(removed)
         score += math.log(min(max(spread, _BIAS_COUNTS[0]), _BIAS_COUNTS[1]))
     return Trial(intensity, output, error, low, spread, removed, score), found
 
