@@ -332,7 +332,9 @@ class Denoiser(ABC):
         raw = self._run(u, [OUTPUT], False)[OUTPUT]
         rows, columns = raw.shape[-2] // 2, raw.shape[-1] // 2
         centre = raw[:, :, rows - 2 : rows + 2, columns - 2 : columns + 2] * intensity.scale
-        means = np.asarray(restore(centre, levels)).reshape(3, -1).mean(axis=1)
+        means = np.asarray(restore(centre, levels), dtype=np.float64).reshape(3, -1).mean(axis=1)
+        if not np.isfinite(means).all():
+            return None
         slope = float(np.polyfit(levels, means, 1)[0])
         if abs(slope - 1.0) < 0.3:
             return "image"
