@@ -131,7 +131,7 @@ def read_model(path: Path) -> onnx.ModelProto:
             onnx.numpy_helper.to_array(tensor)
         except Exception as error:  # what is raised depends on what is broken
             raise ModelError(
-                f"{path}: tensor {tensor.name!r} is damaged; copy or export the file again ({one_line(error)})"
+                f"{path}: tensor {tensor.name!r} is damaged; copy or export it again ({one_line(error)})"
             ) from error
     return _inlined(model, path)
 

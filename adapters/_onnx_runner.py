@@ -61,6 +61,10 @@ class Runner:
         """Whether images of any size are taken as they are."""
         return self.size == (None, None)
 
+    def knows_layout(self, want: Wanted | None) -> bool:
+        """Whether it is known where the channels of a tensor are."""
+        return want is not None and want.tensor in self.layouts
+
     def read(self, x: Any, wanted: Sequence[Wanted], *, exact: bool = False) -> dict[Wanted, np.ndarray]:
         """Read tensors for a batch of images.
 

@@ -90,6 +90,8 @@ def _legacy(nodes: Sequence[onnx.NodeProto], weights: set[str]) -> list[Scope | 
         if match is None or dotted(path) in owners:
             return path, 0
         base, call = (*path[:-1], match["base"]), int(match["call"])
+        if call >= len(nodes):
+            return path, 0
         chain = [base, *((*path[:-1], f"{match['base']}_{k}") for k in range(1, call + 1))]
         order = [first.get(step, -1) for step in chain]
         if -1 in order or order != sorted(order):

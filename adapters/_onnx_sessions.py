@@ -202,7 +202,7 @@ class Sessions:
         )
 
     def _source(self, model: onnx.ModelProto) -> bytes | str:
-        if model.ByteSize() < _onnx_file.INLINE_LIMIT:
+        if _size(model) < _onnx_file.INLINE_LIMIT:
             return bytes(model.SerializeToString())
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="ctinv-onnx-"))
@@ -232,6 +232,14 @@ class Sessions:
             f"{self.where}: ONNX Runtime {ort.__version__} cannot load this model of IR version "
             f"{model.ir_version} and opset {opsets}; {hint} ({text})"
         )
+
+
+def _size(model: onnx.ModelProto) -> int:
+    """Bytes of the weights, which make up nearly all of a model."""
+    return sum(
+        len(tensor.raw_data) or 8 * int(np.prod(tensor.dims, dtype=np.int64))
+        for tensor in model.graph.initializer
+    )
 
 
 def _preload() -> None:

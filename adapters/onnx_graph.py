@@ -13,6 +13,7 @@ from .errors import LayerError, ModelError, UnsupportedModelError
 from .intensity import Intensity, parse_intensity
 
 if TYPE_CHECKING:
+    from ._onnx_names import Entry
     from ._onnx_prune import Wanted
 
 __all__ = ["OnnxDenoiser"]
@@ -30,7 +31,7 @@ class OnnxDenoiser(Denoiser):
         intensity: The model's units; None for what the file's metadata ``ctinv.intensity`` says.
         output: Whether the network returns the image or the noise; None for what the file's
             metadata ``ctinv.output`` says, or to find out.
-        name: What to call the model; the file's name without its ending if None.
+        name: What to call the model; None for what the metadata ``ctinv.name`` says, else the file's name.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         feed: Values for further inputs, for example ``{"sigma": 0.05}``, in model units.
         layout: ``NCHW`` or ``NHWC``; None to find out.
@@ -96,13 +97,14 @@ class OnnxDenoiser(Denoiser):
         self._fingerprint = fingerprint(model, {**bound, "@layout": found, "@image": inputs.image})
         metadata = {entry.key: entry.value for entry in model.metadata_props}
         super().__init__(
-            name or self.path.stem,
+            name or metadata.get("ctinv.name") or self.path.stem,
             intensity or _stated_intensity(metadata),
             output or _stated_output(metadata, where),
             channels=self._runner.channels or 1,
         )
         self._runner.open(self._places[OUTPUT])
-        for notice in (self._sessions.notice, ambiguous):
+        last = f"{where}: its channels come last; layers are given with their channels first"
+        for notice in (self._sessions.notice, ambiguous, last if found == "NHWC" else ""):
             if notice:
                 self._notify(notice)
         if not self._runner.free and not self._runner.lifted():
@@ -113,18 +115,16 @@ class OnnxDenoiser(Denoiser):
         """Every layer, in execution order; the shapes are those of one probe image."""
         if self._layers is None:
             shapes = self._runner.shapes(self._places, self._probe_image(*self.probe_size))
-            self._layers = tuple(
-                Layer(
-                    entry.name,
-                    entry.op,
-                    shapes.get(entry.name, ()),
-                    tuple(entry.aliases),
-                    entry.name in shapes,
-                    entry.note or ("" if entry.name in shapes else "the runtime cannot return it"),
-                )
-                for entry in self._entries
-            )
+            self._layers = tuple(self._layer(entry, shapes.get(entry.name)) for entry in self._entries)
         return self._layers
+
+    def _layer(self, entry: Entry, shape: tuple[int, ...] | None) -> Layer:
+        note = entry.note
+        if shape is None:
+            note = note or "the runtime cannot return it"
+        elif len(shape) == 3 and not self._runner.knows_layout(entry.want):
+            note = "; ".join(filter(None, (note, "its axes are in the graph's own order")))
+        return Layer(entry.name, entry.op, shape or (), tuple(entry.aliases), shape is not None, note)
 
     @property
     def fingerprint(self) -> str:
@@ -170,7 +170,7 @@ class OnnxDenoiser(Denoiser):
             return np.ascontiguousarray(x, dtype=np.float32)
         if self.device != "cpu":
             return x.detach().to(self.device).float()
-        return np.ascontiguousarray(x.detach().cpu().numpy(), dtype=np.float32)
+        return np.ascontiguousarray(x.detach().float().cpu().numpy())
 
     def _run(self, x: Any, names: Sequence[str], grad: bool) -> Mapping[str, Any]:
         wanted = {name: self._places[name] for name in names}

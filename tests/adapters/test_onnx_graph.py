@@ -597,6 +597,7 @@ def test_O20_channels_last_comes_out_channels_first(conv_graph, open_onnx, shape
         np.testing.assert_allclose(last.features(x, "out"), first.denoise(x), atol=1e-6)
         np.testing.assert_allclose(last.denoise(x), first.denoise(x) / 2, atol=1e-6)
     assert {layer.shape[0] for layer in last.layers} == {1, 3}
+    assert any("channels come last" in notice for notice in last.notices)
 
 
 def test_O20_the_layout_can_be_given(conv_graph, open_onnx):

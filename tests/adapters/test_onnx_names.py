@@ -96,6 +96,7 @@ def test_O03_second_calls_are_numbered_only_where_they_are_second_calls():
     assert scopes(["/relu_1/Relu", "/relu/Relu"]) == [("relu_1", 0, 1), ("relu", 0, 1)]
     assert scopes(["/relu_1/Relu"]) == [("relu_1", 0, 1)]
     assert scopes(["/c/Conv", "/c_1/Conv"], ["c_1.weight"]) == [("c", 0, 1), ("c_1", 0, 1)]
+    assert scopes(["/r/Relu", "/r_999999999999/Relu"])[1] == ("r_999999999999", 0, 1)
     assert scopes(["/r/Relu", "/r_2/Relu"]) == [("r", 0, 1), ("r_2", 0, 1)]
 
 
