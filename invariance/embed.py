@@ -84,7 +84,8 @@ class Embedder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Representations of N patches to ``h`` (N, context, code_size, code_size)."""
-        x = self.down(self.standardise(z))
+        # Values far beyond the fitting data's are drawn in, or they would dominate the context.
+        x = self.down(8 * torch.tanh(self.standardise(z) / 8))
         if x.shape[-2:] != (self.code_size, self.code_size):
             x = F.interpolate(x, (self.code_size, self.code_size), mode="bilinear", antialias=True)
         x = F.silu(self.around(x))

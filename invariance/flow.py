@@ -88,14 +88,25 @@ class Shuffle(LazyTransform):
         return PermutationTransform(self.order)
 
 
+_UNIT = math.log(math.e - 1)  # softplus of this is 1
+
+
 def _conv(inputs: int, outputs: int, size: int) -> nn.Conv2d:
     """A convolution on code maps; on a single pixel a 3x3 kernel would only multiply zeros."""
     kernel = 3 if size > 1 else 1
     return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
 
 
+def _soft(x: Tensor, bound: float) -> Tensor:
+    """The identity near 0, never beyond ``bound``: far from the fitting data nothing explodes."""
+    return bound * torch.tanh(x / bound)
+
+
 class Entry(LazyTransform):
     """Elementwise affine map whose shift and scale are functions of ``h`` alone.
+
+    Given ``h``, a number of the code may be known to any precision, but its spread is never more
+    than e times the spread it has without ``h``.
 
     Arguments:
         shape: Channels, height and width of the code map.
@@ -113,8 +124,10 @@ class Entry(LazyTransform):
 
     def forward(self, c: Tensor | None = None) -> Transform:
         assert c is not None
-        shift, log_scale = self.out(F.silu(self.hidden(c))).flatten(2).chunk(2, 1)
-        return DependentTransform(MonotonicAffineTransform(shift.flatten(1), log_scale.flatten(1)), 1)
+        mean, precision = self.out(F.silu(self.hidden(c))).flatten(1).chunk(2, 1)
+        log_scale = F.softplus(precision + _UNIT) - 1
+        scale = MonotonicAffineTransform(mean, log_scale).scale
+        return DependentTransform(MonotonicAffineTransform(-_soft(mean, 8.0) * scale, log_scale), 1)
 
 
 class Coupling(LazyTransform):
@@ -146,11 +159,11 @@ class Coupling(LazyTransform):
     def _univariate(self, shared: Tensor, stays: Tensor) -> Transform:
         code = stays.new_zeros((len(stays), self.mask.numel()))
         code[:, self.mask] = stays
-        hidden = F.silu(self.code(code.unflatten(1, self.shape)) + shared)
-        shift, log_scale = self.out(F.silu(self.hidden(hidden))).chunk(2, 1)
+        hidden = F.silu(self.code(_soft(code, 8.0).unflatten(1, self.shape)) + shared)
+        shift, log_scale = self.out(F.silu(self.hidden(hidden))).flatten(1).chunk(2, 1)
         moves = ~self.mask
         return DependentTransform(
-            MonotonicAffineTransform(shift.flatten(1)[:, moves], log_scale.flatten(1)[:, moves]), 1
+            MonotonicAffineTransform(_soft(shift[:, moves], 4.0), _soft(log_scale[:, moves], 1.5)), 1
         )
 
     def forward(self, c: Tensor | None = None) -> Transform:

@@ -1,0 +1,222 @@
+"""The method end to end on data whose answer is known, and its promises: same seed, same numbers."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from ctinv import adapters, invariance
+from ctinv.adapters.errors import CtinvError, ImageError, LayerError
+from ctinv.invariance.audit import leakage, matched_control
+from ctinv.invariance.cache import cache_root
+from torch import nn
+
+QUICK = {"fit.steps": 40, "fit.patches": 256, "fit.check": 20}
+
+
+class Blind(nn.Module):
+    """Forgets the left half of the image."""
+
+    def forward(self, x):
+        x = x.clone()
+        x[..., : x.shape[-1] // 2] = 0
+        return x
+
+
+class Denoiser(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+        self.out = nn.Conv2d(1, 1, 1, bias=False)
+        nn.init.ones_(self.out.weight)
+
+    def forward(self, x):
+        return self.out(self.layer(x))
+
+
+@pytest.fixture(scope="module")
+def slices():
+    from ctinv.invariance.data import phantom
+
+    return [phantom(np.random.default_rng(k), 128).hu for k in range(8)]
+
+
+@pytest.fixture(scope="module")
+def blind(slices, session_cache):
+    denoiser = adapters.wrap(Denoiser(Blind()), intensity="unit:-1024:3072", name="blind")
+    overrides = {"fit.steps": 150, "fit.patches": 1024}
+    return invariance.fit(denoiser, "layer", data=slices, preset="tiny", overrides=overrides, cache=False)
+
+
+def area_under_curve(positive, negative):
+    """Probability that a positive exceeds a negative (ties count half)."""
+    values = np.concatenate([positive, negative])
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    n, m = len(positive), len(negative)
+    return (ranks[:n].sum() - n * (n + 1) / 2) / (n * m)
+
+
+def test_planted_blindness_is_found(blind, slices):
+    explanation = blind.explain(slices[0], samples=40)
+    body = slices[0] > -900
+    left = np.zeros_like(body)
+    left[:, :64] = True
+    auc = area_under_curve(explanation.std[body & left], explanation.std[body & ~left])
+    assert auc > 0.95
+    assert explanation.meta["fit"]["scores"]["nll"] < explanation.meta["fit"]["scores"]["nll_shuffled"]
+
+
+def test_the_seed_decides(blind, slices):
+    first, again, other = (blind.explain(slices[1], samples=6, seed=s) for s in (0, 0, 1))
+    np.testing.assert_array_equal(first.std, again.std)
+    np.testing.assert_array_equal(first.samples, again.samples)
+    assert first.audit == again.audit
+    assert not np.array_equal(first.std, other.std)
+
+
+def test_the_first_samples_do_not_depend_on_their_number(blind, slices):
+    few, many = (blind.explain(slices[1], samples=n, keep=3) for n in (6, 20))
+    deviation_few, deviation_many = few.samples - few.mean, many.samples - many.mean
+    # Means over 6 and over 20 differ, single draws in one tile do not.
+    assert np.corrcoef(deviation_few.ravel(), deviation_many.ravel())[0, 1] > 0.8
+
+
+def test_saved_and_loaded_bundles_agree(blind, slices, tmp_path):
+    blind.save(tmp_path / "bundle")
+    again = invariance.Explainer.load(tmp_path / "bundle", blind.denoiser)
+    np.testing.assert_array_equal(
+        again.explain(slices[2], samples=4).samples, blind.explain(slices[2], samples=4).samples
+    )
+    assert {p.suffix for p in (tmp_path / "bundle").iterdir()} == {".json", ".safetensors"}
+
+
+def test_a_bundle_of_another_denoiser_is_refused(blind, tmp_path):
+    blind.save(tmp_path / "bundle")
+    other = adapters.wrap(Denoiser(nn.Conv2d(1, 1, 3, padding=1)), intensity="hu")
+    with pytest.raises(CtinvError, match="fitted on another denoiser"):
+        invariance.Explainer.load(tmp_path / "bundle", other)
+
+
+@pytest.mark.parametrize("damage", ["config.json", "flow.safetensors", "vae.safetensors"])
+def test_damaged_bundles_are_refused(blind, tmp_path, damage):
+    blind.save(tmp_path / "bundle")
+    (tmp_path / "bundle" / damage).write_bytes(b"{")
+    with pytest.raises(CtinvError, match="no readable|fit again"):
+        invariance.Explainer.load(tmp_path / "bundle", blind.denoiser)
+
+
+def test_fits_are_cached_by_what_decides_them(slices, tmp_path, monkeypatch):
+    monkeypatch.setenv("CTINV_CACHE", str(tmp_path))
+    denoiser = adapters.wrap(Denoiser(nn.Identity()), intensity="hu")
+    stages = []
+
+    def run(**changes):
+        stages.clear()
+        given = {"data": slices[:3], "preset": "tiny", "overrides": QUICK, **changes}
+        explainer = invariance.fit(denoiser, "layer", progress=lambda stage, *_: stages.append(stage), **given)
+        return explainer, "flow" in stages
+
+    first, fitted = run()
+    assert fitted
+    second, fitted = run()
+    assert not fitted
+    for name, value in first.flow.state_dict().items():
+        assert torch.equal(value, second.flow.state_dict()[name]), name
+    assert len(list((cache_root() / "explainers").iterdir())) == 1
+    assert run(seed=1)[1]
+    assert run(data=slices[1:4])[1]
+    assert run(overrides={**QUICK, "flow.blocks": 1})[1]
+
+
+def test_a_fit_repeats(slices):
+    denoiser = adapters.wrap(Denoiser(nn.Conv2d(1, 1, 3, padding=1)), intensity="unit:-1024:3072")
+    one, two = (
+        invariance.fit(denoiser, "layer", data=slices[:3], preset="tiny", overrides=QUICK, cache=False)
+        for _ in range(2)
+    )
+    for name, value in one.flow.state_dict().items():
+        assert torch.equal(value, two.flow.state_dict()[name]), name
+    assert one.info["scores"] == two.info["scores"]
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((3, 64, 64), np.float32), "one slice"),
+        (np.zeros((4, 64), np.float32), "8 pixels or more"),
+        (np.full((64, 64), np.nan, np.float32), "not finite"),
+    ],
+)
+def test_images_that_cannot_be_explained_are_refused(blind, image, message):
+    with pytest.raises(ImageError, match=message):
+        blind.explain(image)
+
+
+def test_requests_that_make_no_sense_are_refused(blind, slices):
+    with pytest.raises(CtinvError, match="two or more"):
+        blind.explain(slices[0], samples=1)
+    with pytest.raises(LayerError, match="nosuch"):
+        invariance.fit(blind.denoiser, "nosuch", data=slices, preset="tiny")
+    with pytest.raises(CtinvError, match="usable slices"):
+        invariance.fit(blind.denoiser, "layer", data=slices[:1], preset="tiny")
+    with pytest.raises(CtinvError, match="no preset is called 'huge'"):
+        invariance.fit(blind.denoiser, "layer", data=slices, preset="huge")
+    with pytest.raises(CtinvError, match="no field 'flow.nosuch'"):
+        invariance.fit(blind.denoiser, "layer", data=slices, preset="tiny", overrides={"flow.nosuch": 1})
+
+
+def test_small_images_are_extended_and_cut_back(blind):
+    image = np.full((20, 30), 40, np.float32)
+    explanation = blind.explain(image, samples=4)
+    assert explanation.std.shape == (20, 30)
+    assert explanation.samples.shape == (4, 20, 30)
+
+
+def test_a_fit_that_diverges_says_so(slices):
+    class Exploding(nn.Module):
+        def forward(self, x):
+            return x * 1e30
+
+    denoiser = adapters.wrap(Denoiser(Exploding()), intensity="hu")
+    with pytest.raises(CtinvError, match=r"diverged|finite"):
+        invariance.fit(
+            denoiser, "layer", data=slices[:3], preset="tiny", overrides={**QUICK, "fit.rate": 1e12}, cache=False
+        )
+
+
+# -- leakage against known answers -------------------------------------------------------------------
+
+
+def test_control_has_the_spectrum_of_the_change():
+    rng = np.random.default_rng(0)
+    change = rng.normal(size=(32, 48)).astype(np.float32)
+    control = matched_control(change, rng)
+    np.testing.assert_allclose(np.abs(np.fft.fft2(control)), np.abs(np.fft.fft2(change)), atol=1e-3)
+    assert abs(np.corrcoef(control.ravel(), change.ravel())[0, 1]) < 0.2
+
+
+def test_leakage_of_known_layers():
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=(64, 64)).astype(np.float32)
+    change = rng.normal(size=(20, 64, 64)).astype(np.float32)
+    seen = leakage(torch.from_numpy, base, base + change, rng)
+    np.testing.assert_allclose(seen, 1, atol=1e-3)
+    assert leakage(lambda x: torch.zeros(3), base, base + change, rng).max() == 0
+    # A layer blind on the left: changes confined there do not leak, changes on the right leak
+    # more than their control, half of which falls on the blind side.
+    right = lambda x: torch.from_numpy(x[:, 32:].copy())  # noqa: E731
+    hidden, shown = change.copy(), change.copy()
+    hidden[:, :, 32:] = 0
+    shown[:, :, :32] = 0
+    assert leakage(right, base, base + hidden, rng).max() < 1e-6
+    np.testing.assert_allclose(leakage(right, base, base + shown, rng), np.sqrt(2), rtol=0.1)
+
+
+def test_audit_is_plain_and_complete(blind, slices):
+    explanation = blind.explain(slices[3], samples=6)
+    audit = json.loads(json.dumps(explanation.result["audit"]))
+    assert set(audit) == {"embedding", "leakage", "output", "flow", "map", "verdict"}
+    assert audit["leakage"]["against_reconstruction"]["n"] == 5
+    assert 0 <= audit["leakage"]["against_reconstruction"]["value"] < 1
+    assert "layer" in audit["verdict"]
