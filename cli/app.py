@@ -23,8 +23,10 @@ _COMMANDS = {
     "fit": "fit:fit",
     "sample": "fit:sample",
     "audit": "audit:audit",
+    "compare-models": "compare:compare",
     "zoo": "zoo:zoo",
     "data": "data:data",
+    "bench": "bench:bench",
 }
 _ALIASES = {"compare": "compare-models"}
 

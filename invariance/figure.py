@@ -58,9 +58,9 @@ LUNG = Window("lung", -600, 1500)
 
 
 def choose_window(x: npt.NDArray[np.float32]) -> Window:
-    """The window to show an image in: lung where lung fills over 15 % of it, else soft tissue.
+    """The window to show an image in: lung where there is half as much lung as soft tissue, or more.
 
-    Lung is anything between -950 and -600 HU.
+    Lung is what lies between -950 and -600 HU, soft tissue what lies between -150 and 250 HU.
 
     Arguments:
         x: Image in HU, any shape.
@@ -71,8 +71,8 @@ def choose_window(x: npt.NDArray[np.float32]) -> Window:
         >>> choose_window(np.zeros((8, 8), dtype=np.float32)).name
         'soft-tissue'
     """
-    share = np.mean((x > -950) & (x < -600))
-    return LUNG if share > 0.15 else SOFT_TISSUE
+    lung, soft = (np.count_nonzero((x > low) & (x < high)) for low, high in ((-950, -600), (-150, 250)))
+    return LUNG if lung and 2 * lung >= soft else SOFT_TISSUE
 
 
 def figure_png(explanation: Explanation, *, compact: bool = False) -> bytes:

@@ -95,6 +95,32 @@ def test_readme_shows_only_commands_that_exist():
         assert {word for word in rest if word.startswith("--")} <= options, line
 
 
+def test_readme_example_runs(monkeypatch, tmp_path, capsys):
+    """As written, except that nothing is fitted: the fit's result is a stand-in."""
+    import numpy as np
+    from ctinv import invariance
+
+    class Explainer:
+        def explain(self, image, *, samples, seed):
+            x = np.asarray(image.hu)
+            return invariance.Explanation(
+                x=x, denoised=x, reconstruction=x, samples=x[None], mean=x, std=np.full_like(x, 12.25)
+            )
+
+    def fit(denoiser, layer, *, preset, seed):
+        denoiser.resolve(layer)
+        return Explainer()
+
+    monkeypatch.setattr(invariance, "fit", fit, raising=False)
+    monkeypatch.chdir(tmp_path)
+    (example,) = re.findall(r"```python\n(.*?)```", _read("README.md"), re.DOTALL)
+    variables = {}
+    exec(compile(example, "README.md", "exec"), variables)
+    assert variables["z"].shape == (1, 32, 128, 128)
+    assert "blind to 12.2 HU on average" in capsys.readouterr().out
+    assert (tmp_path / "out" / "report.html").exists()
+
+
 def test_licence_is_named_alike():
     assert _read("LICENSE").startswith("MIT License")
     assert PROJECT["project"]["license"] == "MIT"

@@ -114,7 +114,7 @@ def test_an_interrupted_run_leaves_nothing_and_says_130(tmp_path, where, kind):
         while "stuck" not in (line := process.stderr.readline()):
             assert line, "the run ended before it could be interrupted"
         process.send_signal(kind)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == 130

@@ -88,3 +88,40 @@ def test_slices_are_read_as_they_are(slices):
 
     stored = np.load(slices / "a.npy")
     np.testing.assert_array_equal(read_slices(slices)[0].hu, stored)
+
+
+@pytest.mark.parametrize("name", ["compare-models", "compare"])
+def test_a_model_equals_itself(run, name):
+    result = run(name, "chen", "chen", "--json")
+    assert result.code == 0, result.err
+    assert [row["layer"] for row in result.json] == ["conv1", "relu2", "conv3", "relu4", "conv5", "@output"]
+    assert all(row["largest"] == 0 and row["scale"] >= 0 for row in result.json)
+
+
+def test_different_models_differ_and_say_where(run):
+    result = run("compare", "chen", "yang", "--json")
+    assert result.code == 0, result.err
+    by_layer = {row["layer"]: row for row in result.json}
+    assert "shapes differ" in by_layer["conv1"]["note"]
+    assert by_layer["conv1"]["largest"] is None
+    assert by_layer["@output"]["largest"] > 0
+
+
+def test_bench_counts_samples_per_second(run, fits, monkeypatch):
+    from ctinv.invariance import Explanation
+
+    seconds = iter([100.0, 2.0, 1.0, 4.0])  # the first is the warm-up
+
+    class Timed:
+        layer = "conv1"
+
+        def explain(self, image, **_):
+            x = image.hu
+            meta = {"timings": {"sampling": next(seconds)}, "versions": {}}
+            return Explanation(x=x, denoised=x, reconstruction=x, samples=x[None], mean=x, std=x, meta=meta)
+
+    monkeypatch.setattr("ctinv.invariance.fit", lambda *_, **__: Timed())
+    result = run("bench", "-m", "chen", "-l", "conv1", "--samples", 10, "--repeats", 3, "--json")
+    assert result.code == 0, result.err
+    assert result.json["seconds"] == [2.0, 1.0, 4.0]
+    assert result.json["samples_per_second"] == 5.0

@@ -101,10 +101,11 @@ def test_layers_are_drawn_on_one_scale(count):
 
 def test_window_follows_the_share_of_lung():
     image = np.full((10, 10), 40, dtype=np.float32)
-    image[:1] = -800
+    image[:3] = -800
     assert choose_window(image).limits == (-150, 250)
-    image[:2] = -800
+    image[:4] = -800
     assert choose_window(image).limits == (-1350, 150)
+    assert choose_window(np.full((4, 4), -1024, dtype=np.float32)).name == "soft-tissue"
 
 
 def test_report_is_self_contained():
