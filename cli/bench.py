@@ -90,6 +90,6 @@ def bench(
             return
         screen.line(
             f"{denoiser.name}, {explainer.layer}, preset {preset}, {height} x {width} pixels, on "
-            f"{denoiser.device}: {samples} samples in {middle:.2f} s (median of {repeats}, {min(seconds):.2f} "
-            f"to {max(seconds):.2f} s), {samples / max(middle, 1e-9):.1f} samples a second"
+            f"{denoiser.device}: {samples} samples in {middle:.2f} s (median of {repeats}, "
+            f"{min(seconds):.2f} to {max(seconds):.2f} s), {samples / max(middle, 1e-9):.1f} samples a second"
         )
