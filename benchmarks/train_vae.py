@@ -80,12 +80,18 @@ def main() -> None:
 
     def progress(stage: str, done: int, total: int) -> None:
         if done % 100 == 0:
-            print(f"{stage} {done}/{total} {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
+            print(
+                f"{stage} {done}/{total} {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True
+            )
 
     vae = fit_vae(images, chosen.vae, seed=given.seed, steps=given.steps, progress=progress)
     scores: dict[str, dict[str, float]] = {}
     for region in sorted({pairs.regions[k] for k in test}):
-        rows = [score(vae, pairs.low[k], pairs.high[k], chosen.tile.overlap) for k in test if pairs.regions[k] == region]
+        rows = [
+            score(vae, pairs.low[k], pairs.high[k], chosen.tile.overlap)
+            for k in test
+            if pairs.regions[k] == region
+        ]
         scores[region] = {name: round(float(np.mean([r[name] for r in rows])), 2) for name in rows[0]}
         scores[region]["slices"] = len(rows)
     about = {

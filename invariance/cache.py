@@ -7,13 +7,15 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from ctinv.adapters.errors import CtinvError
 
-__all__ = ["cache_root", "content_key", "publish"]
+__all__ = ["cache_root", "content_key", "image_digest", "keep_newest", "publish"]
 
 
 def cache_root() -> Path:
@@ -32,6 +34,22 @@ def content_key(**parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def image_digest(images: Iterable[npt.NDArray[Any]]) -> str:
+    """SHA-256 (hex) of the shapes and values of images."""
+    digest = hashlib.sha256()
+    for image in images:
+        digest.update(str(image.shape).encode())
+        digest.update(np.ascontiguousarray(image).tobytes())
+    return digest.hexdigest()
+
+
+def keep_newest(folder: Path, count: int) -> None:
+    """Remove all but the ``count`` sub-folders used last."""
+    entries = sorted(folder.iterdir(), key=lambda e: e.stat().st_mtime, reverse=True)
+    for entry in entries[count:]:
+        shutil.rmtree(entry, ignore_errors=True)
+
+
 def publish(folder: Path, write: Callable[[Path], None]) -> None:
     """Fill a folder beside ``folder`` and move it there whole.
 
@@ -42,7 +60,9 @@ def publish(folder: Path, write: Callable[[Path], None]) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name[:16]}-", dir=folder.parent))
     except OSError as error:
-        raise CtinvError(f"{folder.parent} cannot be written ({error.strerror}); choose another place") from error
+        raise CtinvError(
+            f"{folder.parent} cannot be written ({error.strerror}); choose another place"
+        ) from error
     try:
         write(temporary)
         temporary.chmod(0o755)

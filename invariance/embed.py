@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Embedder", "as_map"]
+__all__ = ["Embedder", "as_map", "coordinates"]
 
 
 def as_map(z: Tensor) -> Tensor:
@@ -27,8 +28,37 @@ def as_map(z: Tensor) -> Tensor:
     return z.reshape(len(z), -1, 1, 1)
 
 
+def coordinates(
+    corners: Sequence[tuple[int, int]], shapes: Sequence[tuple[int, int]], patch: int, code_size: int
+) -> Tensor:
+    """Where the cells of each patch's code map lie in their image.
+
+    A layer's blindness may depend on the place, and ``z`` of a whole slice tells the place.
+
+    Arguments:
+        corners: Top-left pixel (row, column) of each of N patches.
+        shapes: Height and width of each patch's image.
+        patch: Side of a patch.
+        code_size: Side of the code map.
+
+    Returns:
+        Row and column of the cells' centres, from -1 to 1 over the image, (N, 2, size, size).
+
+    Example:
+        >>> coordinates([(0, 64)], [(128, 128)], 64, 2)[0, :, 0, 0].tolist()
+        [-0.75, 0.25]
+    """
+    cell = (torch.arange(code_size) + 0.5) * (patch / code_size)
+    rows = torch.tensor([corner[0] for corner in corners])[:, None] + cell
+    columns = torch.tensor([corner[1] for corner in corners])[:, None] + cell
+    heights, widths = torch.tensor([list(shape) for shape in shapes]).T[..., None]
+    grid = (2 * rows / heights - 1, 2 * columns / widths - 1)
+    size = (len(corners), code_size, code_size)
+    return torch.stack([grid[0][:, :, None].expand(size), grid[1][:, None, :].expand(size)], 1)
+
+
 class Embedder(nn.Module):
-    """A shallow convolutional network on the standardised representation.
+    """A shallow convolutional network on the standardised representation and its place.
 
     It halves the map until it has the code map's size, looks around there, and adds a learned map
     that tells the places of a patch apart. A representation that is not a map is spread over all
@@ -45,7 +75,9 @@ class Embedder(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, channels: int, size: tuple[int, int], code_size: int, context: int, width: int) -> None:
+    def __init__(
+        self, channels: int, size: tuple[int, int], code_size: int, context: int, width: int
+    ) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(channels, 1, 1))
         self.register_buffer("std", torch.ones(channels, 1, 1))
@@ -62,10 +94,12 @@ class Embedder(nn.Module):
             ]
         for k in range(max(0, int(math.log2(min(size) / code_size)))):
             outputs = int(width * min(1.5**k, 2.25))
-            layers += [nn.Conv2d(inputs, outputs, 4, stride=2, padding=1), nn.SiLU()]
+            # The first sees the full resolution; a 2x2 kernel keeps it cheap.
+            kernel = 4 if k else 2
+            layers += [nn.Conv2d(inputs, outputs, kernel, stride=2, padding=kernel // 2 - 1), nn.SiLU()]
             inputs = outputs
         self.down = nn.Sequential(*layers)
-        self.around = nn.Conv2d(inputs, 2 * width, 3, padding=1)
+        self.around = nn.Conv2d(inputs + 2, 2 * width, 3, padding=1)
         self.again = nn.Conv2d(2 * width, 2 * width, 3, padding=1)
         self.out = nn.Conv2d(2 * width, context, 1)
         self.place = nn.Parameter(torch.zeros(context, code_size, code_size))
@@ -82,13 +116,18 @@ class Embedder(nn.Module):
         """Representations as maps with zero mean and unit spread per channel."""
         return (as_map(z) - self.mean) / self.std
 
-    def forward(self, z: Tensor) -> Tensor:
-        """Representations of N patches to ``h`` (N, context, code_size, code_size)."""
+    def forward(self, z: Tensor, where: Tensor) -> Tensor:
+        """Representations of N patches to ``h`` (N, context, code_size, code_size).
+
+        Arguments:
+            z: Representations, any kind, N of them.
+            where: Their places, (N, 2, code_size, code_size), see :func:`coordinates`.
+        """
         # Values far beyond the fitting data's are drawn in, or they would dominate the context.
         x = self.down(8 * torch.tanh(self.standardise(z) / 8))
         if x.shape[-2:] != (self.code_size, self.code_size):
             x = F.interpolate(x, (self.code_size, self.code_size), mode="bilinear", antialias=True)
-        x = F.silu(self.around(x))
+        x = F.silu(self.around(torch.cat([x, where], 1)))
         x = x + F.silu(self.again(x))
         context: Tensor = self.out(x) + self.place
         return context

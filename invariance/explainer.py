@@ -17,6 +17,7 @@ from ctinv.adapters.base import Denoiser
 from ctinv.adapters.errors import CtinvError, ImageError
 
 from .audit import audit
+from .cache import cache_root, content_key, image_digest, keep_newest, publish
 from .embed import Embedder
 from .explanation import Explanation
 from .fit_vae import load_vae, save_vae
@@ -31,6 +32,8 @@ __all__ = ["FORMAT", "Explainer"]
 
 FORMAT = 1
 """Version of the folder that :meth:`Explainer.save` writes."""
+
+_KEPT = 100  # answers that the cache holds at most, some 10 MB each for slices of 512 x 512
 
 Image = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
@@ -67,6 +70,7 @@ class Explainer:
         samples: int = 250,
         seed: int = 0,
         keep: int = 5,
+        cache: bool = True,
         progress: Progress | None = None,
     ) -> Explanation:
         """Sample the layer's invariances at one image, and audit them.
@@ -76,6 +80,7 @@ class Explainer:
             samples: Draws per tile, two or more.
             seed: Decides the draws.
             keep: Whole sample images to keep.
+            cache: Whether the answer may come from the cache, and goes there.
             progress: Called with (stage, done, total).
 
         Raises:
@@ -85,9 +90,37 @@ class Explainer:
         if samples < 2:
             raise CtinvError(f"{samples} samples have no spread; ask for two or more")
         x = _as_image(image)
+        stored = self._stored(x, samples, seed, keep) if cache else None
+        if stored is not None and (stored / "result.json").is_file():
+            found = Explanation.load(stored)
+            stored.touch()
+            return dataclasses.replace(found, meta={**found.meta, **_origin(image)})
+        explanation = self._explain(image, x, samples, seed, min(keep, samples), progress)
+        if stored is not None:
+            publish(stored, explanation.save_answer)
+            keep_newest(stored.parent, _KEPT)
+        return explanation
+
+    def _stored(self, x: Image, samples: int, seed: int, keep: int) -> Path | None:
+        """Where the cache keeps this answer; a bundle that was not fitted here has no key."""
+        if "key" not in self.info:
+            return None
+        key = content_key(
+            format=FORMAT,
+            fit=self.info["key"],
+            image=image_digest([x]),
+            samples=samples,
+            seed=seed,
+            keep=keep,
+        )
+        return cache_root() / "explanations" / key
+
+    def _explain(
+        self, image: Any, x: Image, samples: int, seed: int, keep: int, progress: Progress | None
+    ) -> Explanation:
         started = time.perf_counter()
         padded = pad_to(x, self.preset.vae.patch)
-        drawn = sample_slice(self, padded, samples, seed, min(keep, samples), progress)
+        drawn = sample_slice(self, padded, samples, seed, keep, progress)
         sampled = time.perf_counter()
         height, width = x.shape
         crop = (..., slice(height), slice(width))
@@ -98,8 +131,7 @@ class Explainer:
             **self._meta(),
             "seed": seed,
             "samples": samples,
-            "spacing": getattr(image, "spacing", None),
-            "source": str(getattr(image, "source", None) or "array"),
+            **_origin(image),
             "timings": {
                 **self.info.get("timings", {}),
                 "sampling": round(sampled - started, 3),
@@ -147,8 +179,6 @@ class Explainer:
         """
         from safetensors.torch import save_file
 
-        from .cache import publish
-
         folder = Path(folder)
         config = {
             "format": FORMAT,
@@ -187,11 +217,11 @@ class Explainer:
         try:
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             if config["format"] != FORMAT:
-                raise CtinvError(f"{folder} has format {config['format']}, this ctinv reads {FORMAT}; fit again")
+                raise CtinvError(
+                    f"{folder} has format {config['format']}, this ctinv reads {FORMAT}; fit again"
+                )
             preset = _preset(config["preset"])
-            geometry = Geometry(
-                **{k: tuple(v) if isinstance(v, list) else v for k, v in config["geometry"].items()}
-            )
+            geometry = _geometry(config["geometry"])
             vae = load_vae(folder / "vae.safetensors")
             flow, embedder = _networks(preset, geometry)
             flow.load_state_dict(load_file(folder / "flow.safetensors"))
@@ -206,6 +236,13 @@ class Explainer:
         return cls(
             denoiser, config["layer"], preset, vae, flow.eval(), embedder.eval(), geometry, config["info"]
         )
+
+
+def _origin(image: Any) -> dict[str, Any]:
+    return {
+        "spacing": getattr(image, "spacing", None),
+        "source": str(getattr(image, "source", None) or "array"),
+    }
 
 
 def _as_image(image: Any) -> Image:
@@ -231,6 +268,11 @@ def _preset(stored: Mapping[str, Any]) -> Preset:
         FitConfig(**stored["fit"]),
         TileConfig(**stored["tile"]),
     )
+
+
+def _geometry(stored: dict[str, Any]) -> Geometry:
+    stored["offset"], stored["size"] = tuple(stored["offset"]), tuple(stored["size"])
+    return Geometry(**stored)
 
 
 def _networks(preset: Preset, geometry: Geometry) -> tuple[ConditionalFlow, Embedder]:

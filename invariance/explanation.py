@@ -104,14 +104,24 @@ class Explanation:
         from .report import report_html
 
         png = figure_png(self)
-        text = json.dumps(self.result, indent=2, allow_nan=False, ensure_ascii=False)
-        contents = {
-            "arrays.npz": self._npz(),
-            "figure.png": png,
-            "report.html": report_html([self], figures=[png]).encode(),
-            "result.json": (text + "\n").encode(),
-        }
-        return write_files(out_dir, contents)
+        report = report_html([self], figures=[png]).encode()
+        return write_files(
+            out_dir,
+            {
+                "arrays.npz": self._npz(),
+                "figure.png": png,
+                "report.html": report,
+                "result.json": self._json(),
+            },
+        )
+
+    def save_answer(self, out_dir: str | Path) -> None:
+        """Write what :meth:`load` reads, without pictures.
+
+        Raises:
+            CtinvError: The folder cannot be written.
+        """
+        write_files(out_dir, {"arrays.npz": self._npz(), "result.json": self._json()})
 
     @classmethod
     def load(cls, folder: str | Path) -> Explanation:
@@ -139,6 +149,9 @@ class Explanation:
         if missing:
             raise CtinvError(f"{folder}/arrays.npz lacks {', '.join(missing)}; run ctinv analyze again")
         return cls(**arrays, audit=result.pop("audit", {}), meta=result)
+
+    def _json(self) -> bytes:
+        return (json.dumps(self.result, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
     def _npz(self) -> bytes:
         arrays = {name: getattr(self, name) for name in (*_REQUIRED, *_OPTIONAL)}

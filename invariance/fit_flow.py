@@ -83,14 +83,24 @@ def _rate(step: int, config: FitConfig) -> float:
 
 @torch.no_grad()
 def _held_out(
-    flow: ConditionalFlow, embedder: Embedder, codes: Tensor, cuts: Callable[[slice], Tensor]
+    flow: ConditionalFlow,
+    embedder: Embedder,
+    codes: Tensor,
+    store: RepresentationStore,
+    places: Sequence[Place],
 ) -> tuple[float, float]:
     """Mean NLL (bits/dim) with the right contexts and with contexts rolled by half the set."""
-    context = torch.cat([embedder(cuts(slice(k, k + 128))) for k in range(0, len(codes), 128)])
+    parts = (places[k : k + 128] for k in range(0, len(places), 128))
+    context = torch.cat([_embed(embedder, store, part) for part in parts])
     unit = flow.features * math.log(2)
     right = -flow.log_prob(codes, context).mean().item() / unit
     wrong = -flow.log_prob(codes, context.roll(len(codes) // 2, 0)).mean().item() / unit
     return right, wrong
+
+
+def _embed(embedder: Embedder, store: RepresentationStore, places: Sequence[Place]) -> Tensor:
+    context: Tensor = embedder(store.cut(places), store.where(places, embedder.code_size))
+    return context
 
 
 def fit_flow(
@@ -142,12 +152,13 @@ def fit_flow(
                 preset.flow.embed_width,
             )
         first = min(512, len(train))
-        z = store.cut(train[:first])
-        embedder.initialise(z)
+        embedder.initialise(store.cut(train[:first]))
         with torch.no_grad():
             start = mean[:first] + spread[:first] * torch.randn(mean[:first].shape, generator=generator)
-            flow.initialise(start, embedder(z))
-        best = _optimise(flow, embedder, store, train, (mean, spread), test, test_codes, config, generator, progress)
+            flow.initialise(start, _embed(embedder, store, train[:first]))
+        best = _optimise(
+            flow, embedder, store, train, (mean, spread), test, test_codes, config, generator, progress
+        )
         scores = {
             **best,
             "patches": len(train),
@@ -184,7 +195,7 @@ def _optimise(
             order = torch.cat([order, torch.randperm(len(train), generator=generator)])
         batch, order = order[: config.batch], order[config.batch :]
         noise = torch.randn((len(batch), flow.features), generator=generator)
-        context = embedder(store.cut([train[k] for k in batch.tolist()]))
+        context = _embed(embedder, store, [train[k] for k in batch.tolist()])
         loss = -flow.log_prob(mean[batch] + spread[batch] * noise, context).mean()
         if not math.isfinite(loss.item()):
             raise CtinvError(
@@ -199,7 +210,7 @@ def _optimise(
         if progress:
             progress("flow", step + 1, config.steps)
         if (step + 1) % config.check == 0 or step + 1 == config.steps:
-            right, wrong = _held_out(flow, embedder, test_codes, lambda part: store.cut(test[part]))
+            right, wrong = _held_out(flow, embedder, test_codes, store, test)
             if right < best["nll"]:
                 best = {"nll": right, "nll_shuffled": wrong, "steps": step + 1}
                 weights, stale = copy.deepcopy(both.state_dict()), 0

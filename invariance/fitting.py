@@ -14,11 +14,12 @@ import numpy.typing as npt
 from ctinv.adapters.base import Denoiser
 from ctinv.adapters.errors import CtinvError
 
-from .cache import cache_root, content_key, publish
+from .cache import cache_root, content_key, image_digest, publish
 from .explainer import FORMAT, Explainer
 from .fit_flow import fit_flow
 from .fit_vae import fit_vae, load_vae, save_vae, shipped_vae
-from .presets import Preset, preset as find_preset
+from .presets import Preset
+from .presets import preset as find_preset
 from .vae import VAE
 
 __all__ = ["fit"]
@@ -63,7 +64,7 @@ def fit(
     started = time.perf_counter()
     images, described = _slices(data, chosen.vae.patch, seed, progress)
     loaded = time.perf_counter()
-    digest = _digest(images)
+    digest = image_digest(images)
     vae, origin = _autoencoder(chosen, images, digest, seed, cache, progress)
     key = content_key(
         format=FORMAT,
@@ -81,6 +82,7 @@ def fit(
         return Explainer.load(folder, denoiser)
     result = fit_flow(denoiser, found.name, images, vae, chosen, seed, progress)
     info = {
+        "key": key,
         "seed": seed,
         "data": described,
         "vae": origin,
@@ -98,9 +100,7 @@ def fit(
     return explainer
 
 
-def _slices(
-    data: Any, patch: int, seed: int, progress: Progress | None
-) -> tuple[list[Image], str]:
+def _slices(data: Any, patch: int, seed: int, progress: Progress | None) -> tuple[list[Image], str]:
     """Low-dose slices to fit on, large enough for a patch, and a sentence that says what they are."""
     if data is None or isinstance(data, str | Path):
         from .data import fitting_set
@@ -121,14 +121,6 @@ def _slices(
             "give two or more"
         )
     return usable, described
-
-
-def _digest(images: Sequence[Image]) -> str:
-    digest = hashlib.sha256()
-    for image in images:
-        digest.update(str(image.shape).encode())
-        digest.update(image.tobytes())
-    return digest.hexdigest()
 
 
 def _weights_digest(vae: VAE) -> str:

@@ -29,7 +29,7 @@ def _argument_checks_kept() -> Iterator[None]:
         yield
     finally:
         Distribution._validate_args = validate
-        Distribution.arg_constraints = constraints
+        Distribution.arg_constraints = constraints  # type: ignore[method-assign]
 
 
 with _argument_checks_kept():

@@ -77,7 +77,7 @@ class FitConfig:
 
     steps: int = 600
     batch: int = 32
-    patches: int = 6144
+    patches: int = 4096
     rate: float = 1e-3
     warmup: int = 30
     clip: float = 5.0
@@ -168,6 +168,7 @@ def preset(name: str, overrides: Mapping[str, Any] | None = None) -> Preset:
                 for f in dataclasses.fields(getattr(chosen, s.name))
             ]
             raise CtinvError(f"preset {name} has no field {path!r}; there are: {', '.join(known)}")
-        changed = dataclasses.replace(part, **{key: _convert(value, hints[key], path)})  # type: ignore[type-var]
-        chosen = dataclasses.replace(chosen, **{section: changed})
+        changed: Any = dataclasses.replace(part, **{key: _convert(value, hints[key], path)})  # type: ignore[type-var]
+        fields: dict[str, Any] = {section: changed}
+        chosen = dataclasses.replace(chosen, **fields)
     return chosen

@@ -13,7 +13,7 @@ import torch
 from ctinv.adapters.base import Denoiser
 from torch import Tensor
 
-from .embed import as_map
+from .embed import as_map, coordinates
 
 __all__ = ["Geometry", "RepresentationStore", "probe_geometry"]
 
@@ -117,6 +117,17 @@ class RepresentationStore:
     def _features(self, x: Image) -> Tensor:
         z: Tensor = torch.as_tensor(self._denoiser.features(np.ascontiguousarray(x), self._layer)).cpu()
         return z
+
+    def where(self, places: Sequence[tuple[int, int, int]], code_size: int) -> Tensor:
+        """Coordinates of the patches at (slice, row, column), see :func:`embed.coordinates`.
+
+        A layer that is shown each patch alone cannot know the place; then all are as if alone.
+        """
+        p = self._patch
+        if self._maps is None:
+            return coordinates([(0, 0)] * len(places), [(p, p)] * len(places), p, code_size)
+        shapes = [(self._images[k].shape[0], self._images[k].shape[1]) for k, _, _ in places]
+        return coordinates([(i, j) for _, i, j in places], shapes, p, code_size)
 
     def cut(self, places: Sequence[tuple[int, int, int]]) -> Tensor:
         """Representations of the patches at (slice, row, column): (N, C, h, w) or (N, C, 1, 1)."""

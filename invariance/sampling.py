@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .embed import as_map
+from .embed import as_map, coordinates
 from .tiles import Grid, Mosaic, grid
 
 if TYPE_CHECKING:
@@ -50,15 +50,18 @@ def invariance_noise(seed: int, tile: int, count: int, features: int) -> Tensor:
 def tile_contexts(explainer: Explainer, x: Image, tiles: Grid) -> Tensor:
     """``h = H(z)`` of every tile of a slice (H, W) in HU: (tiles, context, code size, code size)."""
     denoiser, layer, geometry = explainer.denoiser, explainer.layer, explainer.geometry
+    p, size = tiles.patch, explainer.preset.vae.code_size
     contexts = []
     if geometry.local:
         z = as_map(torch.as_tensor(denoiser.features(x[None, None], layer)).cpu())[0]
         for row, column in tiles.corners:
-            contexts.append(explainer.embedder(geometry.cut(z, row, column)[None]))
+            where = coordinates([(row, column)], [tiles.shape], p, size)
+            contexts.append(explainer.embedder(geometry.cut(z, row, column)[None], where))
     else:
+        alone = coordinates([(0, 0)], [(p, p)], p, size)
         for tile in tiles:
             z = torch.as_tensor(denoiser.features(np.ascontiguousarray(x[tile])[None, None], layer)).cpu()
-            contexts.append(explainer.embedder(z))
+            contexts.append(explainer.embedder(z, alone))
     return torch.cat(contexts)
 
 

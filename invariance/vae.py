@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
+from ctinv.adapters.errors import CtinvError
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from ctinv.adapters.errors import CtinvError
 
 from .presets import VAEConfig
 
@@ -85,7 +86,8 @@ class _ConditionalNorm(nn.Module):
             return torch.addcmul(bias, self.norm(x), 1 + gain)
         # One multiply-add per pixel: the stored statistics are folded into gain and bias.
         mean, var = self.norm.running_mean, self.norm.running_var
-        assert mean is not None and var is not None
+        assert mean is not None
+        assert var is not None
         scale = (1 + gain) * (var + self.norm.eps).rsqrt()[:, None, None]
         return torch.addcmul(bias - scale * mean[:, None, None], x, scale)
 
@@ -120,7 +122,7 @@ class Encoder(nn.Module):
         super().__init__()
         widths = config.widths[::-1]
         self.stem = nn.Conv2d(1, widths[0], 4, stride=2, padding=1)
-        self.blocks = nn.Sequential(*(_Down(a, b) for a, b in zip(widths, widths[1:], strict=False)))
+        self.blocks = nn.Sequential(*(_Down(a, b) for a, b in itertools.pairwise(widths)))
         self.head = nn.Conv2d(widths[-1], 2 * config.code_channels, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,7 +144,7 @@ class Decoder(nn.Module):
         self.code_shape = config.code_shape
         self.stem = nn.Conv2d(config.code_channels, widths[0], 3, padding=1)
         self.condition = nn.Linear(config.code_dim, 64)
-        self.blocks = nn.ModuleList(_Up(a, b, 64) for a, b in zip(widths, widths[1:], strict=False))
+        self.blocks = nn.ModuleList(_Up(a, b, 64) for a, b in itertools.pairwise(widths))
         self.norm = nn.BatchNorm2d(widths[-1])
         # The last doubling is a sub-pixel convolution: no layer works at full resolution.
         self.head = nn.Conv2d(widths[-1], 4, 3, padding=1)

@@ -12,7 +12,7 @@ from torch import Tensor
 from .leakage import leakage
 
 if TYPE_CHECKING:
-    from ..explainer import Explainer
+    from ctinv.invariance.explainer import Explainer
 
 __all__ = ["audit"]
 
@@ -66,7 +66,9 @@ def audit(
     figures: dict[str, Any] = {
         "embedding": {
             "rmse": _figure(
-                np.sqrt(np.mean(error**2)), "HU", "Difference of D(E(x)) from x inside the body; noise included."
+                np.sqrt(np.mean(error**2)),
+                "HU",
+                "Difference of D(E(x)) from x inside the body; noise included.",
             ),
         },
         "leakage": {
@@ -81,9 +83,7 @@ def audit(
             ),
         },
         "output": {
-            "change": _figure(
-                moved, "HU", "RMS difference of f(x') from f(D(E(x))) inside the body."
-            ),
+            "change": _figure(moved, "HU", "RMS difference of f(x') from f(D(E(x))) inside the body."),
         },
         "flow": {
             "nll": _figure(scores["nll"], "bits/dim", "Held-out negative log-likelihood of codes given z.")
@@ -95,7 +95,9 @@ def audit(
         }
         if scores
         else {},
-        "map": {"std": _figure(np.sqrt(np.mean(std[inside] ** 2)), "HU", "RMS of the std map inside the body.")},
+        "map": {
+            "std": _figure(np.sqrt(np.mean(std[inside] ** 2)), "HU", "RMS of the std map inside the body.")
+        },
     }
     figures["verdict"] = _verdict(
         layer, float(np.median(against_embedding)), figures["map"]["std"]["value"], scores
@@ -105,8 +107,14 @@ def audit(
 
 def _verdict(layer: str, leaks: float, std: float, scores: dict[str, Any]) -> str:
     if scores and scores["nll"] >= scores["nll_shuffled"] - 1e-3:
-        told = f"The fit found nothing in {layer} that tells about the image: the map is the data's own spread."
-        return told if leaks <= _HIDDEN else f"Do not read this map: the flow ignores {layer}, which is not blind."
+        told = (
+            f"The fit found nothing in {layer} that tells about the image: the map is the data's own spread."
+        )
+        return (
+            told
+            if leaks <= _HIDDEN
+            else f"Do not read this map: the flow ignores {layer}, which is not blind."
+        )
     if std <= _NOTHING:
         return f"{layer} hides nothing that was found: no map."
     if leaks <= _HIDDEN:
@@ -117,6 +125,6 @@ def _verdict(layer: str, leaks: float, std: float, scores: dict[str, Any]) -> st
             "same size and texture would show it."
         )
     return (
-        f"Do not read this map as invariances of {layer}: the layer sees {100 * leaks:.0f} % of what a random "
-        "change of the same size and texture would show it. The map bounds what the flow could not tell."
+        f"Do not read this map as invariances of {layer}: the layer sees {100 * leaks:.0f} % of what "
+        "a random change of the same size and texture would. The map bounds what the flow could not tell."
     )

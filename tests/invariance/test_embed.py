@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from ctinv import adapters
-from ctinv.invariance.embed import Embedder, as_map
+from ctinv.invariance.embed import Embedder, as_map, coordinates
 from ctinv.invariance.representation import RepresentationStore, probe_geometry
 from torch import nn
 
@@ -25,7 +25,8 @@ def test_any_representation_becomes_a_context(shape):
     maps = as_map(z)
     embedder = Embedder(maps.shape[1], tuple(maps.shape[2:]), code_size=8, context=5, width=4)
     embedder.initialise(z)
-    h = embedder(z)
+    where = coordinates([(8 * k, 0) for k in range(4)], [(64, 64)] * 4, 32, 8)
+    h = embedder(z, where)
     assert h.shape == (4, 5, 8, 8)
     h.square().sum().backward()
     assert all(p.grad is not None for p in embedder.parameters())
@@ -38,7 +39,10 @@ def test_tokens_keep_their_places():
 
 
 def test_standardisation_is_per_channel_and_survives_constants():
-    z = torch.randn(64, 3, 8, 8) * torch.tensor([1.0, 1e4, 0])[:, None, None] + torch.tensor([5.0, -1e5, 3])[:, None, None]
+    z = (
+        torch.randn(64, 3, 8, 8) * torch.tensor([1.0, 1e4, 0])[:, None, None]
+        + torch.tensor([5.0, -1e5, 3])[:, None, None]
+    )
     embedder = Embedder(3, (8, 8), 8, 4, 4)
     embedder.initialise(z)
     standard = embedder.standardise(z)
@@ -77,7 +81,9 @@ def test_cuts_lie_where_the_patch_is(name):
     assert store.geometry.local
     there = store.cut([(0, 32, 72)]) - store.cut([(1, 32, 72)])
     elsewhere = store.cut([(0, 32, 0)]) - store.cut([(1, 32, 0)])
-    whole = torch.as_tensor(denoiser.features(image[None, None], "layer") - denoiser.features(quiet[None, None], "layer"))
+    whole = torch.as_tensor(
+        denoiser.features(image[None, None], "layer") - denoiser.features(quiet[None, None], "layer")
+    )
     assert elsewhere.abs().max() == 0
     torch.testing.assert_close(there.abs().sum(), whole.abs().sum(), rtol=2e-3, atol=0)
     centre = ((there.abs().sum((0, 1)) > 0).nonzero() + 0.5).mean(0) / there.shape[-1]

@@ -102,7 +102,7 @@ def test_a_bundle_of_another_denoiser_is_refused(blind, tmp_path):
 def test_damaged_bundles_are_refused(blind, tmp_path, damage):
     blind.save(tmp_path / "bundle")
     (tmp_path / "bundle" / damage).write_bytes(b"{")
-    with pytest.raises(CtinvError, match="no readable|fit again"):
+    with pytest.raises(CtinvError, match=r"no readable|fit again"):
         invariance.Explainer.load(tmp_path / "bundle", blind.denoiser)
 
 
@@ -114,7 +114,9 @@ def test_fits_are_cached_by_what_decides_them(slices, tmp_path, monkeypatch):
     def run(**changes):
         stages.clear()
         given = {"data": slices[:3], "preset": "tiny", "overrides": QUICK, **changes}
-        explainer = invariance.fit(denoiser, "layer", progress=lambda stage, *_: stages.append(stage), **given)
+        explainer = invariance.fit(
+            denoiser, "layer", progress=lambda stage, *_: stages.append(stage), **given
+        )
         return explainer, "flow" in stages
 
     first, fitted = run()
@@ -162,7 +164,7 @@ def test_requests_that_make_no_sense_are_refused(blind, slices):
         invariance.fit(blind.denoiser, "layer", data=slices[:1], preset="tiny")
     with pytest.raises(CtinvError, match="no preset is called 'huge'"):
         invariance.fit(blind.denoiser, "layer", data=slices, preset="huge")
-    with pytest.raises(CtinvError, match="no field 'flow.nosuch'"):
+    with pytest.raises(CtinvError, match=r"no field 'flow\.nosuch'"):
         invariance.fit(blind.denoiser, "layer", data=slices, preset="tiny", overrides={"flow.nosuch": 1})
 
 
@@ -181,7 +183,12 @@ def test_a_fit_that_diverges_says_so(slices):
     denoiser = adapters.wrap(Denoiser(Exploding()), intensity="hu")
     with pytest.raises(CtinvError, match=r"diverged|finite"):
         invariance.fit(
-            denoiser, "layer", data=slices[:3], preset="tiny", overrides={**QUICK, "fit.rate": 1e12}, cache=False
+            denoiser,
+            "layer",
+            data=slices[:3],
+            preset="tiny",
+            overrides={**QUICK, "fit.rate": 1e12},
+            cache=False,
         )
 
 

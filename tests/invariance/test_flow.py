@@ -41,16 +41,20 @@ def scrambled(shape, name, dtype=torch.float64):
         return step, step, step.inverse
     return (
         step,
-        lambda x, h: step(h).call_and_ladj(x)
-        if hasattr(step(h), "call_and_ladj")
-        else (step(h)(x), step(h).log_abs_det_jacobian(x, step(h)(x))),
+        lambda x, h: (
+            step(h).call_and_ladj(x)
+            if hasattr(step(h), "call_and_ladj")
+            else (step(h)(x), step(h).log_abs_det_jacobian(x, step(h)(x)))
+        ),
         lambda v, h: step(h).inv(v),
     )
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)], ids=["f64", "f32"])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)], ids=["f64", "f32"]
+)
 def test_inverse_undoes_forward(shape, name, dtype, tolerance):
     step, forward, inverse = scrambled(shape, name, dtype)
     step.eval()
@@ -130,7 +134,8 @@ def test_weights_round_trip():
 
 def test_importing_leaves_torch_distributions_alone():
     code = (
-        "from torch.distributions import Distribution as D; a = D._validate_args, D.__dict__['arg_constraints'];"
+        "from torch.distributions import Distribution as D;"
+        "a = D._validate_args, D.__dict__['arg_constraints'];"
         "import ctinv.invariance.flow; assert (D._validate_args, D.__dict__['arg_constraints']) == a"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -31,7 +31,9 @@ def test_folded_normalisation_is_batch_normalisation():
     torch.testing.assert_close(layer(x, c), layer.norm(x) * (1 + gain) + bias)
 
 
-@pytest.mark.parametrize("config", [SMALL, *(p.vae for p in PRESETS.values())], ids=lambda c: f"patch{c.patch}")
+@pytest.mark.parametrize(
+    "config", [SMALL, *(p.vae for p in PRESETS.values())], ids=lambda c: f"patch{c.patch}"
+)
 def test_shapes(config):
     vae = VAE(config).eval()
     x = torch.randn(2, 1, config.patch, config.patch) * 300
@@ -50,7 +52,9 @@ def test_divergence_is_that_of_gaussians():
     x = torch.randn(3, 1, 16, 16) * 300
     mean, log_var = vae.posterior(x)
     normal = torch.distributions.Normal
-    closed = torch.distributions.kl_divergence(normal(mean, (0.5 * log_var).exp()), normal(0.0, 1.0)).sum(1).mean()
+    closed = (
+        torch.distributions.kl_divergence(normal(mean, (0.5 * log_var).exp()), normal(0.0, 1.0)).sum(1).mean()
+    )
     loss, error = vae.loss(x, torch.zeros(3, SMALL.code_dim))
     expected = (error + 2 * SMALL.sigma**2 * closed / 256) / 500**2
     torch.testing.assert_close(loss, expected)
