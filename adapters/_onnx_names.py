@@ -210,23 +210,26 @@ class _Table:
         """Give each entry a name of its own, then drop aliases that mean another entry."""
         nodes = Counter(entry.node for entry in self.entries)
         taken: set[str] = set()
-        for entry in sorted(self.entries, key=lambda e: not e.module):
+        for number, entry in enumerate(sorted(self.entries, key=lambda e: not e.module)):
             own = entry.node if nodes[entry.node] == 1 else ""
-            name = next(
-                (n for n in (entry.module, entry.name, own, entry.tensor) if n and n not in taken), ""
-            )
-            while not name or name in taken or name.startswith("@"):
-                name = f"{entry.op}#{len(taken)}" if not name or name.startswith("@") else f"{name}'"
-            entry.name = name
-            taken.add(name)
+            options = (entry.module, entry.name, own, entry.tensor)
+            entry.name = next((n for n in options if _usable(n) and n not in taken), f"{entry.op}#{number}")
+            while entry.name in taken:
+                entry.name += "'"
+            taken.add(entry.name)
         reserved = taken | {entry.module.partition("@")[0] for entry in self.entries}
         meanings = Counter(alias for entry in self.entries for alias in set(entry.aliases))
         for entry in self.entries:
             entry.aliases = [
                 alias
                 for alias in dict.fromkeys(entry.aliases)
-                if alias and alias not in reserved and not alias.startswith("@") and meanings[alias] == 1
+                if _usable(alias) and alias not in reserved and meanings[alias] == 1
             ]
+
+
+def _usable(name: str) -> bool:
+    """Whether a name can be written on one line and means nothing else."""
+    return bool(name) and name.isprintable() and name == name.strip() and not name.startswith("@")
 
 
 def _plain_node(name: str) -> str:

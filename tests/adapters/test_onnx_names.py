@@ -169,7 +169,14 @@ def test_O07_containers_lead_to_the_tensor_they_return(onnx_toy, open_onnx):
 
 
 def test_O24_duplicate_and_empty_node_names(conv_graph, open_onnx, capture):
-    for names in (("n", "n", "n"), ("", "", ""), ("b", "y", "a"), ("x", "w1", "@output"), ("c2", "c2", "a")):
+    for names in (
+        ("n", "n", "n"),
+        ("", "", ""),
+        ("b", "y", "a"),
+        ("x", "w1", "@output"),
+        ("a\n", " ", "\x1b[31m"),
+        ("c2", "c2", "a"),
+    ):
         path = conv_graph(names=names)
         denoiser = open_onnx(path)
         reference = capture(path, {"x": image()})
