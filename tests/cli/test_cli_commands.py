@@ -125,3 +125,13 @@ def test_bench_counts_samples_per_second(run, fits, monkeypatch):
     assert result.code == 0, result.err
     assert result.json["seconds"] == [2.0, 1.0, 4.0]
     assert result.json["samples_per_second"] == 5.0
+
+
+def test_two_names_of_one_layer_count_once():
+    from types import SimpleNamespace
+
+    from ctinv.cli.models import distinct
+
+    homes = {"conv7": "conv7", "/conv7/Conv": "conv7", "relu8": "relu8"}
+    denoiser = SimpleNamespace(resolve=lambda name: SimpleNamespace(name=homes[name]))
+    assert distinct(denoiser, ["relu8", "/conv7/Conv", "conv7"]) == ["relu8", "/conv7/Conv"]
