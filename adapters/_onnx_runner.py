@@ -19,6 +19,13 @@ from .errors import CtinvError, ModelError, UnsupportedModelError
 
 __all__ = ["Runner"]
 
+_SMALL = (64, 64)
+
+
+def _equal(a: np.ndarray, b: np.ndarray) -> bool:
+    span = float(np.abs(a).max(initial=0.0)) or 1.0
+    return a.shape == b.shape and float(np.abs(a - b).max(initial=0.0)) <= 1e-4 * span
+
 
 class Runner:
     """Runs one graph on images of any number and, where possible, of any size.
@@ -186,17 +193,18 @@ class Runner:
         wants = [Wanted(value.name) for value in model.graph.output if value.name in self.trace.from_image]
         shape = (self.batch or 1, self.channels or 1, self.size[0] or 64, self.size[1] or 64)
         x = np.random.default_rng(0).random(shape, dtype=np.float32)
+        two = np.random.default_rng(1).random((2, shape[1], *_SMALL), dtype=np.float32)
         try:
             ours, theirs = self.read(x, wants), runner.read(x, wants)
+            both, second = runner.read(two, wants), runner.read(two[1:], wants)
         except CtinvError as error:
             self._obstacle = str(error)
             return None
-        for want in wants:
-            span = float(np.abs(ours[want]).max()) or 1.0
-            same = ours[want].shape == theirs[want].shape
-            if not same or float(np.abs(ours[want] - theirs[want]).max()) > 1e-4 * span:
-                self._obstacle = "its outputs differ once that is lifted"
-                return None
+        if not all(
+            _equal(ours[want], theirs[want]) and _equal(both[want][1:], second[want]) for want in wants
+        ):
+            self._obstacle = "its outputs differ once that is lifted"
+            return None
         fixed = "x".join("N" if size is None else str(size) for size in (self.batch, *self.size))
         self._notify(
             f"the file fixes its input at {fixed} (images, height, width); its operators do not need that, "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 
@@ -96,7 +98,9 @@ def _free(node: onnx.NodeProto, trace: Trace, layouts: dict[str, str]) -> bool:
         scales = trace.constant(node.input[position]) if len(node.input) > position else None
         return not sized and (node.op_type == "Upsample" or scales is not None)
     if node.op_type.startswith("Reduce"):
-        return bool(layout)
+        axes: Any = trace.constant(node.input[1]) if len(node.input) > 1 else _attribute(node, "axes", None)
+        rank = len(trace.shapes.get(node.input[0]) or ())
+        return axes is not None and bool(rank) and 0 not in {axis % rank for axis in np.ravel(axes).tolist()}
     if node.op_type not in _FREE or (
         node.op_type == "ConvTranspose" and _attribute(node, "output_shape", None)
     ):

@@ -69,6 +69,7 @@ class OnnxDenoiser(Denoiser):
         from ._onnx_layout import image_layout
         from ._onnx_names import layer_table
         from ._onnx_outputs import image_output
+        from ._onnx_repeatable import check_repeatable
         from ._onnx_runner import Runner
         from ._onnx_sessions import Sessions
         from ._onnx_trace import Trace
@@ -80,6 +81,7 @@ class OnnxDenoiser(Denoiser):
         model = read_model(self.path)
         inputs = read_inputs(model, where, input_name, feed)
         self._trace = Trace(model, inputs.image)
+        check_repeatable(self._trace, where)
         self._sessions = Sessions(where, device, threads)
         found = image_layout(self._trace, inputs.shape, layout)
         self._runner = Runner(self._trace, inputs, found, self._sessions, self._notify)

@@ -271,6 +271,32 @@ def test_O13_fixed_sizes_are_lifted_where_operators_allow_and_announced(conv_gra
     assert sum("outputs at the fixed size proved equal" in notice for notice in fixed.notices) == 1
 
 
+def test_O13_what_mixes_the_images_of_a_batch_is_not_lifted(conv_graph, open_onnx):
+    nodes = [helper.make_node("ReduceMean", ["y"], ["m"]), helper.make_node("Sub", ["y", "m"], ["z"])]
+    fixed = open_onnx(conv_graph((1, 1, "h", "w"), extra_nodes=nodes, outputs="z"))
+    x = image(3)
+    single = np.concatenate([fixed.denoise(x[i : i + 1]) for i in range(3)])
+    np.testing.assert_allclose(fixed.denoise(x), single, atol=1e-5)
+    assert np.abs(single.mean(axis=(1, 2, 3))).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("node", "says"),
+    [
+        (
+            helper.make_node("BatchNormalization", ["y", *["one"] * 4], ["z", "m", "v"], training_mode=1),
+            "eval",
+        ),
+        (helper.make_node("Dropout", ["y", "half", "yes"], ["z"], name="drop"), r"'drop'.*eval"),
+        (helper.make_node("RandomNormalLike", ["y"], ["z"]), "random numbers"),
+    ],
+)
+def test_graphs_that_change_from_run_to_run_are_refused(conv_graph, open_onnx, node, says):
+    stored = [constant("one", np.ones(1)), constant("half", 0.5), constant("yes", True, np.bool_)]
+    with pytest.raises(UnsupportedModelError, match=says):
+        open_onnx(conv_graph(extra_nodes=[node], outputs="z", extra_stored=stored))
+
+
 def test_O13_constant_maps_are_not_lifted(conv_graph, open_onnx):
     """An additive map of the fixed size would broadcast at no other, or worse, be cut."""
     ramp = np.linspace(0, 1, 32 * 32).reshape(1, 1, 32, 32)
@@ -357,6 +383,9 @@ def test_O13_global_networks_are_not_tiled(conv_graph, open_onnx):
         (helper.make_node("Slice", ["y", "s", "e", "axes"], ["z"]), {"s": [0], "e": [1], "axes": [1]}, True),
         (helper.make_node("Resize", ["y", "", "", "s"], ["z"]), {"s": [1, 1, 32, 32]}, False),
         (helper.make_node("Expand", ["y", "s"], ["z"]), {"s": [1, 1, 32, 32]}, False),
+        (helper.make_node("ReduceMean", ["y"], ["z"], axes=[2, 3]), {}, True),
+        (helper.make_node("ReduceMean", ["y"], ["z"], axes=[-4]), {}, False),
+        (helper.make_node("ReduceMean", ["y"], ["z"]), {}, False),
         (helper.make_node("Softmax", ["y"], ["z"], axis=1), {}, True),
         (helper.make_node("Softmax", ["y"], ["z"], axis=3), {}, False),
         (helper.make_node("Concat", ["y"], ["z"], axis=1), {}, True),
