@@ -108,14 +108,20 @@ def network(name: str, pretrained: bool = True) -> nn.Module:
         ModelError: Unknown name, or the weight file is missing or damaged.
     """
     entry = find(name)
-    net: nn.Module = getattr(importlib.import_module(entry.module), entry.cls)()
-    if pretrained:
-        tensors, _ = _read(entry)
-        try:
-            net.load_state_dict(tensors)
-        except RuntimeError as err:
-            raise ModelError(f"{entry.weights} does not fit {entry.cls}; reinstall ctinv") from err
-    return net.eval()
+    build = getattr(importlib.import_module(entry.module), entry.cls)
+    if not pretrained:
+        fresh: nn.Module = build()
+        return fresh.eval()
+    tensors, _ = _read(entry)
+    import torch
+
+    with torch.device("meta"):  # draws nothing from the global generator
+        net: nn.Module = build()
+    try:
+        net.load_state_dict(tensors, assign=True)
+    except RuntimeError as err:
+        raise ModelError(f"{entry.weights} does not fit {entry.cls}; reinstall ctinv") from err
+    return net.requires_grad_().eval()
 
 
 def load(name: str) -> Denoiser:

@@ -84,7 +84,8 @@ def train(
         pairs = data
     else:
         pairs = load_pairs(data, doses or DOSES, seed=seed, progress=progress)
-    run = _Run(registry.network(entry.name, pretrained=False), chosen, steps, seed, vgg)
+    with torch.random.fork_rng(devices=[]):  # modules draw from the global generator before ours does
+        run = _Run(registry.network(entry.name, pretrained=False), chosen, steps, seed, vgg)
     about = {"name": entry.name, "steps": steps, "seed": seed, "data": pairs.fingerprint, **run.about}
     about = json.loads(json.dumps(about))
     start = 0
