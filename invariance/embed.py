@@ -9,7 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Embedder", "as_map", "coordinates"]
+__all__ = ["PLACES", "Embedder", "as_map", "coordinates"]
+
+_WAVES = (1, 2, 4, 8)
+PLACES = 2 + 4 * len(_WAVES)
+"""Channels of :func:`coordinates`."""
 
 
 def as_map(z: Tensor) -> Tensor:
@@ -42,10 +46,11 @@ def coordinates(
         code_size: Side of the code map.
 
     Returns:
-        Row and column of the cells' centres, from -1 to 1 over the image, (N, 2, size, size).
+        Row and column of the cells' centres, from -1 to 1 over the image, then their sines and
+        cosines at several wavelengths, (N, PLACES, size, size).
 
     Example:
-        >>> coordinates([(0, 64)], [(128, 128)], 64, 2)[0, :, 0, 0].tolist()
+        >>> coordinates([(0, 64)], [(128, 128)], 64, 2)[0, :2, 0, 0].tolist()
         [-0.75, 0.25]
     """
     cell = (torch.arange(code_size) + 0.5) * (patch / code_size)
@@ -54,7 +59,9 @@ def coordinates(
     heights, widths = torch.tensor([list(shape) for shape in shapes]).T[..., None]
     grid = (2 * rows / heights - 1, 2 * columns / widths - 1)
     size = (len(corners), code_size, code_size)
-    return torch.stack([grid[0][:, :, None].expand(size), grid[1][:, None, :].expand(size)], 1)
+    place = torch.stack([grid[0][:, :, None].expand(size), grid[1][:, None, :].expand(size)], 1)
+    waves = [wave(math.pi * k / 2 * place) for k in _WAVES for wave in (torch.sin, torch.cos)]
+    return torch.cat([place, *waves], 1)
 
 
 class Embedder(nn.Module):
@@ -99,7 +106,7 @@ class Embedder(nn.Module):
             layers += [nn.Conv2d(inputs, outputs, kernel, stride=2, padding=kernel // 2 - 1), nn.SiLU()]
             inputs = outputs
         self.down = nn.Sequential(*layers)
-        self.around = nn.Conv2d(inputs + 2, 2 * width, 3, padding=1)
+        self.around = nn.Conv2d(inputs + PLACES, 2 * width, 3, padding=1)
         self.again = nn.Conv2d(2 * width, 2 * width, 3, padding=1)
         self.out = nn.Conv2d(2 * width, context, 1)
         self.place = nn.Parameter(torch.zeros(context, code_size, code_size))
@@ -121,7 +128,7 @@ class Embedder(nn.Module):
 
         Arguments:
             z: Representations, any kind, N of them.
-            where: Their places, (N, 2, code_size, code_size), see :func:`coordinates`.
+            where: Their places, (N, PLACES, code_size, code_size), see :func:`coordinates`.
         """
         # Values far beyond the fitting data's are drawn in, or they would dominate the context.
         x = self.down(8 * torch.tanh(self.standardise(z) / 8))

@@ -63,6 +63,16 @@ def draw_places(images: Sequence[Image], count: int, patch: int, rng: np.random.
     return places
 
 
+def _rolled(image: Image, rng: np.random.Generator) -> Image:
+    """The slice moved round by a random amount.
+
+    A layer may be blind at some places of the image, and the embedder is told the place; what
+    anatomy is to be expected must not depend on it, as it does not in a prior of patches.
+    """
+    shift = tuple(int(rng.integers(side)) for side in image.shape)
+    return np.ascontiguousarray(np.roll(image, shift, (0, 1)))
+
+
 def encode_places(vae: VAE, images: Sequence[Image], places: Sequence[Place]) -> tuple[Tensor, Tensor]:
     """Posterior mean and standard deviation of the codes of patches, each (N, code_dim)."""
     p = vae.config.patch
@@ -132,6 +142,7 @@ def fit_flow(
     held = max(1, round(config.holdout * len(images)))
     if len(images) <= held:
         raise CtinvError(f"{len(images)} slice is too few to fit on; give two or more")
+    images = [_rolled(image, rng) for image in images]
     store = RepresentationStore(denoiser, layer, images, patch, progress)
     try:
         train = draw_places(images[held:], config.patches, patch, rng)
