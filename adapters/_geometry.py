@@ -61,9 +61,9 @@ class Geometry:
         return self._crop
 
     @property
-    def fixed(self) -> bool:
-        """Whether the model prescribes a size."""
-        return self._fixed != (None, None)
+    def fixed(self) -> tuple[int | None, int | None]:
+        """The height and width that the model prescribes."""
+        return self._fixed
 
     def pads(self, u: Any) -> tuple[int, int]:
         """Rows and columns to mirror below and right of ``u`` so that the network takes it.

@@ -70,7 +70,8 @@ class Runner:
 
     def knows_layout(self, want: Wanted | None) -> bool:
         """Whether it is known where the channels of a tensor are."""
-        return want is not None and want.tensor in self.layouts
+        plain = not self._nhwc and all(node.op_type != "Transpose" for node in self.trace.nodes)
+        return plain or (want is not None and want.tensor in self.layouts)
 
     def read(self, x: Any, wanted: Sequence[Wanted], *, exact: bool = False) -> dict[Wanted, np.ndarray]:
         """Read tensors for a batch of images.
@@ -226,7 +227,8 @@ class Runner:
                 f"{len(declared)}; choose another layer"
             )
         found = to_nchw(value, self.layouts.get(want.tensor, ""))
-        return np.array(found, dtype=np.float32, order="C", copy=True)
+        # The runtime made this array for us alone: it is copied only where its type or order is another.
+        return np.ascontiguousarray(found, dtype=np.float32)
 
     def shapes(self, wanted: Mapping[str, Wanted], x: np.ndarray) -> dict[str, tuple[int, ...]]:
         """Shapes of tensors without their image axis; absent for those that cannot be read.

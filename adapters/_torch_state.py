@@ -13,6 +13,9 @@ from .errors import UnsupportedModelError
 
 __all__ = ["names_of", "plain_state", "preserved", "refuse_frozen", "unwrap"]
 
+# What every module has beside parameters, buffers and children: whoever adds a hook removes it.
+_HOOKS = frozenset(vars(nn.Module())) - {"_parameters", "_buffers", "_modules"}
+
 
 def refuse_frozen(module: nn.Module) -> None:
     """Refuse modules whose inner layers run outside Python, where hooks are accepted but never fire.
@@ -92,7 +95,7 @@ def preserved(root: nn.Module, everything: bool = False) -> Iterator[None]:
         own = vars(module)
         attributes.append((own, dict(own)))
         for key, value in own.items():
-            if isinstance(value, dict | list | set):
+            if isinstance(value, dict | list | set) and key not in _HOOKS:
                 containers.append((value, value.copy()))
                 if key != "_parameters" or everything:
                     inside = value.values() if isinstance(value, dict) else value
@@ -153,9 +156,11 @@ def _put_back(
 
 
 def _refill(container: Any, before: Any) -> None:
+    if not container and not before:
+        return
     if isinstance(container, dict):
         same = len(container) == len(before) and all(
-            a is b and container[a] is before[b] for a, b in zip(container, before, strict=True)
+            a is b and container[a] is c for a, (b, c) in zip(container, before.items(), strict=True)
         )
     elif isinstance(container, list):
         same = len(container) == len(before) and all(a is b for a, b in zip(container, before, strict=True))

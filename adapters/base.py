@@ -202,7 +202,7 @@ class Denoiser(ABC):
             restore(images, np.empty(0)),
             candidates=candidates,
             outputs=(stated,) if stated else ("image", "residual"),
-            whole=self._geometry.fixed,
+            size=self._geometry.fixed,
             progress=progress,
         )
         self.intensity, self.output = found.intensity, found.output

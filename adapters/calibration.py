@@ -24,6 +24,7 @@ Run = Callable[[Array, Intensity, Sequence["Output"]], Sequence[Array]]
 _TISSUE = (-160.0, 240.0)
 _RANGE = (-1024.0, 3071.0)
 _SIDE = 128
+_PIXELS = 4 * _SIDE**2
 _SCALE_OF_BIAS = 3.0
 _BIAS_COUNTS = (4.0, 15.0)
 _HOPELESS = 20.0
@@ -81,8 +82,7 @@ def calibrate(
     candidates: Sequence[str],
     outputs: Sequence[Output],
     noise: float = 30.0,
-    limit: int = 4,
-    whole: bool = False,
+    size: tuple[int | None, int | None] = (None, None),
     seed: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Calibration:
@@ -107,8 +107,7 @@ def calibrate(
         candidates: Conventions, the most common first.
         outputs: What the network may return.
         noise: Standard deviation of the added noise, HU.
-        limit: How many patches to use.
-        whole: Use whole images, for models of one size, not patches of 128 pixels.
+        size: Height and width of patches, for models that prescribe them; else 128 pixels.
         seed: Seed of the noise.
         progress: Told stage, done and total.
 
@@ -116,7 +115,7 @@ def calibrate(
         ImageError: No soft tissue in the images.
         IntensityError: No convention makes a denoiser of the model, or several do as well.
     """
-    clean = _patches(images, limit, whole)
+    clean = _patches(images, size)
     added = noise * _noise(clean.shape, seed)
     trials: list[tuple[Trial, Array]] = []
     for done, spec in enumerate(candidates):
@@ -227,13 +226,14 @@ def _noise(shape: tuple[int, ...], seed: int) -> Array:
     return (coloured / coloured.std()).astype(np.float32)
 
 
-def _patches(images: Array, limit: int, whole: bool) -> Array:
+def _patches(images: Array, size: tuple[int | None, int | None]) -> Array:
     """Smoothed patches that hold soft tissue beside something else."""
     from scipy.ndimage import gaussian_filter
 
     images = np.clip(images, *_RANGE)
     height, width = images.shape[-2:]
-    side = (height, width) if whole else (min(_SIDE, height), min(_SIDE, width))
+    side = (min(size[0] or _SIDE, height), min(size[1] or _SIDE, width))
+    limit = max(1, _PIXELS // (side[0] * side[1]))
     graded: list[tuple[int, float, int, Array]] = []
     for image in images:
         places = []

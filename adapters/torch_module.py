@@ -9,6 +9,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -266,14 +267,14 @@ class TorchDenoiser(Denoiser):
         return self._calls[name]
 
     def _home(self) -> torch.device | None:
-        for tensor in (*self._module.parameters(), *self._module.buffers()):
+        for tensor in chain(self._module.parameters(), self._module.buffers()):
             if tensor.device.type != "meta":
                 return tensor.device
             raise ModelError(f"{self.name!r} has no weights yet (device meta); load them first")
         return None
 
     def _dtype(self) -> torch.dtype:
-        for tensor in (*self._module.parameters(), *self._module.buffers()):
+        for tensor in chain(self._module.parameters(), self._module.buffers()):
             if tensor.is_floating_point():
                 return tensor.dtype
         return torch.float32
