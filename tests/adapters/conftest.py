@@ -60,6 +60,8 @@ def _twisted_net():
             self.net = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Dropout(), nn.Identity(), nn.Conv2d(4, 4, 1))
             self.drop = nn.Dropout()
             self.blk = Block()
+            self.last = Block()
+            self.tail = nn.ReLU()  # merged with the ReLU at the end of the block before it
             self.pool = nn.MaxPool2d(2)
             self.up = nn.Upsample(scale_factor=2)
             self.gn = nn.GroupNorm(2, 4)
@@ -72,7 +74,8 @@ def _twisted_net():
                 h = self.relu(m(h)) + h
             h = self.drop(self.net(h))
             h = self.blk(self.blk(h))
-            h = self.gn(self.up(self.pool(h)))
+            h = self.tail(self.last(self.gn(h)))
+            h = self.up(self.pool(h))
             return x - self.down(self.ps(h))
 
     net = Twisted()
