@@ -121,7 +121,7 @@ class Embedder(nn.Module):
 
     def standardise(self, z: Tensor) -> Tensor:
         """Representations as maps with zero mean and unit spread per channel."""
-        return (as_map(z) - self.mean) / self.std
+        return (as_map(z) - self.mean) * self.std.reciprocal()
 
     def forward(self, z: Tensor, where: Tensor) -> Tensor:
         """Representations of N patches to ``h`` (N, context, code_size, code_size).
@@ -131,7 +131,7 @@ class Embedder(nn.Module):
             where: Their places, (N, PLACES, code_size, code_size), see :func:`coordinates`.
         """
         # Values far beyond the fitting data's are drawn in, or they would dominate the context.
-        x = self.down(8 * torch.tanh(self.standardise(z) / 8))
+        x = self.down(self.standardise(z).clamp(-8, 8))
         if x.shape[-2:] != (self.code_size, self.code_size):
             x = F.interpolate(x, (self.code_size, self.code_size), mode="bilinear", antialias=True)
         x = F.silu(self.around(torch.cat([x, where], 1)))

@@ -75,10 +75,10 @@ class FitConfig:
         holdout: Share of the fitting slices kept for the held-out likelihood.
     """
 
-    steps: int = 600
+    steps: int = 700
     batch: int = 32
     patches: int = 4096
-    rate: float = 1e-3
+    rate: float = 4e-3
     warmup: int = 30
     clip: float = 5.0
     check: int = 50
