@@ -67,7 +67,7 @@ def bench(
                 denoiser, layer, preset=preset, overrides=dict(overrides), seed=seed, progress=progress
             )
             runs = [
-                explainer.explain(one, samples=samples, seed=seed, progress=progress)
+                explainer.explain(one, samples=samples, seed=seed, cache=False, progress=progress)
                 for _ in range(repeats + 1)
             ][1:]
         seconds = [float(run.meta["timings"]["sampling"]) for run in runs]

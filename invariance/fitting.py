@@ -81,8 +81,7 @@ def fit(
     if cache and (folder / "config.json").is_file():
         return Explainer.load(folder, denoiser)
     result = fit_flow(denoiser, found.name, images, vae, chosen, seed, progress)
-    info = {
-        "key": key,
+    info: dict[str, Any] = {
         "seed": seed,
         "data": described,
         "vae": origin,
@@ -96,6 +95,7 @@ def fit(
         denoiser, found.name, chosen, vae, result.flow, result.embedder, result.geometry, info
     )
     if cache:
+        info["key"] = key
         explainer.save(folder)
     return explainer
 

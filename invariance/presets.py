@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -127,9 +128,13 @@ PRESETS: dict[str, Preset] = {
 
 
 def _convert(text: Any, kind: Any, path: str) -> Any:
+    if isinstance(text, float) and not math.isfinite(text):
+        raise CtinvError(f"preset field {path} takes a finite number, not {text}")
     if not isinstance(text, str):
         return text
     try:
+        if kind is float:
+            return _convert(float(text), kind, path)
         if typing.get_origin(kind) is tuple:
             return tuple(int(part) for part in text.strip("()").split(",") if part.strip())
         return kind(text)

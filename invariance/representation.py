@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from ctinv.adapters.base import Denoiser
+from ctinv.adapters.errors import CtinvError
 from torch import Tensor
 
 from .embed import as_map, coordinates
@@ -116,6 +117,11 @@ class RepresentationStore:
 
     def _features(self, x: Image) -> Tensor:
         z: Tensor = torch.as_tensor(self._denoiser.features(np.ascontiguousarray(x), self._layer)).cpu()
+        if not bool(z.isfinite().all()):
+            raise CtinvError(
+                f"layer {self._layer} of {self._denoiser.name} gives values that are not finite on CT; "
+                "check the model's intensity"
+            )
         return z
 
     def where(self, places: Sequence[tuple[int, int, int]], code_size: int) -> Tensor:

@@ -168,6 +168,12 @@ def test_requests_that_make_no_sense_are_refused(blind, slices):
         invariance.fit(blind.denoiser, "layer", data=slices, preset="tiny", overrides={"flow.nosuch": 1})
 
 
+@pytest.mark.parametrize("value", ["nan", float("inf"), "many"])
+def test_rates_that_are_no_numbers_are_refused(blind, slices, value):
+    with pytest.raises(CtinvError, match=r"preset field fit\.rate takes"):
+        invariance.fit(blind.denoiser, "layer", data=slices, preset="tiny", overrides={"fit.rate": value})
+
+
 def test_small_images_are_extended_and_cut_back(blind):
     image = np.full((20, 30), 40, np.float32)
     explanation = blind.explain(image, samples=4)
@@ -175,21 +181,22 @@ def test_small_images_are_extended_and_cut_back(blind):
     assert explanation.samples.shape == (4, 20, 30)
 
 
-def test_a_fit_that_diverges_says_so(slices):
+def test_a_fit_that_diverges_says_so(blind, slices):
+    overrides = {**QUICK, "fit.rate": 1e38}
+    with pytest.raises(CtinvError, match="diverged at step"):
+        invariance.fit(
+            blind.denoiser, "layer", data=slices[:3], preset="tiny", overrides=overrides, cache=False
+        )
+
+
+def test_a_layer_that_overflows_says_so(slices):
     class Exploding(nn.Module):
         def forward(self, x):
-            return x * 1e30
+            return x * 1e38
 
-    denoiser = adapters.wrap(Denoiser(Exploding()), intensity="hu")
-    with pytest.raises(CtinvError, match=r"diverged|finite"):
-        invariance.fit(
-            denoiser,
-            "layer",
-            data=slices[:3],
-            preset="tiny",
-            overrides={**QUICK, "fit.rate": 1e12},
-            cache=False,
-        )
+    denoiser = adapters.wrap(Denoiser(Exploding()), intensity="hu", output="image")
+    with pytest.raises(CtinvError, match=r"layer.*not finite"):
+        invariance.fit(denoiser, "layer", data=slices[:3], preset="tiny", overrides=QUICK, cache=False)
 
 
 # -- leakage against known answers -------------------------------------------------------------------
