@@ -139,12 +139,13 @@ def fit_flow(
     config, patch = preset.fit, preset.vae.patch
     rng = np.random.default_rng([seed, 1])
     generator = torch.Generator().manual_seed(seed)
-    held = max(1, round(config.holdout * len(images)))
-    if len(images) <= held:
+    if len(images) < 2:
         raise CtinvError(f"{len(images)} slice is too few to fit on; give two or more")
     images = [_rolled(image, rng) for image in images]
     store = RepresentationStore(denoiser, layer, images, patch, progress)
     try:
+        images = images[: store.count]
+        held = max(1, round(config.holdout * len(images)))
         train = draw_places(images[held:], config.patches, patch, rng)
         train = [(k + held, i, j) for k, i, j in train]
         test = draw_places(images[:held], min(256, config.patches), patch, rng)

@@ -18,6 +18,8 @@ from .embed import as_map, coordinates
 
 __all__ = ["Geometry", "RepresentationStore", "probe_geometry"]
 
+_MOST_BYTES = 1.5e9
+
 Image = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
 
@@ -74,10 +76,11 @@ def probe_geometry(z: Tensor, shape: tuple[int, int], patch: int) -> Geometry:
 
 
 class RepresentationStore:
-    """Representations of many slices, kept as half-precision maps in a temporary file.
+    """Representations of many slices, kept as half-precision maps in temporary files.
 
     The layer sees every slice once, whole; patches at any place are then cut from the maps. A
-    layer whose output is not a map is run on each patch instead.
+    layer whose output is not a map is run on each patch instead. ``count`` says how many slices
+    are kept: of wide layers only as many as take 1.5 GB, but two at least.
 
     Arguments:
         denoiser: The denoiser.
@@ -96,6 +99,7 @@ class RepresentationStore:
         progress: Progress | None = None,
     ) -> None:
         self._denoiser, self._layer, self._images, self._patch = denoiser, layer, images, patch
+        self.count = len(images)
         shape = images[0].shape
         first = self._features(images[0][None, None])
         self.geometry = probe_geometry(first, (shape[0], shape[1]), patch)
@@ -107,13 +111,14 @@ class RepresentationStore:
         self._scale = float(first.abs().max().clamp_min(1e-30)) / 64  # keeps half precision in range
         self._folder = tempfile.TemporaryDirectory(prefix="ctinv-", ignore_cleanup_errors=True)
         self._maps = []
-        for k, image in enumerate(images):
+        self.count = min(len(images), max(2, int(_MOST_BYTES / (2 * first.numel()))))
+        for k, image in enumerate(images[: self.count]):
             z = as_map(first if k == 0 else self._features(image[None, None]))[0]
             stored = np.memmap(Path(self._folder.name) / str(k), np.float16, "w+", shape=tuple(z.shape))
             stored[:] = (z / self._scale).clamp(-60000, 60000).half().numpy()
             self._maps.append(stored)
             if progress:
-                progress("representations", k + 1, len(images))
+                progress("representations", k + 1, self.count)
 
     def _features(self, x: Image) -> Tensor:
         z: Tensor = torch.as_tensor(self._denoiser.features(np.ascontiguousarray(x), self._layer)).cpu()

@@ -111,3 +111,13 @@ def test_border_cuts_repeat_the_edge():
     assert corner.shape == (1, 16, 16)
     assert torch.equal(corner[0, 2:, 2:], z[0, 0, :14, :14])
     assert torch.equal(corner[0, :2, 2], z[0, 0, 0, 0].expand(2))
+
+
+def test_wide_layers_keep_fewer_slices(monkeypatch):
+    monkeypatch.setattr("ctinv.invariance.representation._MOST_BYTES", 3 * 2 * 5 * 64 * 64)
+    denoiser = adapters.wrap(Wrapped(nn.Conv2d(1, 5, 3, padding=1)), intensity="hu")
+    images = [np.full((64, 64), k, np.float32) for k in range(6)]
+    store = RepresentationStore(denoiser, "layer", images, 32)
+    assert store.count == 3
+    assert store.cut([(2, 0, 0)]).shape == (1, 5, 32, 32)
+    store.close()
