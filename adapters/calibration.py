@@ -94,11 +94,13 @@ def calibrate(
     subtracted. The mean of both results tells what the network does to the image, half their
     difference what it leaves of the noise. A trial's score is::
 
-        log(tissue) + 0.3 log(tissue_bias) + log(bias) - 0.25 log(removed)
+        log(tissue) + 0.3 log(tissue_bias) + log(bias) - 0.25 log(removed) - 0.1 log(HU per unit)
 
     with ``bias`` kept between 4 and 15 HU: a model that was trained on a window is wrong outside
-    it even in its own units, and how wrong tells nothing more. Trials that bias tissue by more than
-    15 HU, or remove next to no noise, are out.
+    it even in its own units, and how wrong tells nothing more. The last term speaks against large
+    values: far above its own values a network with ReLUs no longer feels its biases, grows linear in
+    scale, and works almost as well at any of them; below, the biases soon spoil everything. Trials
+    that bias tissue by more than 15 HU, or remove next to no noise, are out.
 
     Arguments:
         run: From noisy images (N, 1, H, W) in HU and a convention to one denoised array, HU,
@@ -199,6 +201,7 @@ def _judged(
     score = _HOPELESS + math.log(max(error, 1.0))
     if removed > _MIN_REMOVED and low < _MAX_TISSUE_BIAS:
         score = math.log(error) + 0.3 * math.log(max(low, 0.7)) - 0.25 * math.log(removed)
+        score -= 0.1 * math.log(intensity.scale)
         score += math.log(min(max(spread, _BIAS_COUNTS[0]), _BIAS_COUNTS[1]))
     return Trial(intensity, output, error, low, spread, removed, score), found
 
