@@ -6,12 +6,12 @@ import difflib
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ctinv.adapters.errors import ModelError
 
 if TYPE_CHECKING:
-    from ctinv.adapters.base import Denoiser
+    from ctinv.adapters.base import Denoiser, Output
     from torch import nn
 
 __all__ = ["Entry", "card", "find", "load", "metadata", "names", "network"]
@@ -138,7 +138,10 @@ def load(name: str) -> Denoiser:
     entry = find(name)
     info = metadata(name)
     denoiser: Denoiser = adapters.wrap(
-        network(name), intensity=info["ctinv.intensity"], output=info["ctinv.output"], name=entry.name
+        network(name),
+        intensity=info["ctinv.intensity"],
+        output=cast("Output", info["ctinv.output"]),
+        name=entry.name,
     )
     return denoiser
 

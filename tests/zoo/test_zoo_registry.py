@@ -59,8 +59,8 @@ def test_aliases(alias, name):
 def test_unknown_name_lists_what_there_is(call):
     with pytest.raises(ModelError, match=r"'yangg'; did you mean 'yang'\? known names: chen, cnn10,"):
         call("yangg")
-    with pytest.raises(CtinvError, match=r"'dncnn'; known names: chen"):
-        call("dncnn")
+    with pytest.raises(CtinvError, match=r"'unet'; known names: chen"):
+        call("unet")
 
 
 @pytest.mark.parametrize("name", LAYERS)
