@@ -68,6 +68,11 @@ class Runner:
         """Whether images of any size are taken as they are."""
         return self.size == (None, None)
 
+    @property
+    def plain(self) -> bool:
+        """Whether the graph takes float32 images, channels first, and nothing else."""
+        return not self._nhwc and self.inputs.dtype == np.float32 and not self.inputs.fed
+
     def knows_layout(self, want: Wanted | None) -> bool:
         """Whether it is known where the channels of a tensor are."""
         plain = not self._nhwc and all(node.op_type != "Transpose" for node in self.trace.nodes)

@@ -119,6 +119,18 @@ class Denoiser(ABC):
             self._notify(f"layer {layer!r} is taken as {found.name!r}, by counting in execution order")
         return found
 
+    def twin(self, layer: str) -> tuple[Denoiser, str] | None:
+        """The same layer in PyTorch: a denoiser and the layer's name in it, or None.
+
+        A denoiser that is no PyTorch module may be rebuilt as one, up to this layer. The twin has
+        gradients, and its arithmetic is that of the module the denoiser was exported from.
+
+        Raises:
+            LayerError: No layer, or several, answer to this name.
+        """
+        self.resolve(layer)
+        return None
+
     def features(
         self, x: Any, layer: str | Sequence[str], *, batch_size: int | None = None, grad: bool = False
     ) -> Any:

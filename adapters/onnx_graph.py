@@ -167,6 +167,34 @@ class OnnxDenoiser(Denoiser):
                 raise
             raise no_layer(layer, str(error), self.layers, error.matches) from error
 
+    def twin(self, layer: str) -> tuple[Denoiser, str] | None:
+        """The layer rebuilt in PyTorch, where its graph is of plain operators on channels-first images.
+
+        The twin is proven on a probe image: where it is more than 1e-4 of the largest value away
+        from what ONNX Runtime gives, there is none.
+
+        Raises:
+            LayerError: No layer, or several, answer to this name.
+        """
+        name = self.resolve(layer).name
+        sized = not self._runner.free and not self._runner.lifted()
+        plain = self._runner.plain and self.channels == 1 and not sized
+        if name not in self._places or self.intensity is None or not plain:
+            return None
+        from ._onnx_torch import NotPlainError, rebuilt
+        from .torch_module import TorchDenoiser
+
+        try:
+            module = rebuilt(self._trace, self._places[name], self._runner.inputs.image)
+        except NotPlainError:
+            return None
+        found = TorchDenoiser(module, intensity=self.intensity, output="image", name=self.name, device="cpu")
+        probe = np.asarray(self.intensity.to_hu(self._probe_image(*self.probe_size)), dtype=np.float32)
+        ours, theirs = self.features(probe, name), found.features(probe, "phi")
+        if ours.shape != theirs.shape or np.abs(ours - theirs).max() > 1e-4 * np.abs(ours).max():
+            return None
+        return found, "phi"
+
     def _native(self, x: Any) -> Any:
         if isinstance(x, np.ndarray):
             return np.ascontiguousarray(x, dtype=np.float32)

@@ -98,7 +98,9 @@ class RepresentationStore:
         patch: int,
         progress: Progress | None = None,
     ) -> None:
-        self._denoiser, self._layer, self._images, self._patch = denoiser, layer, images, patch
+        # The same network gives the same fit, bit by bit, whatever file it comes from.
+        self._denoiser, self._layer = denoiser.twin(layer) or (denoiser, layer)
+        self._images, self._patch = images, patch
         self.count = len(images)
         shape = images[0].shape
         first = self._features(images[0][None, None])

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from ctinv import adapters, invariance
+from ctinv import adapters, invariance, zoo
 from ctinv.adapters.errors import CtinvError, ImageError, LayerError
 from ctinv.invariance.audit import leakage, matched_control
 from ctinv.invariance.cache import cache_root
@@ -140,6 +140,20 @@ def test_a_fit_repeats(slices):
     for name, value in one.flow.state_dict().items():
         assert torch.equal(value, two.flow.state_dict()[name]), name
     assert one.info["scores"] == two.info["scores"]
+
+
+@pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
+def test_a_network_and_its_onnx_file_give_the_same_fit_and_map(slices, tmp_path, exporter):
+    module = zoo.load("chen")
+    file = adapters.load(zoo.export("chen", tmp_path / "chen.onnx", exporter=exporter))
+    one, two = (
+        invariance.fit(d, "conv3", data=slices[:3], preset="tiny", overrides=QUICK, cache=False)
+        for d in (module, file)
+    )
+    for name, value in one.flow.state_dict().items():
+        assert torch.equal(value, two.flow.state_dict()[name]), name
+    maps = [e.explain(slices[3], samples=8).std for e in (one, two)]
+    assert np.abs(maps[0] - maps[1]).max() < 1e-3 * maps[0].max()
 
 
 @pytest.mark.parametrize(
