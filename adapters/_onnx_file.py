@@ -6,17 +6,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
-import onnx.external_data_helper
 import onnx.inliner
 import onnx.numpy_helper
 
+from ._onnx_weights import is_external, load_weights, stored_tensors
 from .errors import ModelError
 
-__all__ = ["INLINE_LIMIT", "inner_graphs", "read_model", "stored_tensors"]
-
-INLINE_LIMIT = 2_000_000_000
-"""Bytes of weights above which a model cannot be handed to the runtime as one message."""
+__all__ = ["one_line", "read_model"]
 
 _SIGNS = (
     (b"<", "it is a web page or XML text; download the file itself again"),
@@ -25,26 +23,6 @@ _SIGNS = (
     (b"\x89HDF", "it is an HDF5 file, perhaps Keras weights; export the network to ONNX first"),
     (b"{", "it is JSON text"),
 )
-
-
-def inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """The subgraphs that a node such as If or Loop carries, not those nested deeper."""
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            yield attribute.g
-        elif attribute.type == onnx.AttributeProto.GRAPHS:
-            yield from attribute.graphs
-
-
-def stored_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Every constant tensor of a graph and its subgraphs."""
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.TENSOR:
-                yield attribute.t
-        for inner in inner_graphs(node):
-            yield from stored_tensors(inner)
 
 
 def _texts(message: Any) -> Iterator[str | bytes]:
@@ -56,29 +34,6 @@ def _texts(message: Any) -> Iterator[str | bytes]:
         elif field.type == field.TYPE_MESSAGE:
             for part in many:
                 yield from _texts(part)
-
-
-def _location(tensor: onnx.TensorProto) -> str | None:
-    if tensor.data_location != onnx.TensorProto.EXTERNAL:
-        return None
-    return next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-
-
-def _load_external(model: onnx.ModelProto, path: Path) -> None:
-    locations = {where for t in stored_tensors(model.graph) if (where := _location(t)) is not None}
-    if not locations:
-        return
-    folder = path.resolve().parent
-    try:
-        onnx.external_data_helper.load_external_data_for_model(model, str(folder))
-    except Exception as error:
-        gone = sorted(where for where in locations if where and not (folder / where).exists())
-        if gone:
-            raise ModelError(
-                f"{path}: its weights are kept in {', '.join(gone)}, which is not beside it; "
-                "put that file in the same folder, or export again with the weights inside"
-            ) from error
-        raise ModelError(f"{path}: its external weights cannot be read ({one_line(error)})") from error
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:
@@ -99,11 +54,14 @@ def _opening(path: Path) -> bytes:
         raise ModelError(f"{path}: cannot be read ({one_line(error)})") from error
 
 
-def read_model(path: Path) -> onnx.ModelProto:
+def read_model(path: Path) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
     """Read a model with its external weights, functions inlined; the file is never touched.
 
     External weights are looked for beside the file, never in the current folder, and may not lie
     outside the file's folder.
+
+    Returns:
+        The model, and weights too large to be in it (see :func:`load_weights`).
 
     Raises:
         ModelError: The file is missing, is not ONNX, is damaged, or lacks its external weights.
@@ -125,15 +83,17 @@ def read_model(path: Path) -> onnx.ModelProto:
         raise ModelError(f"{path}: holds no network (no operators or no output); copy or export it again")
     if not all(isinstance(text, str) for text in _texts(model)):
         raise ModelError(f"{path}: a damaged file, its names are not text; copy it again")
-    _load_external(model, path)
+    weights = load_weights(model, path)
     for tensor in stored_tensors(model.graph):
+        if is_external(tensor):
+            continue
         try:
             onnx.numpy_helper.to_array(tensor)
         except Exception as error:  # what is raised depends on what is broken
             raise ModelError(
                 f"{path}: tensor {tensor.name!r} is damaged; copy or export it again ({one_line(error)})"
             ) from error
-    return _inlined(model, path)
+    return _inlined(model, path), weights
 
 
 def _inlined(model: onnx.ModelProto, path: Path) -> Any:

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import re
-import shutil
 import sys
-import tempfile
-import weakref
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 
-from . import _onnx_file
 from ._onnx_binding import run_bound
 from ._onnx_file import one_line
+from ._onnx_weights import is_external
 from .errors import DeviceError, ModelError, UnsupportedModelError
 
 __all__ = ["Sessions", "choose_device"]
@@ -78,15 +74,17 @@ class Sessions:
         where: The model's path, for messages.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: Threads within one operator; 0 leaves it to the runtime.
+        weights: Weights that are not in the models that sessions are made of.
 
     Raises:
         DeviceError: CUDA was asked for and cannot work.
     """
 
-    def __init__(self, where: str, device: str = "auto", threads: int = 0) -> None:
+    def __init__(self, where: str, device: str, threads: int, weights: Mapping[str, np.ndarray]) -> None:
         self.where = where
         self.asked = device
         self.threads = threads
+        self._weights = {name: ort.OrtValue.ortvalue_from_numpy(value) for name, value in weights.items()}
         self.notice = ""
         self._kind, self._number, reason = choose_device(device)
         if reason:
@@ -94,7 +92,6 @@ class Sessions:
         if self._kind == "cuda":
             _preload()
         self._made: OrderedDict[tuple[Any, ...], ort.InferenceSession] = OrderedDict()
-        self._folder: Path | None = None
 
     @property
     def device(self) -> str:
@@ -184,10 +181,13 @@ class Sessions:
 
     def _start(self, model: onnx.ModelProto, exact: bool, providers: list[Any]) -> ort.InferenceSession:
         options = self._options(exact, strict=_CPU not in providers)
+        outside = [t.name for t in model.graph.initializer if t.name in self._weights and is_external(t)]
+        if outside:
+            options.add_external_initializers(outside, [self._weights[name] for name in outside])
         try:
             # Its fallback would print, and go on elsewhere than asked.
             return ort.InferenceSession(
-                self._source(model), options, providers=providers, enable_fallback=False
+                model.SerializeToString(), options, providers=providers, enable_fallback=False
             )
         except Exception as error:
             raise self._refusal(model, error) from error
@@ -200,20 +200,6 @@ class Sessions:
         return _NoProviderError(
             f"device {self.asked!r} was asked for but {reason}; use device cpu or auto", reason
         )
-
-    def _source(self, model: onnx.ModelProto) -> bytes | str:
-        if _size(model) < _onnx_file.INLINE_LIMIT:
-            return bytes(model.SerializeToString())
-        if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="ctinv-onnx-"))
-            weakref.finalize(self, shutil.rmtree, str(self._folder), True)
-        target = Path(tempfile.mkdtemp(dir=self._folder)) / "model.onnx"
-        copy = onnx.ModelProto()
-        copy.CopyFrom(model)
-        onnx.save_model(
-            copy, str(target), save_as_external_data=True, location="weights", size_threshold=1024
-        )
-        return str(target)
 
     def _refusal(self, model: onnx.ModelProto, error: Exception) -> ModelError:
         text = one_line(error)
@@ -232,14 +218,6 @@ class Sessions:
             f"{self.where}: ONNX Runtime {ort.__version__} cannot load this model of IR version "
             f"{model.ir_version} and opset {opsets}; {hint} ({text})"
         )
-
-
-def _size(model: onnx.ModelProto) -> int:
-    """Bytes of the weights, which make up nearly all of a model."""
-    return sum(
-        len(tensor.raw_data) or 8 * int(np.prod(tensor.dims, dtype=np.int64))
-        for tensor in model.graph.initializer
-    )
 
 
 def _preload() -> None:

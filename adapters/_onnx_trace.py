@@ -9,7 +9,7 @@ import onnx
 import onnx.numpy_helper
 import onnx.shape_inference
 
-from ._onnx_file import inner_graphs
+from ._onnx_weights import inner_graphs, is_external
 
 __all__ = ["Trace", "captured", "initializers", "value_shape", "value_type"]
 
@@ -63,6 +63,10 @@ def _skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
             )
         else:
             graph.initializer.append(tensor)
+    for value in graph.input:
+        dims = value.type.tensor_type.shape.dim
+        if len(dims) == 1 and dims[0].dim_value > _LARGE:
+            dims[0].Clear()  # inference would keep a value for each element
     return light
 
 
@@ -128,6 +132,8 @@ class Trace:
     def constant(self, name: str) -> np.ndarray | None:
         """The value of a stored tensor or Constant node; None for anything computed."""
         if name in self.stored:
+            if is_external(self.stored[name]):
+                return None
             return np.asarray(onnx.numpy_helper.to_array(self.stored[name]))
         index = self.producer.get(name)
         if index is None:

@@ -78,11 +78,11 @@ class OnnxDenoiser(Denoiser):
             raise ModelError(f"layout is NCHW, NHWC or None (find out), not {layout!r}")
         self.path = Path(path)
         where = str(path)
-        model = read_model(self.path)
+        model, weights = read_model(self.path)
         inputs = read_inputs(model, where, input_name, feed)
         self._trace = Trace(model, inputs.image)
         check_repeatable(self._trace, where)
-        self._sessions = Sessions(where, device, threads)
+        self._sessions = Sessions(where, device, threads, weights)
         found = image_layout(self._trace, inputs.shape, layout)
         self._runner = Runner(self._trace, inputs, found, self._sessions, self._notify)
         if self._runner.channels is not None and self._runner.channels > 4:
@@ -96,7 +96,7 @@ class OnnxDenoiser(Denoiser):
         self._verify = verify
         self._layers: tuple[Layer, ...] | None = None
         bound = {name: value for name, (value, _) in inputs.fed.items()}
-        self._fingerprint = fingerprint(model, {**bound, "@layout": found, "@image": inputs.image})
+        self._fingerprint = fingerprint(model, weights, {**bound, "@layout": found, "@image": inputs.image})
         metadata = {entry.key: entry.value for entry in model.metadata_props}
         super().__init__(
             name or metadata.get("ctinv.name") or self.path.stem,

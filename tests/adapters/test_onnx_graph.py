@@ -1,12 +1,11 @@
 """Reading any tensor of an ONNX graph: the law, prefixes, types, batches, sizes, layouts, inputs."""
 
 import copy
-import gc
 
 import numpy as np
 import onnx
 import pytest
-from ctinv.adapters import _onnx_file, _onnx_prune, _onnx_runner
+from ctinv.adapters import _onnx_prune, _onnx_runner, _onnx_weights
 from ctinv.adapters.base import OUTPUT
 from ctinv.adapters.errors import (
     CtinvError,
@@ -800,24 +799,38 @@ def test_O26_external_weights_may_not_be_links_out(conv_graph, open_onnx, tmp_pa
         open_onnx(path)
 
 
-def test_O16_large_models_keep_their_weights_outside(
+def test_O16_weights_too_large_for_a_message_stay_in_their_file(
     conv_graph, open_onnx, folder_state, monkeypatch, tmp_path
 ):
-    path = conv_graph(save=EXTERNAL)
+    big = constant("map", np.random.default_rng(3).normal(size=(1, 1, 64, 64)))
+    node = helper.make_node("Add", ["y", "map"], ["z"])
+    path = conv_graph((1, 1, 64, 64), extra_nodes=[node], outputs="z", extra_stored=[big], save=EXTERNAL)
     before = folder_state(path.parent)
-    expected = open_onnx(path).features(image(), ["r", OUTPUT])
-    monkeypatch.setattr(_onnx_file, "INLINE_LIMIT", 100)
+    x = image(2, 64, 64)
+    small = open_onnx(path)
+    expected = small.features(x, ["r", OUTPUT])
+    monkeypatch.setattr(_onnx_weights, "INLINE_LIMIT", 100)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     denoiser = open_onnx(path)
-    found = denoiser.features(image(), ["r", OUTPUT])
+    (stored,) = (t for t in denoiser._trace.model.graph.initializer if t.name == "map")
+    assert _onnx_weights.is_external(stored)
+    found = denoiser.features(x, ["r", OUTPUT])
     for name in expected:
         np.testing.assert_array_equal(found[name], expected[name])
-    assert denoiser.layers
+    assert denoiser.layers == small.layers
+    assert denoiser.fingerprint == small.fingerprint
     assert folder_state(path.parent) == before
-    assert list(tmp_path.iterdir())
-    del denoiser
-    gc.collect()
-    assert not list(tmp_path.iterdir()), "the copy goes with the model"
+    assert not list(tmp_path.iterdir())
+    for spoil in (lambda data: data[:-100], lambda _: b""):
+        (path.parent / "weights.bin").write_bytes(spoil((path.parent / "weights.bin").read_bytes()))
+        with pytest.raises(ModelError, match="external weights cannot be read"):
+            open_onnx(path)
+    (path.parent / "weights.bin").rename(tmp_path / "weights.bin")
+    with pytest.raises(ModelError, match="not beside it"):
+        open_onnx(path)
+    (path.parent / "weights.bin").symlink_to(tmp_path / "weights.bin")
+    with pytest.raises(ModelError, match="cannot be read"):
+        open_onnx(path)
 
 
 @pytest.mark.parametrize("versions", [{"ir": 99}, {"opset": 99}])
