@@ -73,6 +73,21 @@ def test_seed_decides(name, data, tmp_path):
     assert any(not torch.equal(one[k], other[k]) for k in one)
 
 
+def test_every_step_sees_other_patches(data, tmp_path, monkeypatch):
+    seen = []
+    draw = TrainingSet.batch
+
+    def spy(self, count, size, margin, generator):
+        low, full = draw(self, count, size, margin, generator)
+        seen.append(full.numpy().tobytes())
+        return low, full
+
+    monkeypatch.setattr(TrainingSet, "batch", spy)
+    train("yang", data, 4, tmp_path, recipe=TINY["yang"])
+    assert len(seen) == 1 + 3 * 3, "one warm step, then two critic steps and one of the denoiser each"
+    assert len(set(seen)) == len(seen)
+
+
 def test_without_resume_the_checkpoint_is_replaced(data, tmp_path):
     train("chen", data, 2, tmp_path, seed=1, recipe=TINY["chen"])
     train("chen", data, 2, tmp_path, seed=2, recipe=TINY["chen"], resume=False)
