@@ -150,7 +150,7 @@ class Coupling(LazyTransform):
         self.shape = shape
         self.register_buffer("mask", mask)
         self.code = _conv(shape[0], width, shape[1])
-        self.context = _conv(context, width, shape[1])
+        self.context = nn.Conv2d(context, width, 1)
         self.hidden = nn.Conv2d(width, width, 1)
         self.out = _conv(width, 2 * shape[0], shape[1])
         nn.init.zeros_(self.out.weight)

@@ -97,7 +97,7 @@ class TileConfig:
     """
 
     overlap: int = 8
-    batch: int = 125
+    batch: int = 50
 
 
 @dataclass(frozen=True)
