@@ -82,8 +82,8 @@ class FitConfig:
     rate: float = 4e-3
     warmup: int = 30
     clip: float = 5.0
-    check: int = 50
-    patience: int = 4
+    check: int = 100
+    patience: int = 3
     holdout: float = 0.2
 
 
