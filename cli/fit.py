@@ -23,6 +23,7 @@ from .options import (
     seed_option,
     series_option,
 )
+from .results import division
 from .work import Task, explain_all
 
 __all__ = ["fit", "sample"]
@@ -80,6 +81,8 @@ def fit(
                 seed=seed,
                 progress=progress,
             )
+        if explainer.info.get("split"):
+            screen.note(division(explainer.info["split"]))
         explainer.save(out)
         if as_json:
             screen.result({"folder": str(out), "layer": explainer.layer, "fit": explainer.info})

@@ -11,9 +11,10 @@ from .console import Screen
 if TYPE_CHECKING:
     from ctinv.invariance.explanation import Explanation
 
-__all__ = ["show", "with_meta"]
+__all__ = ["division", "show", "with_meta"]
 
 _ROWS = 8
+_PARTS = {"train": "training", "validation": "validation", "test": "test"}
 
 
 def with_meta(explanation: Explanation, **known: Any) -> Explanation:
@@ -26,6 +27,17 @@ def with_meta(explanation: Explanation, **known: Any) -> Explanation:
     added = {key: value for key, value in known.items() if value is not None}
     said = {key: value for key, value in explanation.meta.items() if value is not None}
     return dataclasses.replace(explanation, meta={**added, **said})
+
+
+def division(split: Mapping[str, Sequence[str]]) -> str:
+    """One line on how the patients of a data set were divided.
+
+    Example:
+        >>> division({"train": ["L002"], "validation": [], "test": ["L004"]})
+        'patients, divided within each body part: 1 training, 0 validation, 1 test; only training is used'
+    """
+    counts = ", ".join(f"{len(split[part])} {name}" for part, name in _PARTS.items())
+    return f"patients, divided within each body part: {counts}; only training is used"
 
 
 def show(screen: Screen, done: Sequence[tuple[Explanation, Mapping[str, Path]]], report: Path | None) -> None:

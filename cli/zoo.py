@@ -8,6 +8,7 @@ import click
 
 from .console import Screen
 from .options import json_option, out_option, quiet_option, seed_option
+from .results import division
 
 __all__ = ["zoo"]
 
@@ -98,10 +99,15 @@ def train(
     with Screen(quiet=quiet) as screen:
         from ctinv.invariance.files import check_writable
         from ctinv.zoo import training
+        from ctinv.zoo.registry import find
 
+        find(name)
         check_writable(out)
         with screen.progress() as progress:
+            pairs = training.load_pairs(data, seed=seed, progress=progress)
+            if pairs.division is not None:
+                screen.note(division(pairs.division))
             weights = training.train(
-                name, data, steps, out, resume=not restart, seed=seed, progress=progress, vgg=vgg
+                name, pairs, steps, out, resume=not restart, seed=seed, progress=progress, vgg=vgg
             )
         screen.line(str(weights))

@@ -62,7 +62,7 @@ def fit(
     found = denoiser.resolve(layer)
     chosen = find_preset(preset, overrides) if isinstance(preset, str) else preset
     started = time.perf_counter()
-    images, described = _slices(data, chosen.vae.patch, seed, progress)
+    images, described, split = _slices(data, chosen.vae.patch, seed, progress)
     loaded = time.perf_counter()
     digest = image_digest(images)
     vae, origin = _autoencoder(chosen, images, digest, seed, cache, progress)
@@ -91,6 +91,8 @@ def fit(
             "fit": round(time.perf_counter() - loaded, 3),
         },
     }
+    if split is not None:
+        info["split"] = split
     explainer = Explainer(
         denoiser, found.name, chosen, vae, result.flow, result.embedder, result.geometry, info
     )
@@ -100,13 +102,18 @@ def fit(
     return explainer
 
 
-def _slices(data: Any, patch: int, seed: int, progress: Progress | None) -> tuple[list[Image], str]:
-    """Low-dose slices to fit on, large enough for a patch, and a sentence that says what they are."""
+def _slices(
+    data: Any, patch: int, seed: int, progress: Progress | None
+) -> tuple[list[Image], str, dict[str, list[str]] | None]:
+    """Slices to fit on, large enough for a patch, what they are in words, and how patients were divided."""
+    split = None
     if data is None or isinstance(data, str | Path):
         from .data import fitting_set
 
         pairs = fitting_set(None if data is None else str(data), seed=0, progress=progress)
         images, described = list(pairs.low), str(pairs.description)
+        if pairs.split is not None:
+            split = {part: list(patients) for part, patients in pairs.split.items()}
     else:
         images = [np.asarray(getattr(s, "hu", s), dtype=np.float32) for s in data]
         described = f"{len(images)} slices given by the caller"
@@ -120,7 +127,7 @@ def _slices(data: Any, patch: int, seed: int, progress: Progress | None) -> tupl
             f"the fitting data holds {len(usable)} usable slices of at least {patch}x{patch} pixels; "
             "give two or more"
         )
-    return usable, described
+    return usable, described, split
 
 
 def _weights_digest(vae: VAE) -> str:

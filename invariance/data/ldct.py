@@ -14,7 +14,7 @@ from ctinv.adapters.errors import ImageError
 from numpy.typing import NDArray
 
 from .dicom import read_frames
-from .pairs import Pairs, Split, split_patients
+from .pairs import Pairs, Split, grouped, split_patients
 from .slices import CTSlice
 
 __all__ = ["DOSES", "REGIONS", "LDCTData", "Scan", "Statistics", "find_ldct"]
@@ -262,7 +262,15 @@ class LDCTData:
             if progress is not None:
                 progress("reading", done + 1, len(picked))
         text = f"{len(picked)} slices of {len(set(patients))} patients of LDCT-and-Projection-data"
-        return Pairs(tuple(low), tuple(high), tuple(patients), tuple(regions), tuple(spacings), text)
+        return Pairs(
+            tuple(low),
+            tuple(high),
+            tuple(patients),
+            tuple(regions),
+            tuple(spacings),
+            text,
+            None if split is None else grouped(parts),
+        )
 
 
 def _same_place(low: CTSlice, high: CTSlice) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -11,7 +11,7 @@ import numpy as np
 from ctinv.adapters.errors import ImageError
 from numpy.typing import NDArray
 
-__all__ = ["PairSource", "Pairs", "Split", "body_mask", "split_patients"]
+__all__ = ["PairSource", "Pairs", "Split", "body_mask", "grouped", "split_patients"]
 
 _Array = NDArray[np.float32]
 Split = Literal["train", "validation", "test"]
@@ -49,6 +49,8 @@ class Pairs:
         regions: The body part of each pair.
         spacings: Row and column spacing of each pair in mm, or None.
         description: One sentence on where they are from, for reports.
+        split: All patients of the data by part, ``train``, ``validation`` and ``test``, where the pairs
+            were drawn from one part; see :func:`grouped`.
 
     Raises:
         ImageError: Nothing in it, or lengths or sizes that do not agree.
@@ -60,6 +62,7 @@ class Pairs:
     regions: tuple[str, ...]
     spacings: tuple[tuple[float, float] | None, ...]
     description: str
+    split: Mapping[str, tuple[str, ...]] | None = None
 
     def __post_init__(self) -> None:
         if not self.low:
@@ -113,6 +116,17 @@ def split_patients(patients: Sequence[str], regions: Sequence[str], seed: int = 
         for index, patient in enumerate(members):
             result[patient] = "test" if index < tests else "validation" if index < tests + checks else "train"
     return result
+
+
+def grouped(split: Mapping[str, Split]) -> dict[str, tuple[str, ...]]:
+    """The patients of each part, sorted; a part may be empty.
+
+    Example:
+        >>> grouped({"L010": "train", "L004": "test", "L002": "train"})
+        {'train': ('L002', 'L010'), 'validation': (), 'test': ('L004',)}
+    """
+    parts: tuple[Split, ...] = ("train", "validation", "test")
+    return {part: tuple(sorted(p for p, own in split.items() if own == part)) for part in parts}
 
 
 def body_mask(hu: NDArray[np.float32], threshold: float = -400.0) -> NDArray[np.bool_]:

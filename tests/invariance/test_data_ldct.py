@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import tracemalloc
 
 import numpy as np
 import pytest
 from ctinv.adapters.errors import ImageError
+from ctinv.cli import main
 from ctinv.invariance.data import CTSlice, LDCTData, PatchSampler, find_ldct, fitting_set, write_dicom
 
 SIZE = 24
 
 
-def scan(root, patient, count, low_only=0, seed=0):
+def scan(root, patient, count, low_only=0, seed=0, size=SIZE):
     """One scan: slices numbered from 1 with as many digits as the count needs, twice."""
     digits = len(str(count))
     study = root / "LDCT-and-Projection-data" / patient / f"12-23-2021-NA-NA-{patient[1:]}42"
@@ -23,7 +25,7 @@ def scan(root, patient, count, low_only=0, seed=0):
     for folder, limit in ((low, count + low_only), (high, count)):
         folder.mkdir()
         for i in range(limit):
-            hu = np.rint(rng.normal(40, 200 if folder is low else 100, (SIZE, SIZE))).clip(-1024, 3071)
+            hu = np.rint(rng.normal(40, 200 if folder is low else 100, (size, size))).clip(-1024, 3071)
             image = CTSlice(
                 hu.astype(np.float32),
                 np.ones(hu.shape, bool),
@@ -173,6 +175,54 @@ class TestUse:
         assert set(pairs.patients) == {p for p, part in split.items() if part == "train"}
         assert len(set(pairs.patients)) == 7
         assert "simulated" not in pairs.description
+        assert {part: len(patients) for part, patients in pairs.split.items()} == {
+            "train": 7, "validation": 2, "test": 1
+        }  # fmt: skip
+        assert {p: part for part, patients in pairs.split.items() for p in patients} == split
+        assert LDCTData(tmp_path).subset(3, split=None).split is None
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    root = tmp_path_factory.mktemp("large")
+    for letter, count in (("C", 3), ("L", 10)):
+        for i in range(count):
+            scan(root, f"{letter}{i:03d}", 1, size=96)
+    return root
+
+
+class TestCommands:
+    """From the command line: the division is told, stored, and held to."""
+
+    TOLD = "patients, divided within each body part: 9 training, 3 validation, 1 test;"
+
+    @pytest.fixture
+    def expected(self, large):
+        split = LDCTData(large).split()
+        return {
+            part: sorted(p for p in split if split[p] == part) for part in ("train", "validation", "test")
+        }
+
+    def test_fit(self, large, expected, tmp_path, capfd):
+        words = ["fit", "--model", "yang", "--layer", "conv7", "--preset", "tiny", "--set", "fit.steps=2"]
+        assert main([*words, "--data", str(large), "--out", str(tmp_path)]) == 0
+        assert self.TOLD in capfd.readouterr().err
+        stored = json.loads((tmp_path / "config.json").read_text())["info"]
+        assert stored["split"] == expected
+        assert stored["data"].startswith("9 slices of 9 patients of LDCT")
+
+    def test_zoo_train(self, large, expected, tmp_path, capfd):
+        from ctinv.zoo import training
+        from safetensors import safe_open
+
+        words = ["zoo", "train", "chen", "--steps", "2", "--seed", "3"]
+        assert main([*words, "--data", str(large), "--out", str(tmp_path)]) == 0
+        assert self.TOLD in capfd.readouterr().err
+        about = json.loads((tmp_path / "checkpoint.json").read_text())["about"]
+        with safe_open(tmp_path / "weights.safetensors", "pt") as file:
+            recipe = json.loads(file.metadata()["recipe"])
+        assert about["split"] == recipe["split"] == expected
+        assert list(training.load_pairs(large, seed=3).patients) == expected["train"]
 
 
 @pytest.mark.slow

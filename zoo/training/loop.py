@@ -56,7 +56,8 @@ def train(
     Arguments:
         name: Id or alias of a denoiser of the zoo.
         data: A folder of CT slices, whose low-dose twins are simulated; a folder in the layout of
-            LDCT-and-Projection-data, which has real twins; or ready pairs.
+            LDCT-and-Projection-data, which has real twins and whose training patients are used; or
+            ready pairs.
         steps: Steps of the denoiser, at least 1.
         out: Folder for checkpoints and the result; made if missing.
         resume: Whether to go on from the checkpoint in ``out`` if there is one; otherwise it is replaced.
@@ -92,6 +93,8 @@ def train(
         run = _Run(registry.network(entry.name, pretrained=False), chosen, steps, seed, vgg)
     about = {"name": entry.name, "steps": steps, "seed": seed, "data": pairs.fingerprint, **run.about}
     about["start"] = run.begin_with(Path(start)) if start is not None else "drawn"
+    if pairs.division is not None:
+        about["split"] = {part: list(patients) for part, patients in pairs.division.items()}
     about = json.loads(json.dumps(about))
     first = 0
     if resume and (found := read_checkpoint(folder)) is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,13 +40,15 @@ class TrainingSet:
 
     Arguments:
         pairs: The slices; sizes may differ.
+        division: All patients of the data by part, ``train``, ``validation`` and ``test``, where the
+            pairs are those of the training patients.
 
     Raises:
         ImageError: There is none, or the two doses of one differ in size.
     """
 
-    def __init__(self, pairs: Sequence[Pair]) -> None:
-        self.pairs = tuple(pairs)
+    def __init__(self, pairs: Sequence[Pair], division: Mapping[str, Sequence[str]] | None = None) -> None:
+        self.pairs, self.division = tuple(pairs), division
         if not self.pairs:
             raise ImageError("no pair of low-dose and full-dose slices was found; give a folder of CT slices")
         for pair in self.pairs:

@@ -41,7 +41,8 @@ def load_pairs(
 
     Arguments:
         folder: DICOM files at any depth; or the layout of LDCT-and-Projection-data, whose own low-dose
-            images are used, up to 240 slices, and to which the other arguments do not apply.
+            images are used, up to 240 slices of the training patients, and to which the other arguments
+            do not apply.
         doses: Fraction of the routine dose for ``abdomen`` and ``chest``.
         realisations: Independent noise realisations per slice.
         seed: Decides the noise; that of a slice does not depend on which others are there.
@@ -105,6 +106,6 @@ def _simulated(
 
 
 def _twins(data: LDCTData, progress: Callable[[str, int, int], None] | None) -> TrainingSet:
-    chosen = data.subset(_MOST_TWINS, split=None, progress=progress)
+    chosen = data.subset(_MOST_TWINS, progress=progress)
     pairs = zip(chosen.low, chosen.high, chosen.patients, strict=True)
-    return TrainingSet([Pair(low[None], high, patient) for low, high, patient in pairs])
+    return TrainingSet([Pair(low[None], high, patient) for low, high, patient in pairs], chosen.split)
