@@ -19,7 +19,7 @@ test: $(BIN)/python
 	$(PIP) install --quiet -c constraints.txt -e '.[test]' --config-settings editable_mode=strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy -p ctinv
+	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
 clean:
