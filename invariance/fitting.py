@@ -26,7 +26,6 @@ __all__ = ["fit"]
 
 Image = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
-_VAE_STEPS = {"tiny": 300}
 
 
 def fit(
@@ -154,7 +153,7 @@ def _autoencoder(
     folder = cache_root() / "vaes" / key
     if cache and (folder / "vae.safetensors").is_file():
         return load_vae(folder / "vae.safetensors"), "fitted on the data"
-    vae = fit_vae(images, chosen.vae, seed=seed, steps=_VAE_STEPS.get(chosen.name, 1500), progress=progress)
+    vae = fit_vae(images, chosen.vae, seed=seed, steps=chosen.fit.vae_steps, progress=progress)
     fitted = vae
     if cache:
         publish(folder, lambda where: save_vae(fitted, where / "vae.safetensors"))

@@ -74,6 +74,7 @@ class FitConfig:
         check: Steps between two looks at the held-out likelihood.
         patience: Looks without improvement after which the fit stops.
         holdout: Share of the fitting slices kept for the held-out likelihood.
+        vae_steps: Optimiser steps of an autoencoder for which no weights ship.
     """
 
     steps: int = 700
@@ -85,6 +86,7 @@ class FitConfig:
     check: int = 100
     patience: int = 3
     holdout: float = 0.2
+    vae_steps: int = 1500
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ PRESETS: dict[str, Preset] = {
         "tiny",
         VAEConfig(patch=32, code_channels=4, code_size=8, widths=(24, 16), sigma=40.0),
         FlowConfig(blocks=2, width=24, context=16, embed_width=12),
-        FitConfig(steps=60, batch=32, patches=512, check=20),
+        FitConfig(steps=60, batch=32, patches=512, check=20, vae_steps=300),
         TileConfig(overlap=8, batch=64),
     ),
     "small": Preset("small"),
