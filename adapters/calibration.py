@@ -149,7 +149,11 @@ def choose(trials: Sequence[tuple[Trial, Array]]) -> Calibration:
     """
     ranked = sorted(trials, key=lambda pair: pair[0].score)
     table = tuple(trial for trial, _ in ranked)
-    mend = "give intensity= and output= as the model's documentation says"
+    mend = (
+        "give intensity= and output= (on the command line --intensity and --output) as the model was "
+        "trained: unit:LO:HI where LO..HI HU became 0..1, standard:MEAN:STD, offset:K or hu; "
+        "image or residual"
+    )
     if not ranked or table[0].score >= _HOPELESS:
         facts = f" (best: {_told(table[0])})" if table else ""
         raise IntensityError(f"no known convention makes a denoiser of this model{facts}; {mend}")

@@ -100,8 +100,10 @@ def test_D04_untrained_network_is_refused():
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 1, 3, padding=1))
     denoiser = adapters.wrap(module)
-    with pytest.raises(IntensityError, match="give intensity= and output="):
+    with pytest.raises(IntensityError, match="give intensity= and output=") as refusal:
         denoiser.calibrate(body())
+    for part in ("--intensity and --output", "unit:LO:HI where LO..HI HU became 0..1", "image or residual"):
+        assert part in str(refusal.value)
     assert denoiser.intensity is None
 
 
