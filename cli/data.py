@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from .options import json_option, out_option, quiet_option, seed_option, series_
 
 __all__ = ["data"]
 
+_MOST_SKIPPED = 20
+
 
 @click.group()
 def data() -> None:
@@ -22,14 +25,31 @@ def data() -> None:
 
 @data.command()
 @click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.html",
+    help="Also write a page with a picture of every series.",
+)
 @json_option
 @quiet_option
-def inspect(path: Path, as_json: bool, quiet: bool) -> None:
-    """Tell what a file or a folder holds; exit 0 where it is readable CT, 2 where it is not."""
+def inspect(path: Path, report: Path | None, as_json: bool, quiet: bool) -> None:
+    """Tell what a file or a folder holds; exit 0 where it is readable CT, 2 where it is not.
+
+    \b
+    Example:
+      ctinv data inspect scans --report scans.html
+    """
     with Screen(as_json, quiet) as screen:
         from ctinv.invariance.data import inspect as look
+        from ctinv.invariance.data import overview_html
+        from ctinv.invariance.files import check_writable, write_files
 
+        if report is not None:
+            check_writable(report.parent)
         found = look(path)
+        if report is not None:
+            write_files(report.parent, {report.name: overview_html(found).encode()})
         if as_json:
             screen.result(found)
             return
@@ -47,9 +67,18 @@ def inspect(path: Path, as_json: bool, quiet: bool) -> None:
             for row in found["series"]
         ]
         heads = ("Series", "Patient", "Slices", "Pixels", "Spacing [mm]", "HU", "Kernel", "kVp")
-        screen.table(f"{found['path']}: {found['slices']} CT slices", heads, rows)
-        for file, reason in found["skipped"].items():
+        plural = "" if found["slices"] == 1 else "s"
+        screen.table(f"{found['path']}: {found['slices']} CT slice{plural}", heads, rows)
+        for row in found["series"]:
+            if row["note"]:
+                screen.note(f"note: {row['description'] or row['key']}: {row['note']}")
+        skipped = list(found["skipped"].items())
+        for file, reason in skipped[:_MOST_SKIPPED]:
             screen.note(f"left out: {reason if file in reason else f'{file}: {reason}'}")
+        if len(skipped) > _MOST_SKIPPED:
+            screen.note(f"left out: {len(skipped) - _MOST_SKIPPED} more files; --json lists all")
+        if report is not None:
+            screen.line(f"written to {report}")
 
 
 @data.command()
@@ -62,6 +91,14 @@ def inspect(path: Path, as_json: bool, quiet: bool) -> None:
     help="Fraction of the routine dose.",
 )
 @click.option("--kernel", type=click.Choice(["smooth", "sharp"]), default="smooth", show_default=True)
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["dicom", "npy"]),
+    default="dicom",
+    show_default=True,
+    help="What to write: npy holds HU as float32, unrounded.",
+)
 @series_option
 @out_option("low-dose")
 @seed_option
@@ -71,13 +108,14 @@ def simulate(
     source: Path,
     dose: float,
     kernel: str,
+    kind: str,
     series: str | None,
     out: Path,
     seed: int,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Write CT slices as they would look at a lower dose, as DICOM.
+    """Write CT slices as they would look at a lower dose.
 
     \b
     Example:
@@ -87,7 +125,8 @@ def simulate(
         import numpy as np
         from ctinv.adapters.errors import ImageError
         from ctinv.invariance.data import new_series_uid, simulate_low_dose, write_dicom
-        from ctinv.invariance.files import check_writable
+        from ctinv.invariance.data.arrays import array_kind
+        from ctinv.invariance.files import check_writable, write_files
 
         check_writable(out)
         slices = read_slices(source, series)
@@ -98,7 +137,8 @@ def simulate(
                 )
         uid, written = new_series_uid(), []
         out.mkdir(parents=True, exist_ok=True)
-        names = folder_names([(one.source or source).name.removesuffix(".dcm") for one in slices])
+        files = [one.source or source for one in slices]
+        names = folder_names([f.name.removesuffix(array_kind(f) or ".dcm") for f in files])
         with screen.progress() as progress:
             for number, (one, name) in enumerate(zip(slices, names, strict=True), start=1):
                 rng = np.random.default_rng([seed, number])
@@ -109,18 +149,23 @@ def simulate(
                     rng,
                     kernel="sharp" if kernel == "sharp" else "smooth",
                 )
-                image = dataclasses.replace(one, hu=np.where(one.valid, low, one.hu))
+                image = dataclasses.replace(one, hu=np.where(one.valid, low, one.hu).astype(np.float32))
                 template = one if "sop_uid" in one.meta else None
                 text = f"simulated {100 * dose:g} % dose"
-                path = write_dicom(
-                    image, template, out / f"{name}.dcm", text, series_uid=uid, instance=number
-                )
+                path = out / f"{name}.{'npy' if kind == 'npy' else 'dcm'}"
+                if kind == "npy":
+                    buffer = io.BytesIO()
+                    np.save(buffer, image.hu, allow_pickle=False)
+                    write_files(out, {path.name: buffer.getvalue()})
+                else:
+                    write_dicom(image, template, path, text, series_uid=uid, instance=number)
                 written.append(str(path))
                 if progress is not None:
                     progress("simulating", number, len(slices))
         if as_json:
             screen.result({"dose": dose, "seed": seed, "files": written})
-        screen.line(f"written to {out}: {len(written)} slices at {100 * dose:g} % dose")
+        count = f"{len(written)} slice{'' if len(written) == 1 else 's'}"
+        screen.line(f"written to {out}: {count} at {100 * dose:g} % dose")
 
 
 def _spacing(row: dict[str, Any]) -> str:

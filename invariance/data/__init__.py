@@ -2,6 +2,7 @@
 
 from .ldct import LDCTData, find_ldct
 from .metrics import WINDOWS, NoisePower, Quality, noise_power, quality
+from .overview import overview_html
 from .pairs import Pairs, body_mask, split_patients
 from .patches import PatchSampler
 from .phantom import Phantom, phantom
@@ -34,6 +35,7 @@ __all__ = [
     "new_series_uid",
     "noise_power",
     "noise_realisations",
+    "overview_html",
     "parallel_beam",
     "phantom",
     "quality",

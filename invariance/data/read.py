@@ -132,7 +132,8 @@ def find_series(folder: str | Path, *, offset: float = 0.0) -> Found:
                 if is_localizer(dataset):
                     raise ImageError(f"{file} is a scout view (localizer)")
             except ImageError as error:
-                skipped.append((file, str(error)))
+                if not _belongs_to_a_header(file):
+                    skipped.append((file, str(error)))
                 continue
             key = str(dataset.get("SeriesInstanceUID", "") or file.parent.relative_to(root))
             words = ("SeriesDescription", "PatientID", "SeriesNumber")
@@ -274,6 +275,10 @@ def _choose(root: Path, found: Sequence[Series], wanted: str | None) -> Series:
         return close[0]
     problem = "no series" if not close else f"{len(close)} series"
     raise ImageError(f"{root}: {problem} answer to series={wanted!r}; it holds: {listed}")
+
+
+def _belongs_to_a_header(file: Path) -> bool:
+    return file.suffix.lower() in (".raw", ".zraw") and any(file.parent.glob("*.mhd"))
 
 
 def _natural(files: Sequence[Path]) -> list[Path]:

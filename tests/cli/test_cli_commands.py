@@ -70,6 +70,38 @@ def test_data_inspect_reads_ct_and_refuses_the_rest(run, slices, tmp_path):
     assert "text.dcm" in refused.err
 
 
+def test_data_inspect_writes_a_page_with_pictures(run, slices, tmp_path):
+    page = tmp_path / "new" / "ct.html"
+    (slices / "<b>.txt").write_text("no")
+    result = run("data", "inspect", slices, "--report", page)
+    assert result.code == 0, result.err
+    assert str(page) in result.out
+    text = page.read_text(encoding="utf-8")
+    assert text.count("data:image/png;base64,iVBOR") == 1
+    assert "64 × 64" in text
+    assert "<b>" not in text
+    assert 'src="http' not in text
+    assert run("data", "inspect", tmp_path / "none", "--report", tmp_path / "no.html").code == 2
+    assert not (tmp_path / "no.html").exists()
+
+
+def test_data_inspect_leaves_out_no_more_than_one_screen(run, slices):
+    for number in range(30):
+        (slices / f"{number:02d}.txt").write_text("no")
+    assert "left out: 10 more files" in run("data", "inspect", slices).err
+    assert len(run("data", "inspect", slices, "--json").json["skipped"]) == 30
+
+
+def test_data_inspect_takes_raw_files_for_their_headers(run, tmp_path):
+    np.arange(4096, dtype="<i2").tofile(tmp_path / "a.raw")
+    head = "NDims = 2\nDimSize = 64 64\nElementType = MET_SHORT\nElementDataFile = a.raw\n"
+    (tmp_path / "a.mhd").write_text(head)
+    result = run("data", "inspect", tmp_path)
+    assert result.code == 0
+    assert "left out" not in result.err
+    assert "offset" in result.err
+
+
 @pytest.mark.parametrize(
     ("given", "made"),
     [

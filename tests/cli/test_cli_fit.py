@@ -82,6 +82,19 @@ def test_simulate_writes_a_noisier_series(run, tmp_path):
     np.testing.assert_array_equal(read(tmp_path / "again")[0].hu, after.hu)
 
 
+def test_simulate_writes_numpy_files_of_the_same_values(run, tmp_path):
+    from ctinv.invariance.data import default_slice, read
+
+    source = default_slice().source
+    for kind in ("dicom", "npy"):
+        result = run("data", "simulate", source, "--format", kind, "-o", tmp_path / kind)
+        assert result.code == 0, result.err
+    (file,) = (tmp_path / "npy").iterdir()
+    values = np.load(file)
+    assert values.dtype == np.float32
+    assert np.abs(values - read(tmp_path / "dicom")[0].hu).max() <= 0.51
+
+
 def test_simulate_needs_the_pixel_spacing(run, tmp_path, image):
     result = run("data", "simulate", image, "-o", tmp_path / "low")
     assert result.code == 2
