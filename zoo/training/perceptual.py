@@ -87,7 +87,7 @@ class FilterBankFeatures(nn.Module):
 
     Example:
         >>> FilterBankFeatures(scales=2, cell=4)(torch.zeros(3, 1, 32, 32)).shape
-        torch.Size([3, 544])
+        torch.Size([3, 384])
     """
 
     filters: Tensor
