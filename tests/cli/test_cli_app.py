@@ -103,7 +103,9 @@ pathlib.Path.write_bytes = write_bytes
 @pytest.mark.parametrize("where", STUCK)
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_leaves_nothing_and_says_130(tmp_path, where, kind):
-    code = STUCK[where] + START + "sys.exit(main())"
+    # Where the tests themselves run in the background, SIGINT is ignored and children inherit that.
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code = heed + STUCK[where] + START + "sys.exit(main())"
     out = tmp_path / "out"
     process = subprocess.Popen(
         [sys.executable, "-c", code, "analyze", "-m", "chen", "-l", "conv1", "-o", str(out)],
