@@ -20,6 +20,7 @@ from .audit import audit
 from .cache import cache_root, content_key, image_digest, keep_newest, publish
 from .embed import Embedder
 from .explanation import Explanation
+from .fit_flow import networks
 from .fit_vae import load_vae, save_vae
 from .flow import ConditionalFlow
 from .presets import FitConfig, FlowConfig, Preset, TileConfig, VAEConfig
@@ -223,7 +224,8 @@ class Explainer:
             preset = _preset(config["preset"])
             geometry = _geometry(config["geometry"])
             vae = load_vae(folder / "vae.safetensors")
-            flow, embedder = _networks(preset, geometry)
+            # Masks and permutations come with the weights.
+            flow, embedder = networks(preset, geometry, 0, torch.Generator().manual_seed(0))
             flow.load_state_dict(load_file(folder / "flow.safetensors"))
             embedder.load_state_dict(load_file(folder / "embedder.safetensors"))
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
@@ -273,20 +275,6 @@ def _preset(stored: Mapping[str, Any]) -> Preset:
 def _geometry(stored: dict[str, Any]) -> Geometry:
     stored["offset"], stored["size"] = tuple(stored["offset"]), tuple(stored["size"])
     return Geometry(**stored)
-
-
-def _networks(preset: Preset, geometry: Geometry) -> tuple[ConditionalFlow, Embedder]:
-    """Networks of the right sizes; masks and permutations come with the weights."""
-    with torch.random.fork_rng(devices=[]):
-        flow = ConditionalFlow(preset.vae.code_shape, preset.flow, torch.Generator().manual_seed(0))
-        embedder = Embedder(
-            geometry.channels,
-            geometry.size,
-            preset.vae.code_size,
-            preset.flow.context,
-            preset.flow.embed_width,
-        )
-    return flow, embedder
 
 
 def _versions() -> dict[str, str]:

@@ -22,7 +22,7 @@ from .representation import Geometry, RepresentationStore
 from .tiles import STEP
 from .vae import VAE
 
-__all__ = ["FitResult", "draw_places", "encode_places", "fit_flow"]
+__all__ = ["FitResult", "draw_places", "encode_places", "fit_flow", "networks"]
 
 Image = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
@@ -113,6 +113,23 @@ def _embed(embedder: Embedder, store: RepresentationStore, places: Sequence[Plac
     return context
 
 
+def networks(
+    preset: Preset, geometry: Geometry, seed: int, generator: torch.Generator
+) -> tuple[ConditionalFlow, Embedder]:
+    """A flow and an embedder of the right sizes; ``seed`` draws weights, ``generator`` masks."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        flow = ConditionalFlow(preset.vae.code_shape, preset.flow, generator)
+        embedder = Embedder(
+            geometry.channels,
+            geometry.size,
+            preset.vae.code_size,
+            preset.flow.context,
+            preset.flow.embed_width,
+        )
+    return flow, embedder
+
+
 def fit_flow(
     denoiser: Denoiser,
     layer: str,
@@ -153,16 +170,7 @@ def fit_flow(
         test_mean, test_spread = encode_places(vae, images, test)
         test_codes = test_mean + test_spread * torch.randn(test_mean.shape, generator=generator)
 
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            flow = ConditionalFlow(vae.config.code_shape, preset.flow, generator)
-            embedder = Embedder(
-                store.geometry.channels,
-                store.geometry.size,
-                vae.config.code_size,
-                preset.flow.context,
-                preset.flow.embed_width,
-            )
+        flow, embedder = networks(preset, store.geometry, seed, generator)
         first = min(512, len(train))
         embedder.initialise(store.cut(train[:first]))
         with torch.no_grad():

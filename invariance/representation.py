@@ -16,12 +16,17 @@ from torch import Tensor
 
 from .embed import as_map, coordinates
 
-__all__ = ["Geometry", "RepresentationStore", "probe_geometry"]
+__all__ = ["Geometry", "RepresentationStore", "probe_geometry", "represent"]
 
 _MOST_BYTES = 1.5e9
 
 Image = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
+
+
+def represent(denoiser: Denoiser, layer: str, x: Image) -> Tensor:
+    """``Phi(x)`` of images (N, 1, H, W) in HU, as a tensor on the CPU."""
+    return torch.as_tensor(denoiser.features(np.ascontiguousarray(x), layer)).cpu()
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,7 @@ class RepresentationStore:
                 progress("representations", k + 1, self.count)
 
     def _features(self, x: Image) -> Tensor:
-        z: Tensor = torch.as_tensor(self._denoiser.features(np.ascontiguousarray(x), self._layer)).cpu()
+        z = represent(self._denoiser, self._layer, x)
         if not bool(z.isfinite().all()):
             raise CtinvError(
                 f"layer {self._layer} of {self._denoiser.name} gives values that are not finite on CT; "

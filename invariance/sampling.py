@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .embed import as_map, coordinates
+from .representation import represent
 from .tiles import Grid, Mosaic, grid
 
 if TYPE_CHECKING:
@@ -53,15 +54,14 @@ def tile_contexts(explainer: Explainer, x: Image, tiles: Grid) -> Tensor:
     p, size = tiles.patch, explainer.preset.vae.code_size
     contexts = []
     if geometry.local:
-        z = as_map(torch.as_tensor(denoiser.features(x[None, None], layer)).cpu())[0]
+        z = as_map(represent(denoiser, layer, x[None, None]))[0]
         for row, column in tiles.corners:
             where = coordinates([(row, column)], [tiles.shape], p, size)
             contexts.append(explainer.embedder(geometry.cut(z, row, column)[None], where))
     else:
         alone = coordinates([(0, 0)], [(p, p)], p, size)
         for tile in tiles:
-            z = torch.as_tensor(denoiser.features(np.ascontiguousarray(x[tile])[None, None], layer)).cpu()
-            contexts.append(explainer.embedder(z, alone))
+            contexts.append(explainer.embedder(represent(denoiser, layer, x[tile][None, None]), alone))
     return torch.cat(contexts)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from ctinv.invariance.representation import represent
 from torch import Tensor
 
 from .leakage import leakage
@@ -48,15 +49,14 @@ def audit(
     denoiser, layer = explainer.denoiser, explainer.layer
 
     @torch.no_grad()
-    def represent(image: Image) -> Tensor:
-        z = torch.as_tensor(denoiser.features(np.ascontiguousarray(image)[None, None], layer)).cpu()
-        return explainer.embedder.standardise(z)
+    def seen(image: Image) -> Tensor:
+        return explainer.embedder.standardise(represent(denoiser, layer, image[None, None]))
 
     body = x > -900
     inside = body if body.any() else np.ones_like(body)
     error = (reconstruction - x)[inside]
-    against_embedding = leakage(represent, reconstruction, samples, np.random.default_rng([seed, 4]))
-    against_image = leakage(represent, x, samples, np.random.default_rng([seed, 5]))
+    against_embedding = leakage(seen, reconstruction, samples, np.random.default_rng([seed, 4]))
+    against_image = leakage(seen, x, samples, np.random.default_rng([seed, 5]))
     clean = np.asarray(denoiser.denoise(reconstruction[None, None]))[0, 0]
     moved = [
         float(np.sqrt(np.mean((np.asarray(denoiser.denoise(s[None, None]))[0, 0] - clean)[inside] ** 2)))
