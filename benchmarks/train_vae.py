@@ -20,7 +20,8 @@ import torch
 from ctinv.invariance.data import fitting_set
 from ctinv.invariance.fit_vae import fit_vae, save_vae
 from ctinv.invariance.presets import preset
-from ctinv.invariance.tiles import Mosaic, grid, pad_to
+from ctinv.invariance.sampling import reconstruct
+from ctinv.invariance.tiles import grid, pad_to
 from ctinv.invariance.vae import VAE
 
 HELD_OUT = (
@@ -36,21 +37,11 @@ RANGE = 3024.0  # HU, from -1024 to 2000
 Image = npt.NDArray[np.float32]
 
 
-@torch.no_grad()
-def reconstruct(vae: VAE, image: Image, overlap: int) -> Image:
-    """``D(E(x))`` of a slice (H, W) in HU, tile by tile."""
-    padded = pad_to(image, vae.config.patch)
-    tiles = grid((padded.shape[0], padded.shape[1]), vae.config.patch, overlap)
-    mosaic = Mosaic(tiles, 0)
-    for tile in tiles:
-        patch = torch.from_numpy(np.ascontiguousarray(padded[tile]))[None, None]
-        mosaic.add(tile, vae.decode(vae.encode(patch))[:, 0].numpy())
-    return mosaic.mean[: image.shape[0], : image.shape[1]]
-
-
 def score(vae: VAE, low: Image, high: Image, overlap: int) -> dict[str, float]:
     """RMSE (HU) and PSNR (dB over 3024 HU) of D(E(low)) against the low and the high dose."""
-    out = reconstruct(vae, low, overlap)
+    padded = pad_to(low, vae.config.patch)
+    tiles = grid((padded.shape[0], padded.shape[1]), vae.config.patch, overlap)
+    out = reconstruct(vae, padded, tiles)[: low.shape[0], : low.shape[1]]
     figures = {}
     for name, target in (("low_dose", low), ("full_dose", high)):
         rmse = float(np.sqrt(np.mean((out - target.clip(-1024, 2000)) ** 2)))

@@ -37,7 +37,6 @@ def fit_vae(
     steps: int = 1000,
     batch: int = 32,
     rate: float = 2e-3,
-    vae: VAE | None = None,
     progress: Progress | None = None,
 ) -> VAE:
     """Train a VAE on random patches of CT slices, flipped and turned.
@@ -49,7 +48,6 @@ def fit_vae(
         steps: Optimiser steps (Adam, linear warm-up, cosine decay).
         batch: Patches a step.
         rate: Peak learning rate.
-        vae: Weights to go on from.
         progress: Called with (stage, done, total).
 
     Raises:
@@ -59,10 +57,9 @@ def fit_vae(
 
     rng = np.random.default_rng([seed, 2])
     generator = torch.Generator().manual_seed(seed)
-    if vae is None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            vae = VAE(config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        vae = VAE(config)
     vae = vae.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimiser = torch.optim.Adam(vae.parameters(), lr=rate, betas=(0.9, 0.99))
     p = config.patch

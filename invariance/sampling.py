@@ -14,11 +14,12 @@ from torch import Tensor
 from .embed import as_map, coordinates
 from .representation import represent
 from .tiles import Grid, Mosaic, grid
+from .vae import VAE
 
 if TYPE_CHECKING:
     from .explainer import Explainer
 
-__all__ = ["Drawn", "invariance_noise", "sample_slice", "tile_contexts"]
+__all__ = ["Drawn", "invariance_noise", "reconstruct", "sample_slice", "tile_contexts"]
 
 Image = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
@@ -66,6 +67,16 @@ def tile_contexts(explainer: Explainer, x: Image, tiles: Grid) -> Tensor:
 
 
 @torch.no_grad()
+def reconstruct(vae: VAE, x: Image, tiles: Grid) -> Image:
+    """``D(E(x))`` of a padded slice (H, W) in HU, tile by tile."""
+    mosaic = Mosaic(tiles, 0)
+    for tile in tiles:
+        patch = torch.from_numpy(np.ascontiguousarray(x[tile]))[None, None]
+        mosaic.add(tile, vae.decode(vae.encode(patch))[:, 0].numpy())
+    return mosaic.mean
+
+
+@torch.no_grad()
 def sample_slice(
     explainer: Explainer,
     x: Image,
@@ -87,15 +98,13 @@ def sample_slice(
     preset, vae, flow = explainer.preset, explainer.vae, explainer.flow
     tiles = grid((x.shape[0], x.shape[1]), preset.vae.patch, preset.tile.overlap)
     contexts = tile_contexts(explainer, x, tiles)
-    mosaic, embedded = Mosaic(tiles, keep), Mosaic(tiles, 0)
+    mosaic = Mosaic(tiles, keep)
     batch = preset.tile.batch
     for number, tile in enumerate(tiles):
-        patch = torch.from_numpy(np.ascontiguousarray(x[tile]))[None, None]
-        embedded.add(tile, vae.decode(vae.encode(patch))[:, 0].numpy())
         v = invariance_noise(seed, number, samples, flow.features)
         h = contexts[number : number + 1]
         decoded = [vae.decode(flow.inverse(part, h))[:, 0].numpy() for part in v.split(batch)]
         mosaic.add(tile, np.concatenate(decoded))
         if progress:
             progress("sampling", number + 1, len(tiles))
-    return Drawn(mosaic.mean, mosaic.std, mosaic.samples, embedded.mean)
+    return Drawn(mosaic.mean, mosaic.std, mosaic.samples, reconstruct(vae, x, tiles))
