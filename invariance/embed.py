@@ -1,4 +1,4 @@
-"""The embedder ``h = H(z)``: any representation to a context vector."""
+"""The embedder ``h = H(z)``: any representation to a context map or vector."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["PLACES", "Embedder", "as_map", "coordinates"]
+__all__ = ["PLACES", "Embedder", "MapEmbedder", "VectorEmbedder", "as_map", "build_embedder", "coordinates"]
 
 _WAVES = (1, 2, 4, 8)
 PLACES = 2 + 4 * len(_WAVES)
@@ -65,6 +65,36 @@ def coordinates(
 
 
 class Embedder(nn.Module):
+    """What embedders have in common: they standardise the representation per channel.
+
+    Arguments:
+        channels: Channels of the representation.
+        code_size: Side of the code map.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, channels: int, code_size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels, 1, 1))
+        self.register_buffer("std", torch.ones(channels, 1, 1))
+        self.code_size = code_size
+
+    @torch.no_grad()
+    def initialise(self, z: Tensor) -> None:
+        """Take the per-channel statistics of fitting representations; a constant channel stays 0."""
+        std, mean = torch.std_mean(as_map(z).float(), (0, 2, 3), keepdim=True)
+        std = torch.where(std > 1e-6 * mean.abs() + 1e-12, std, torch.inf)
+        self.mean.copy_(mean[0])
+        self.std.copy_(std[0])
+
+    def standardise(self, z: Tensor) -> Tensor:
+        """Representations as maps with zero mean and unit spread per channel."""
+        return (as_map(z) - self.mean) * self.std.reciprocal()
+
+
+class MapEmbedder(Embedder):
     """A shallow convolutional network on the standardised representation and its place.
 
     It halves the map until it has the code map's size, looks around there, and adds a learned map
@@ -79,16 +109,10 @@ class Embedder(nn.Module):
         width: Channels of the first convolution.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
         self, channels: int, size: tuple[int, int], code_size: int, context: int, width: int
     ) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(channels, 1, 1))
-        self.register_buffer("std", torch.ones(channels, 1, 1))
-        self.code_size = code_size
+        super().__init__(channels, code_size)
         inputs = channels
         layers: list[nn.Module] = []
         if size == (1, 1):
@@ -111,18 +135,6 @@ class Embedder(nn.Module):
         self.out = nn.Conv2d(2 * width, context, 1)
         self.place = nn.Parameter(torch.zeros(context, code_size, code_size))
 
-    @torch.no_grad()
-    def initialise(self, z: Tensor) -> None:
-        """Take the per-channel statistics of fitting representations; a constant channel stays 0."""
-        std, mean = torch.std_mean(as_map(z).float(), (0, 2, 3), keepdim=True)
-        std = torch.where(std > 1e-6 * mean.abs() + 1e-12, std, torch.inf)
-        self.mean.copy_(mean[0])
-        self.std.copy_(std[0])
-
-    def standardise(self, z: Tensor) -> Tensor:
-        """Representations as maps with zero mean and unit spread per channel."""
-        return (as_map(z) - self.mean) * self.std.reciprocal()
-
     def forward(self, z: Tensor, where: Tensor) -> Tensor:
         """Representations of N patches to ``h`` (N, context, code_size, code_size).
 
@@ -138,3 +150,56 @@ class Embedder(nn.Module):
         x = x + F.silu(self.again(x))
         context: Tensor = self.out(x) + self.place
         return context
+
+
+class VectorEmbedder(Embedder):
+    """The embedder of vector codes: strided convolutions of doubling width, then a dense layer.
+
+    The map is halved until 8 pixels are left, at least once; the dense layer sees all that remains.
+    With 64 channels to start with and a map of 128 pixels this is the embedder of the papers.
+
+    Arguments:
+        channels: Channels of the representation.
+        size: Height and width of the representation of one patch.
+        context: Numbers in ``h``.
+        width: Channels of the first convolution.
+    """
+
+    def __init__(self, channels: int, size: tuple[int, int], context: int, width: int) -> None:
+        super().__init__(channels, 1)
+        layers: list[nn.Module] = []
+        inputs, self.left = channels, size
+        if min(size) == 1:
+            layers = [nn.Conv2d(inputs, 8 * width, 1), nn.SiLU()]
+            inputs = 8 * width
+        while min(self.left) > 8 or (min(self.left) > 1 and not layers):
+            outputs = min(8, 2 ** (len(layers) // 2)) * width
+            layers += [nn.Conv2d(inputs, outputs, 4, stride=2, padding=1), nn.SiLU()]
+            inputs, self.left = outputs, (self.left[0] // 2, self.left[1] // 2)
+        self.down = nn.Sequential(*layers)
+        # Long token sequences are maps of height 1.
+        self.left = (min(self.left[0], 8), min(self.left[1], 8))
+        self.out = nn.Linear(inputs * self.left[0] * self.left[1], context)
+        self.place = nn.Linear(PLACES, context, bias=False)
+
+    def forward(self, z: Tensor, where: Tensor) -> Tensor:
+        """Representations of N patches to ``h`` (N, context, 1, 1).
+
+        Arguments:
+            z: Representations, any kind, N of them.
+            where: Their places, (N, PLACES, 1, 1), see :func:`coordinates`.
+        """
+        x = self.down(self.standardise(z).clamp(-8, 8))
+        if x.shape[-2:] != self.left:
+            x = F.adaptive_avg_pool2d(x, self.left)
+        context: Tensor = self.out(x.flatten(1)) + self.place(where.flatten(1))
+        return context[..., None, None]
+
+
+def build_embedder(
+    channels: int, size: tuple[int, int], code_size: int, context: int, width: int
+) -> Embedder:
+    """The embedder for codes of a size: :class:`VectorEmbedder` for vectors, else :class:`MapEmbedder`."""
+    if code_size == 1:
+        return VectorEmbedder(channels, size, context, width)
+    return MapEmbedder(channels, size, code_size, context, width)

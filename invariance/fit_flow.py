@@ -15,7 +15,7 @@ from ctinv.adapters.base import Denoiser
 from ctinv.adapters.errors import CtinvError
 from torch import Tensor, nn
 
-from .embed import Embedder
+from .embed import Embedder, build_embedder
 from .flow import ConditionalFlow
 from .presets import FitConfig, Preset
 from .representation import Geometry, RepresentationStore
@@ -120,7 +120,7 @@ def networks(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         flow = ConditionalFlow(preset.vae.code_shape, preset.flow, generator)
-        embedder = Embedder(
+        embedder = build_embedder(
             geometry.channels,
             geometry.size,
             preset.vae.code_size,

@@ -80,7 +80,7 @@ def fit_vae(
         optimiser.step()
         if progress:
             progress("vae", step + 1, steps)
-    return vae.eval().requires_grad_(False)
+    return vae.ready()
 
 
 def save_vae(vae: VAE, path: Path, metadata: dict[str, Any] | None = None) -> None:
@@ -104,13 +104,11 @@ def load_vae(path: Path) -> VAE:
 
     try:
         with safe_open(path, "pt") as stored:
-            config = json.loads(stored.metadata()["config"])
-            config["widths"] = tuple(config["widths"])
-            vae = VAE(VAEConfig(**config))
+            vae = VAE(VAEConfig(**json.loads(stored.metadata()["config"])))
             vae.load_state_dict({k: stored.get_tensor(k) for k in stored.keys()})  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, TypeError, RuntimeError, ValueError) as error:
         raise CtinvError(f"{path} holds no readable VAE ({error}); fit one again") from error
-    return vae.eval().requires_grad_(False)
+    return vae.ready()
 
 
 def shipped_vae(config: VAEConfig) -> VAE | None:

@@ -3,172 +3,15 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Transform
-from torch.nn import functional as F
 
 from .presets import FlowConfig
+from .steps import ActNorm, Coupling, DenseCoupling, Entry, Shuffle, compose
 
-__all__ = ["ActNorm", "ConditionalFlow", "Coupling", "Entry", "Shuffle"]
-
-
-@contextmanager
-def _argument_checks_kept() -> Iterator[None]:
-    """Importing zuko switches off argument checks of torch.distributions process-wide; undo that."""
-    if "zuko" in sys.modules:  # someone else's choice by now
-        yield
-        return
-    validate, constraints = Distribution._validate_args, Distribution.__dict__["arg_constraints"]
-    try:
-        yield
-    finally:
-        Distribution._validate_args = validate
-        Distribution.arg_constraints = constraints  # type: ignore[method-assign]
-
-
-with _argument_checks_kept():
-    from zuko.lazy import LazyComposedTransform, LazyTransform
-    from zuko.transforms import (
-        CouplingTransform,
-        DependentTransform,
-        MonotonicAffineTransform,
-        PermutationTransform,
-    )
-
-
-class ActNorm(LazyTransform):
-    """Elementwise affine map that standardises the first batch it is initialised on.
-
-    Source: Kingma, Dhariwal, NeurIPS 2018 (Glow).
-
-    Arguments:
-        features: Numbers in a code.
-    """
-
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.shift = nn.Parameter(torch.zeros(features))
-        self.log_scale = nn.Parameter(torch.zeros(features))
-
-    @torch.no_grad()
-    def initialise(self, batch: Tensor) -> Tensor:
-        """Standardise ``batch`` (N, features); returns the standardised batch."""
-        std, mean = torch.std_mean(batch, 0)
-        log_scale = -std.clamp_min(1e-3).log()
-        # The transform clips its log-scale softly; ask for the value that clips to the wanted one.
-        self.log_scale.copy_(log_scale / (1 - (log_scale / math.log(1e-3)).abs().clamp_max(0.9)))
-        scale = MonotonicAffineTransform(self.shift, self.log_scale).scale
-        self.shift.copy_(-mean * scale)
-        return batch * scale + self.shift
-
-    def forward(self, c: Tensor | None = None) -> Transform:
-        return DependentTransform(MonotonicAffineTransform(self.shift, self.log_scale), 1)
-
-
-class Shuffle(LazyTransform):
-    """A fixed permutation of the code, stored with the weights.
-
-    Arguments:
-        order: The permutation, (features,).
-    """
-
-    order: Tensor
-
-    def __init__(self, order: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("order", order)
-
-    def forward(self, c: Tensor | None = None) -> Transform:
-        return PermutationTransform(self.order)
-
-
-_UNIT = math.log(math.e - 1)  # softplus of this is 1
-
-
-def _conv(inputs: int, outputs: int, size: int) -> nn.Conv2d:
-    """A convolution on code maps; on a single pixel a 3x3 kernel would only multiply zeros."""
-    kernel = 3 if size > 1 else 1
-    return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
-
-
-def _soft(x: Tensor, bound: float) -> Tensor:
-    """The identity near 0, never beyond ``bound``: far from the fitting data nothing explodes."""
-    return bound * torch.tanh(x / bound)
-
-
-class Entry(LazyTransform):
-    """Elementwise affine map whose shift and scale are functions of ``h`` alone.
-
-    Given ``h``, a number of the code may be known to any precision, but its spread is never more
-    than e times the spread it has without ``h``.
-
-    Arguments:
-        shape: Channels, height and width of the code map.
-        context: Channels of ``h``, a map of the same height and width.
-        width: Hidden channels.
-    """
-
-    def __init__(self, shape: tuple[int, int, int], context: int, width: int) -> None:
-        super().__init__()
-        self.shape = shape
-        self.hidden = _conv(context, width, shape[1])
-        self.out = _conv(width, 2 * shape[0], shape[1])
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
-
-    def forward(self, c: Tensor | None = None) -> Transform:
-        assert c is not None
-        mean, precision = self.out(F.silu(self.hidden(c))).flatten(1).chunk(2, 1)
-        log_scale = F.softplus(precision + _UNIT) - 1
-        scale = MonotonicAffineTransform(mean, log_scale).scale
-        return DependentTransform(MonotonicAffineTransform(-_soft(mean, 8.0) * scale, log_scale), 1)
-
-
-class Coupling(LazyTransform):
-    """Affine coupling whose network is convolutional over the code map and ``h``.
-
-    The first layer acts on code and context laid side by side; it is kept as a sum of two
-    convolutions, so that the context's share is computed once however many codes go with it.
-
-    Arguments:
-        shape: Channels, height and width of the code map.
-        mask: Which numbers of the code stay, bool (features,).
-        context: Channels of ``h``.
-        width: Hidden channels.
-    """
-
-    mask: Tensor
-
-    def __init__(self, shape: tuple[int, int, int], mask: Tensor, context: int, width: int) -> None:
-        super().__init__()
-        self.shape = shape
-        self.register_buffer("mask", mask)
-        self.code = _conv(shape[0], width, shape[1])
-        self.context = nn.Conv2d(context, width, 1)
-        self.hidden = nn.Conv2d(width, width, 1)
-        self.out = _conv(width, 2 * shape[0], shape[1])
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
-
-    def _univariate(self, shared: Tensor, stays: Tensor) -> Transform:
-        code = stays.new_zeros((len(stays), self.mask.numel()))
-        code[:, self.mask] = stays
-        hidden = F.silu(self.code(_soft(code, 8.0).unflatten(1, self.shape)) + shared)
-        shift, log_scale = self.out(F.silu(self.hidden(hidden))).flatten(1).chunk(2, 1)
-        moves = ~self.mask
-        return DependentTransform(
-            MonotonicAffineTransform(_soft(shift[:, moves], 4.0), _soft(log_scale[:, moves], 1.5)), 1
-        )
-
-    def forward(self, c: Tensor | None = None) -> Transform:
-        assert c is not None
-        return CouplingTransform(partial(self._univariate, self.context(c)), self.mask)
+__all__ = ["ActNorm", "ConditionalFlow", "Coupling", "DenseCoupling", "Entry", "Shuffle"]
 
 
 def _masks(shape: tuple[int, int, int], generator: torch.Generator) -> Iterator[Tensor]:
@@ -183,11 +26,12 @@ def _masks(shape: tuple[int, int, int], generator: torch.Generator) -> Iterator[
 
 
 class ConditionalFlow(nn.Module):
-    """Blocks of actnorm, coupling and shuffle, each conditioned on ``h``, on standardised codes.
+    """Blocks of actnorm, couplings and shuffle, each conditioned on ``h``, on standardised codes.
 
     The map starts with an affine step whose shift and scale are functions of ``h`` alone: what
-    ``h`` tells about each number of the code is taken out before the couplings. All transforms
-    are zuko's, with their exact log-determinants.
+    ``h`` tells about each number of the code is taken out before the couplings. Code maps have
+    convolutional couplings, vectors dense ones. All transforms are zuko's, with their exact
+    log-determinants.
 
     Source: Eulig, Ommer, Kachelriess, Proc. SPIE 12304, 2022; Rombach, Esser, Ommer, ECCV 2020.
 
@@ -205,16 +49,26 @@ class ConditionalFlow(nn.Module):
         self.features = math.prod(shape)
         self.register_buffer("mean", torch.zeros(self.features))
         self.register_buffer("std", torch.ones(self.features))
-        transforms: list[LazyTransform] = [Entry(shape, config.context, config.width)]
+        vector = shape[1] == shape[2] == 1
+        bins = config.bins if config.coupling == "spline" else 0
+
+        def coupling(mask: Tensor) -> nn.Module:
+            if vector:
+                return DenseCoupling(mask, config.context, config.width, config.depth, bins)
+            return Coupling(shape, mask, config.context, config.width, bins)
+
+        transforms: list[nn.Module] = [
+            Entry(shape, config.context, config.context if vector else config.width)
+        ]
         masks = _masks(shape, generator)
         for _ in range(config.blocks):
             mask = next(masks)
             transforms.append(ActNorm(self.features))
-            transforms += [Coupling(shape, half, config.context, config.width) for half in (mask, ~mask)]
+            transforms += [coupling(mask), coupling(~mask)]
             channels = torch.randperm(shape[0], generator=generator)
             places = torch.arange(self.features).unflatten(0, shape)
             transforms.append(Shuffle(places[channels].flatten()))
-        self.transform = LazyComposedTransform(*transforms)
+        self.transform = compose(transforms)
 
     @torch.no_grad()
     def initialise(self, codes: Tensor, context: Tensor) -> None:

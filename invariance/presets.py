@@ -7,7 +7,7 @@ import math
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from ctinv.adapters.errors import CtinvError
 
@@ -21,9 +21,20 @@ class VAEConfig:
     Arguments:
         patch: Side of the square patch that is encoded, in pixels.
         code_channels: Channels of the code map.
-        code_size: Side of the code map; ``patch`` is this times 2 to the number of widths.
-        widths: Decoder channels from the code map's resolution up to half the patch's.
+        code_size: Side of the code map; 1 makes the code a vector.
+        widths: Channels of the plain encoder and decoder, from the code map's resolution up to half
+            the patch's; ``patch`` is ``code_size`` times 2 to the number of widths.
         sigma: Standard deviation (HU) of the decoder's Gaussian; it sets the weight of the KL term.
+        encoder: ``plain`` or one of the residual networks ``resnet18`` to ``resnet101``.
+        decoder: ``plain`` or ``biggan``.
+        channels: Channels of the BigGAN decoder at the patch's resolution, its unit of width.
+        mapping: Hidden widths of the network that turns the code into what the BigGAN decoder's
+            normalisations share.
+        conditional: Whether encoder, decoder and critic also see the denoiser's output ``f(x)``.
+        critic: Channels of the critic's first layer; 0 trains without a critic.
+        adversarial: Weight of the critic's verdict in the loss.
+        penalty: Weight of the critic's gradient penalty.
+        perceptual: Weight of the distance in features that the caller gives.
     """
 
     patch: int = 64
@@ -31,6 +42,20 @@ class VAEConfig:
     code_size: int = 8
     widths: tuple[int, ...] = (128, 96, 64)
     sigma: float = 25.0
+    encoder: Literal["plain", "resnet18", "resnet34", "resnet50", "resnet101"] = "plain"
+    decoder: Literal["plain", "biggan"] = "plain"
+    channels: int = 96
+    mapping: tuple[int, ...] = ()
+    conditional: bool = False
+    critic: int = 0
+    adversarial: float = 0.0
+    penalty: float = 10.0
+    perceptual: float = 0.0
+
+    def __post_init__(self) -> None:
+        # JSON knows no tuples.
+        object.__setattr__(self, "widths", tuple(self.widths))
+        object.__setattr__(self, "mapping", tuple(self.mapping))
 
     @property
     def code_shape(self) -> tuple[int, int, int]:
@@ -52,12 +77,18 @@ class FlowConfig:
         width: Hidden channels of each coupling's network.
         context: Channels of ``h``, a map as large as the code map.
         embed_width: Channels of the embedder's first convolution.
+        coupling: ``affine`` or ``spline`` (monotonic rational-quadratic, the identity far out).
+        bins: Bins of a spline.
+        depth: Hidden layers after the first in the dense couplings of vector codes.
     """
 
     blocks: int = 4
     width: int = 48
     context: int = 32
     embed_width: int = 32
+    coupling: Literal["affine", "spline"] = "affine"
+    bins: int = 8
+    depth: int = 2
 
 
 @dataclass(frozen=True)
@@ -75,6 +106,8 @@ class FitConfig:
         patience: Looks without improvement after which the fit stops.
         holdout: Share of the fitting slices kept for the held-out likelihood.
         vae_steps: Optimiser steps of an autoencoder for which no weights ship.
+        vae_batch: Patches a step of the autoencoder's.
+        vae_rate: Peak learning rate of the autoencoder's Adam.
     """
 
     steps: int = 700
@@ -87,6 +120,8 @@ class FitConfig:
     patience: int = 3
     holdout: float = 0.2
     vae_steps: int = 1500
+    vae_batch: int = 32
+    vae_rate: float = 2e-3
 
 
 @dataclass(frozen=True)
@@ -117,6 +152,43 @@ class Preset:
         return dataclasses.asdict(self)
 
 
+def _paper(name: str, encoder: Literal["resnet50", "resnet101"], blocks: int, *, conditional: bool) -> Preset:
+    """The published sizes: patches of 128 pixels, codes of 256 numbers. Meant for a GPU.
+
+    Sources: Eulig, Ommer, Kachelriess, Proc. SPIE 12304, 2022; Eulig et al., Medical Physics 2024
+    (couplings of width 1024, 96 decoder channels). Rates and weights of the losses are ours.
+    """
+    return Preset(
+        name,
+        VAEConfig(
+            patch=128,
+            code_channels=256,
+            code_size=1,
+            widths=(),
+            encoder=encoder,
+            decoder="biggan",
+            channels=96,
+            mapping=(2000, 2000, 2000, 1000),
+            conditional=conditional,
+            critic=64,
+            adversarial=5e-4,
+        ),
+        FlowConfig(blocks=blocks, width=1024, context=256, embed_width=64),
+        FitConfig(
+            steps=40_000,
+            batch=128,
+            patches=50_000,
+            rate=2e-4,
+            warmup=500,
+            check=1000,
+            vae_steps=200_000,
+            vae_batch=64,
+            vae_rate=1e-4,
+        ),
+        TileConfig(overlap=16, batch=25),
+    )
+
+
 PRESETS: dict[str, Preset] = {
     "tiny": Preset(
         "tiny",
@@ -126,23 +198,35 @@ PRESETS: dict[str, Preset] = {
         TileConfig(overlap=8, batch=64),
     ),
     "small": Preset("small"),
+    "paper": _paper("paper", "resnet101", 4, conditional=False),
+    "paper2024": _paper("paper2024", "resnet50", 12, conditional=True),
 }
 
 
-def _convert(text: Any, kind: Any, path: str) -> Any:
-    if isinstance(text, float) and not math.isfinite(text):
-        raise CtinvError(f"preset field {path} takes a finite number, not {text}")
-    if not isinstance(text, str):
-        return text
+_SWITCHES = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+def _convert(given: Any, kind: Any, path: str) -> Any:
+    if isinstance(given, float) and not math.isfinite(given):
+        raise CtinvError(f"preset field {path} takes a finite number, not {given}")
+    if typing.get_origin(kind) is Literal:
+        allowed = typing.get_args(kind)
+        if given not in allowed:
+            raise CtinvError(f"preset field {path} takes one of {', '.join(allowed)}, not {given!r}")
+        return given
+    if not isinstance(given, str):
+        return given
     try:
+        if kind is bool:
+            return _SWITCHES[given.strip().lower()]
         if kind is float:
-            return _convert(float(text), kind, path)
+            return _convert(float(given), kind, path)
         if typing.get_origin(kind) is tuple:
-            return tuple(int(part) for part in text.strip("()").split(",") if part.strip())
-        return kind(text)
-    except ValueError as error:
+            return tuple(int(part) for part in given.strip("()").split(",") if part.strip())
+        return kind(given)
+    except (ValueError, KeyError) as error:
         raise CtinvError(
-            f"preset field {path} takes {getattr(kind, '__name__', kind)}, not {text!r}"
+            f"preset field {path} takes {getattr(kind, '__name__', kind)}, not {given!r}"
         ) from error
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from ctinv import adapters
-from ctinv.invariance.embed import Embedder, as_map, coordinates
+from ctinv.invariance.embed import MapEmbedder, as_map, coordinates
 from ctinv.invariance.representation import RepresentationStore, probe_geometry
 from torch import nn
 
@@ -23,7 +23,7 @@ REPRESENTATIONS = {
 def test_any_representation_becomes_a_context(shape):
     z = torch.randn(shape) * 50 + 7
     maps = as_map(z)
-    embedder = Embedder(maps.shape[1], tuple(maps.shape[2:]), code_size=8, context=5, width=4)
+    embedder = MapEmbedder(maps.shape[1], tuple(maps.shape[2:]), code_size=8, context=5, width=4)
     embedder.initialise(z)
     where = coordinates([(8 * k, 0) for k in range(4)], [(64, 64)] * 4, 32, 8)
     h = embedder(z, where)
@@ -43,7 +43,7 @@ def test_standardisation_is_per_channel_and_survives_constants():
         torch.randn(64, 3, 8, 8) * torch.tensor([1.0, 1e4, 0])[:, None, None]
         + torch.tensor([5.0, -1e5, 3])[:, None, None]
     )
-    embedder = Embedder(3, (8, 8), 8, 4, 4)
+    embedder = MapEmbedder(3, (8, 8), 8, 4, 4)
     embedder.initialise(z)
     standard = embedder.standardise(z)
     assert standard.mean((0, 2, 3)).abs().max() < 1e-2

@@ -1,0 +1,248 @@
+"""The invertible steps that a conditional flow is made of; all transforms are zuko's."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, Transform
+from torch.nn import functional as F
+
+__all__ = ["ActNorm", "Coupling", "DenseCoupling", "Entry", "Shuffle", "compose"]
+
+
+@contextmanager
+def _argument_checks_kept() -> Iterator[None]:
+    """Importing zuko switches off argument checks of torch.distributions process-wide; undo that."""
+    if "zuko" in sys.modules:  # someone else's choice by now
+        yield
+        return
+    validate, constraints = Distribution._validate_args, Distribution.__dict__["arg_constraints"]
+    try:
+        yield
+    finally:
+        Distribution._validate_args = validate
+        Distribution.arg_constraints = constraints  # type: ignore[method-assign]
+
+
+with _argument_checks_kept():
+    from zuko.lazy import LazyComposedTransform, LazyTransform
+    from zuko.transforms import (
+        CouplingTransform,
+        DependentTransform,
+        MonotonicAffineTransform,
+        MonotonicRQSTransform,
+        PermutationTransform,
+    )
+
+
+class ActNorm(LazyTransform):
+    """Elementwise affine map that standardises the first batch it is initialised on.
+
+    Source: Kingma, Dhariwal, NeurIPS 2018 (Glow).
+
+    Arguments:
+        features: Numbers in a code.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(features))
+        self.log_scale = nn.Parameter(torch.zeros(features))
+
+    @torch.no_grad()
+    def initialise(self, batch: Tensor) -> Tensor:
+        """Standardise ``batch`` (N, features); returns the standardised batch."""
+        std, mean = torch.std_mean(batch, 0)
+        log_scale = -std.clamp_min(1e-3).log()
+        # The transform clips its log-scale softly; ask for the value that clips to the wanted one.
+        self.log_scale.copy_(log_scale / (1 - (log_scale / math.log(1e-3)).abs().clamp_max(0.9)))
+        scale = MonotonicAffineTransform(self.shift, self.log_scale).scale
+        self.shift.copy_(-mean * scale)
+        return batch * scale + self.shift
+
+    def forward(self, c: Tensor | None = None) -> Transform:
+        return DependentTransform(MonotonicAffineTransform(self.shift, self.log_scale), 1)
+
+
+class Shuffle(LazyTransform):
+    """A fixed permutation of the code, stored with the weights.
+
+    Arguments:
+        order: The permutation, (features,).
+    """
+
+    order: Tensor
+
+    def __init__(self, order: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("order", order)
+
+    def forward(self, c: Tensor | None = None) -> Transform:
+        return PermutationTransform(self.order)
+
+
+_UNIT = math.log(math.e - 1)  # softplus of this is 1
+
+
+def _conv(inputs: int, outputs: int, size: int) -> nn.Conv2d:
+    """A convolution on code maps; on a single pixel a 3x3 kernel would only multiply zeros."""
+    kernel = 3 if size > 1 else 1
+    return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
+
+
+def _soft(x: Tensor, bound: float) -> Tensor:
+    """The identity near 0, never beyond ``bound``: far from the fitting data nothing explodes."""
+    return bound * torch.tanh(x / bound)
+
+
+class Entry(LazyTransform):
+    """Elementwise affine map whose shift and scale are functions of ``h`` alone.
+
+    Given ``h``, a number of the code may be known to any precision, but its spread is never more
+    than e times the spread it has without ``h``.
+
+    Arguments:
+        shape: Channels, height and width of the code map.
+        context: Channels of ``h``, a map of the same height and width.
+        width: Hidden channels.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], context: int, width: int) -> None:
+        super().__init__()
+        self.shape = shape
+        self.hidden = _conv(context, width, shape[1])
+        self.out = _conv(width, 2 * shape[0], shape[1])
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+
+    def forward(self, c: Tensor | None = None) -> Transform:
+        assert c is not None
+        mean, precision = self.out(F.silu(self.hidden(c))).flatten(1).chunk(2, 1)
+        log_scale = F.softplus(precision + _UNIT) - 1
+        scale = MonotonicAffineTransform(mean, log_scale).scale
+        return DependentTransform(MonotonicAffineTransform(-_soft(mean, 8.0) * scale, log_scale), 1)
+
+
+def _numbers(bins: int) -> int:
+    """Parameters of the map of one number: shift and scale, or a spline's bins and slopes."""
+    return 3 * bins - 1 if bins else 2
+
+
+def _monotonic(parameters: Tensor, bins: int) -> Transform:
+    """Maps of the moving numbers; all zero parameters make the identity.
+
+    Arguments:
+        parameters: (N, numbers a map, moving numbers).
+        bins: Bins of a spline, 0 for an affine map.
+    """
+    if not bins:
+        shift, log_scale = parameters.unbind(1)
+        return DependentTransform(MonotonicAffineTransform(_soft(shift, 4.0), _soft(log_scale, 1.5)), 1)
+    widths, heights, slopes = parameters.mT.split([bins, bins, bins - 1], -1)
+    return DependentTransform(MonotonicRQSTransform(widths, heights, slopes), 1)
+
+
+class Coupling(LazyTransform):
+    """Coupling whose network is convolutional over the code map and ``h``.
+
+    The first layer acts on code and context laid side by side; it is kept as a sum of two
+    convolutions, so that the context's share is computed once however many codes go with it.
+
+    Arguments:
+        shape: Channels, height and width of the code map.
+        mask: Which numbers of the code stay, bool (features,).
+        context: Channels of ``h``.
+        width: Hidden channels.
+        bins: Bins of a monotonic rational-quadratic spline; 0 makes the coupling affine.
+    """
+
+    mask: Tensor
+
+    def __init__(
+        self, shape: tuple[int, int, int], mask: Tensor, context: int, width: int, bins: int = 0
+    ) -> None:
+        super().__init__()
+        self.shape, self.bins = shape, bins
+        self.register_buffer("mask", mask)
+        self.code = _conv(shape[0], width, shape[1])
+        self.context = nn.Conv2d(context, width, 1)
+        self.hidden = nn.Conv2d(width, width, 1)
+        self.out = _conv(width, _numbers(bins) * shape[0], shape[1])
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+
+    def _univariate(self, shared: Tensor, stays: Tensor) -> Transform:
+        code = stays.new_zeros((len(stays), self.mask.numel()))
+        code[:, self.mask] = stays
+        hidden = F.silu(self.code(_soft(code, 8.0).unflatten(1, self.shape)) + shared)
+        out = self.out(F.silu(self.hidden(hidden))).flatten(1).unflatten(1, (_numbers(self.bins), -1))
+        return _monotonic(out[:, :, ~self.mask], self.bins)
+
+    def forward(self, c: Tensor | None = None) -> Transform:
+        assert c is not None
+        return CouplingTransform(partial(self._univariate, self.context(c)), self.mask)
+
+
+class _Grouped(nn.Module):
+    """Several linear layers side by side, in one batched product."""
+
+    def __init__(self, groups: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        bound = inputs**-0.5
+        self.weight = nn.Parameter(torch.empty(groups, inputs, outputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(groups, 1, outputs).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+class DenseCoupling(LazyTransform):
+    """Coupling of a vector code: networks of linear layers on the staying half and ``h``.
+
+    An affine coupling has two networks, for shift and for scale, computed side by side; a spline
+    has one. The context's share of the first layer is computed once however many codes go with it.
+
+    Arguments:
+        mask: Which numbers of the code stay, bool (features,).
+        context: Channels of ``h``, a map of one pixel.
+        width: Hidden numbers of each network.
+        depth: Hidden layers after the first.
+        bins: Bins of a monotonic rational-quadratic spline; 0 makes the coupling affine.
+    """
+
+    mask: Tensor
+
+    def __init__(self, mask: Tensor, context: int, width: int, depth: int, bins: int = 0) -> None:
+        super().__init__()
+        stays = int(mask.sum())
+        self.bins, self.groups = bins, 1 if bins else 2
+        self.register_buffer("mask", mask)
+        self.code = nn.Linear(stays, self.groups * width)
+        self.context = nn.Linear(context, self.groups * width, bias=False)
+        self.hidden = nn.ModuleList(_Grouped(self.groups, width, width) for _ in range(depth))
+        self.out = _Grouped(self.groups, width, (mask.numel() - stays) * _numbers(bins) // self.groups)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def _univariate(self, shared: Tensor, stays: Tensor) -> Transform:
+        hidden = F.silu(self.code(_soft(stays, 8.0)) + shared)
+        hidden = hidden.unflatten(1, (self.groups, -1)).transpose(0, 1)
+        for layer in self.hidden:
+            hidden = F.silu(layer(hidden))
+        out = self.out(hidden).transpose(0, 1).reshape(len(stays), _numbers(self.bins), -1)
+        return _monotonic(out, self.bins)
+
+    def forward(self, c: Tensor | None = None) -> Transform:
+        assert c is not None
+        return CouplingTransform(partial(self._univariate, self.context(c.flatten(1))), self.mask)
+
+
+def compose(steps: Sequence[nn.Module]) -> LazyComposedTransform:
+    """One step after the other."""
+    return LazyComposedTransform(*steps)
