@@ -106,6 +106,7 @@ class FitConfig:
         patience: Looks without improvement after which the fit stops.
         holdout: Share of the fitting slices kept for the held-out likelihood.
         vae_steps: Optimiser steps of an autoencoder for which no weights ship.
+        checkpoint: Steps between two checkpoints; 0 for none. It does not change the result.
         vae_batch: Patches a step of the autoencoder's.
         vae_rate: Peak learning rate of the autoencoder's Adam.
     """
@@ -120,6 +121,7 @@ class FitConfig:
     patience: int = 3
     holdout: float = 0.2
     vae_steps: int = 1500
+    checkpoint: int = 50
     vae_batch: int = 32
     vae_rate: float = 2e-3
 
