@@ -69,9 +69,9 @@ class Runner:
         return self.size == (None, None)
 
     @property
-    def plain(self) -> bool:
-        """Whether the graph takes float32 images, channels first, and nothing else."""
-        return not self._nhwc and self.inputs.dtype == np.float32 and not self.inputs.fed
+    def last(self) -> bool:
+        """Whether the graph takes images with their channels last."""
+        return self._nhwc
 
     def knows_layout(self, want: Wanted | None) -> bool:
         """Whether it is known where the channels of a tensor are."""

@@ -1,156 +1,166 @@
-"""Plain ONNX graphs rebuilt as PyTorch modules, for gradients and for bit-equal arithmetic."""
+"""ONNX graphs rebuilt as PyTorch modules, for gradients and for bit-equal arithmetic."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import reduce
+import hashlib
 from typing import Any
 
 import numpy as np
 import onnx
 import torch
-from onnx import numpy_helper
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from . import _onnx_ops_norms, _onnx_ops_resize, _onnx_ops_windows
+from ._onnx_inputs import Inputs
+from ._onnx_ops import BUILDERS, Node, NotPlainError, Operator
+from ._onnx_ops_shapes import constant, stored
 from ._onnx_prune import Wanted, prefix
 from ._onnx_trace import Trace
 
-__all__ = ["GraphModule", "NotPlainError", "rebuilt"]
+__all__ = ["GraphModule", "NotPlainError", "Observed", "rebuilt"]
 
-_Operator = Callable[..., Tensor]
-
-
-class NotPlainError(Exception):
-    """A graph that holds an operator or a setting that is not rebuilt; its text says which."""
+# Importing them fills the registry.
+_REGISTERED = (_onnx_ops_norms, _onnx_ops_resize, _onnx_ops_windows)
 
 
 class GraphModule(nn.Module):
-    """A graph of convolutions, activations and arithmetic as a module.
+    """A graph as a module that runs its operators one after another.
+
+    Sizes are computed as the graph says, at every run, so any image size that the graph takes will do.
 
     Arguments:
         model: The graph; its first output is what the module returns.
-        image: Name of its image input.
+        inputs: Its inputs: where the image goes, and what the others are fed.
 
     Raises:
         NotPlainError: The graph needs more than is rebuilt here.
     """
 
-    def __init__(self, model: onnx.ModelProto, image: str) -> None:
+    def __init__(self, model: onnx.ModelProto, inputs: Inputs) -> None:
         super().__init__()
         graph = model.graph
-        self._image, self._output = image, graph.output[0].name
-        self._stored: dict[str, str] = {}
+        self._inputs, self._output = inputs, graph.output[0].name
+        self._weights: dict[str, str] = {}
+        self._fixed: dict[str, Tensor] = {}
         for tensor in graph.initializer:
-            self._keep(tensor.name, tensor)
-        self._steps: list[tuple[_Operator, list[str], str]] = []
-        known = {image, *self._stored}
+            self._keep(tensor.name, stored(tensor))
+        if graph.sparse_initializer:
+            raise NotPlainError("sparse weights")
+        opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
+        steps: list[tuple[Operator, list[str], list[str]]] = []
+        known = {inputs.image, *inputs.fed, *self._weights, *self._fixed}
+        digest = hashlib.sha256(str(opset).encode())
         for node in graph.node:
             attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-            if node.op_type == "Constant" and "value" in attributes:
-                self._keep(node.output[0], attributes["value"])
-            elif (build := _BUILDERS.get(node.op_type)) and node.domain in ("", "ai.onnx"):
-                self._steps.append((build(attributes), list(node.input), node.output[0]))
+            if node.op_type == "Constant":
+                self._keep(node.output[0], constant(attributes))
+            elif (build := BUILDERS.get(node.op_type)) and node.domain in ("", "ai.onnx"):
+                operator = build(Node(attributes, opset, len(node.output)))
+                steps.append((operator, list(node.input), list(node.output)))
             else:
                 raise NotPlainError(f"operator {node.op_type}")
             known.update(node.output)
-        missing = {name for _, inputs, _ in self._steps for name in inputs if name} - known
+            digest.update(f"{node.op_type}{list(node.input)}{list(node.output)}{node.attribute}".encode())
+        missing = {name for _, names, _ in steps for name in names if name} - known
         if missing or self._output not in known:
             raise NotPlainError(f"tensor {next(iter(missing), self._output)} from outside")
+        fed = {name: torch.from_numpy(np.array(value)) for name, (value, _) in inputs.fed.items()}
+        for name, value in {**self._fixed, **fed}.items():
+            digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
+            digest.update(np.ascontiguousarray(value.numpy()).tobytes())
+        self._graph = digest.hexdigest()
+        # Each step with what nothing later needs.
+        wanted = {self._output}
+        self._steps: list[tuple[Operator, list[str], list[str], list[str]]] = []
+        for operator, read, made in reversed(steps):
+            done = [name for name in dict.fromkeys((*read, *made)) if name and name not in wanted]
+            wanted.update(read)
+            self._steps.append((operator, read, made, done))
+        self._steps.reverse()
 
-    def _keep(self, name: str, tensor: onnx.TensorProto) -> None:
-        self._stored[name] = f"stored{len(self._stored)}"
-        value = torch.from_numpy(np.array(numpy_helper.to_array(tensor)))
-        self.register_buffer(self._stored[name], value)
+    def _keep(self, name: str, value: Tensor) -> None:
+        if value.dtype != torch.float32:
+            self._fixed[name] = value  # sizes and indices stay on the CPU
+            return
+        self._weights[name] = f"weight{len(self._weights)}"
+        self.register_buffer(self._weights[name], value)
+
+    def extra_repr(self) -> str:
+        """What tells this graph from others."""
+        return f"graph={self._graph}"
 
     def forward(self, x: Tensor) -> Tensor:
-        """The image (N, C, H, W) in model units to the graph's first output."""
-        values: dict[str, Any] = {name: getattr(self, stored) for name, stored in self._stored.items()}
-        values[self._image] = x
-        for operator, inputs, output in self._steps:
-            values[output] = operator(*(values[name] if name else None for name in inputs))
+        """The image in model units, in the graph's own axis order, to the graph's first output."""
+        values: dict[str, Any] = {name: getattr(self, kept) for name, kept in self._weights.items()}
+        values.update(self._fixed)
+        if self._inputs.fed:
+            # Only the shape of the image counts here.
+            feeds = self._inputs.feeds(np.broadcast_to(np.float32(0), tuple(x.shape)))
+            values.update({name: torch.tensor(feeds[name], device=x.device) for name in self._inputs.fed})
+        values[self._inputs.image] = x
+        for operator, inputs, outputs, done in self._steps:
+            # Inputs left out at the end are left to the operator's own default.
+            given = [values[name] if name else None for name in inputs]
+            while given and given[-1] is None:
+                given.pop()
+            found = operator(*given)
+            if len(outputs) == 1 and not isinstance(found, tuple):
+                found = (found,)
+            values.update(zip(outputs, found, strict=True))
+            for name in done:
+                values.pop(name, None)
         result: Tensor = values[self._output]
         return result
 
 
-class _Observed(nn.Module):
-    """A part of a network as the layer ``phi`` of a network that returns its input."""
+class Observed(nn.Module):
+    """A part of a network as the layer ``phi`` of a network that returns its input.
 
-    def __init__(self, phi: nn.Module) -> None:
+    Arguments:
+        graph: The part.
+        last: Whether the graph takes images with their channels last.
+        turned: Whether it returns its output so.
+    """
+
+    def __init__(self, graph: nn.Module, last: bool, turned: bool) -> None:
         super().__init__()
-        self.phi = phi
+        self.phi = Turned(graph, last, turned) if last or turned else graph
 
     def forward(self, x: Tensor) -> Tensor:
+        """The image (N, C, H, W) in model units, unchanged."""
         self.phi(x)
         return x
 
 
-def rebuilt(trace: Trace, want: Wanted, image: str) -> nn.Module:
-    """What one tensor of a graph needs, as the layer ``phi`` of a module.
+class Turned(nn.Module):
+    """A graph with channels last behind axes with channels first."""
+
+    def __init__(self, graph: nn.Module, last: bool, turned: bool) -> None:
+        super().__init__()
+        self.graph, self.last, self.turned = graph, last, turned
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The image (N, C, H, W) in model units to the graph's output, channels second."""
+        z: Tensor = self.graph(x.permute(0, 2, 3, 1) if self.last else x)
+        return z.permute(0, 3, 1, 2) if self.turned and z.ndim == 4 else z
+
+
+def rebuilt(
+    trace: Trace, want: Wanted, inputs: Inputs, last: bool, turned: bool
+) -> tuple[nn.Module, nn.Module]:
+    """What one tensor of a graph needs, as a module, and as the layer ``phi`` of another.
+
+    Arguments:
+        trace: The graph.
+        want: The tensor.
+        inputs: The inputs of the graph.
+        last: Whether the graph takes images with their channels last.
+        turned: Whether the tensor has its channels last.
 
     Raises:
         NotPlainError: The graph needs more than is rebuilt here, or the tensor is quantised.
     """
     if want.scale:
         raise NotPlainError("a quantised tensor")
-    return _Observed(GraphModule(prefix(trace, [want]), image)).eval()
-
-
-def _symmetric(pads: Sequence[int]) -> tuple[int, ...]:
-    half = len(pads) // 2
-    if list(pads[:half]) != list(pads[half:]):
-        raise NotPlainError(f"uneven padding {list(pads)}")
-    return tuple(pads[:half])
-
-
-def _conv(a: dict[str, Any]) -> _Operator:
-    if a.get("auto_pad", b"NOTSET") not in (b"NOTSET", b""):
-        raise NotPlainError("automatic padding")
-    padding = _symmetric(a.get("pads", [0, 0, 0, 0]))
-    stride, dilation = tuple(a.get("strides", [1, 1])), tuple(a.get("dilations", [1, 1]))
-    if not len(padding) == len(stride) == len(dilation) == 2:
-        raise NotPlainError("a convolution that is not two-dimensional")
-    groups = a.get("group", 1)
-    return lambda x, w, b=None: F.conv2d(x, w, b, stride, padding, dilation, groups)
-
-
-def _batch_norm(a: dict[str, Any]) -> _Operator:
-    if a.get("training_mode", 0):
-        raise NotPlainError("batch normalisation in training mode")
-    eps = a.get("epsilon", 1e-5)
-    return lambda x, scale, bias, mean, var: F.batch_norm(x, mean, var, scale, bias, False, 0.0, eps)
-
-
-def _clip(a: dict[str, Any]) -> _Operator:
-    low, high = a.get("min"), a.get("max")  # attributes up to opset 10, inputs since
-    return lambda x, lo=low, hi=high: x.clamp(
-        None if lo is None else float(lo), None if hi is None else float(hi)
-    )
-
-
-def _concat(a: dict[str, Any]) -> _Operator:
-    return lambda *parts: torch.cat(parts, a["axis"])
-
-
-def _plain(function: _Operator) -> Callable[[dict[str, Any]], _Operator]:
-    return lambda _: function
-
-
-_BUILDERS: dict[str, Callable[[dict[str, Any]], _Operator]] = {
-    "Add": _plain(torch.add),
-    "BatchNormalization": _batch_norm,
-    "Clip": _clip,
-    "Concat": _concat,
-    "Conv": _conv,
-    "Div": _plain(torch.div),
-    "Identity": _plain(lambda x: x),
-    "LeakyRelu": lambda a: lambda x: F.leaky_relu(x, a.get("alpha", 0.01)),
-    "Mul": _plain(torch.mul),
-    "Neg": _plain(torch.neg),
-    "PRelu": _plain(lambda x, slope: torch.where(x < 0, x * slope, x)),
-    "Relu": _plain(F.relu),
-    "Sigmoid": _plain(torch.sigmoid),
-    "Sub": _plain(torch.sub),
-    "Sum": _plain(lambda *parts: reduce(torch.add, parts)),
-    "Tanh": _plain(torch.tanh),
-}
+    observed = Observed(GraphModule(prefix(trace, [want]), inputs), last, turned).eval()
+    return observed.phi, observed
