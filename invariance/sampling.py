@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,15 +11,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from .budget import Budget
 from .embed import as_map, coordinates
+from .moments import Histogram, Moments
 from .representation import represent
+from .sampler import Sampler
 from .tiles import Grid, Mosaic, grid
 from .vae import VAE
 
 if TYPE_CHECKING:
     from .explainer import Explainer
 
-__all__ = ["Drawn", "invariance_noise", "reconstruct", "sample_slice", "tile_contexts"]
+__all__ = ["Drawn", "reconstruct", "sample_slice", "tile_contexts"]
 
 Image = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
@@ -34,18 +37,14 @@ class Drawn:
         std: Pixelwise standard deviation, (H, W).
         samples: The kept images, (K, H, W).
         reconstruction: ``D(E(x))``, (H, W).
+        quantiles: Pixelwise quantiles, (Q, H, W), where they were asked for.
     """
 
     mean: Image
     std: Image
     samples: Image
     reconstruction: Image
-
-
-def invariance_noise(seed: int, tile: int, count: int, features: int) -> Tensor:
-    """``v ~ N(0, 1)``, (count, features), a function of seed and tile alone."""
-    rng = np.random.default_rng([seed, 3, tile])
-    return torch.from_numpy(rng.standard_normal((count, features), dtype=np.float32))
+    quantiles: Image | None = None
 
 
 @torch.no_grad()
@@ -67,13 +66,25 @@ def tile_contexts(explainer: Explainer, x: Image, tiles: Grid) -> Tensor:
 
 
 @torch.no_grad()
-def reconstruct(vae: VAE, x: Image, tiles: Grid) -> Image:
-    """``D(E(x))`` of a padded slice (H, W) in HU, tile by tile."""
+def reconstruct(vae: VAE, x: Image, tiles: Grid, denoised: Image | None = None) -> Image:
+    """``D(E(x))`` of a padded slice (H, W) in HU, tile by tile.
+
+    Arguments:
+        vae: The autoencoder.
+        x: The slice.
+        tiles: Its tiles.
+        denoised: ``f(x)`` (H, W) in HU, for an autoencoder that depends on it.
+    """
     mosaic = Mosaic(tiles, 0)
     for tile in tiles:
-        patch = torch.from_numpy(np.ascontiguousarray(x[tile]))[None, None]
-        mosaic.add(tile, vae.decode(vae.encode(patch))[:, 0].numpy())
+        guide = None if denoised is None else _patch(denoised, tile)
+        code = vae.encode(_patch(x, tile), guide)
+        mosaic.add(tile, vae.decode(code, guide)[:, 0].numpy())
     return mosaic.mean
+
+
+def _patch(image: Image, tile: tuple[slice, slice]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image[tile]))[None, None]
 
 
 @torch.no_grad()
@@ -84,8 +95,11 @@ def sample_slice(
     seed: int,
     keep: int,
     progress: Progress | None = None,
+    *,
+    quantiles: Sequence[float] = (),
+    memory: int | None = None,
 ) -> Drawn:
-    """Draw invariances of every tile of a slice.
+    """Draw invariances of every tile of a slice, in memory that does not grow with their number.
 
     Arguments:
         explainer: The fitted bundle.
@@ -94,17 +108,31 @@ def sample_slice(
         seed: Decides the draws, together with the tile's number.
         keep: Whole images to keep.
         progress: Called with (stage, done, total).
+        quantiles: Shares between 0 and 1 whose pixelwise quantiles are wanted.
+        memory: Bytes that decoding may take; a quarter of what is free where None.
     """
-    preset, vae, flow = explainer.preset, explainer.vae, explainer.flow
+    preset, vae = explainer.preset, explainer.vae
     tiles = grid((x.shape[0], x.shape[1]), preset.vae.patch, preset.tile.overlap)
     contexts = tile_contexts(explainer, x, tiles)
+    denoised = None
+    if preset.vae.conditional:
+        denoised = np.asarray(explainer.denoiser.denoise(x[None, None]), dtype=np.float32)[0, 0]
+    sampler = Sampler(vae, explainer.flow, Budget(preset.tile.batch, memory))
     mosaic = Mosaic(tiles, keep)
-    batch = preset.tile.batch
     for number, tile in enumerate(tiles):
-        v = invariance_noise(seed, number, samples, flow.features)
-        h = contexts[number : number + 1]
-        decoded = [vae.decode(flow.inverse(part, h))[:, 0].numpy() for part in v.split(batch)]
-        mosaic.add(tile, np.concatenate(decoded))
+        guide = None if denoised is None else _patch(denoised, tile)
+        moments, histogram = Moments(), Histogram() if quantiles else None
+        kept: list[Tensor] = []
+        for images in sampler.draw(seed, number, samples, contexts[number : number + 1], guide):
+            if moments.count < keep:
+                kept.append(images[: keep - moments.count].cpu())
+            moments.add(images)
+            if histogram:
+                histogram.add(images)
+        first = torch.cat(kept).numpy() if kept else np.zeros((0, tiles.patch, tiles.patch), np.float32)
+        mosaic.add_moments(tile, moments.mean, moments.square, first, histogram.bins if histogram else None)
         if progress:
             progress("sampling", number + 1, len(tiles))
-    return Drawn(mosaic.mean, mosaic.std, mosaic.samples, reconstruct(vae, x, tiles))
+    found = np.stack([mosaic.quantile(share) for share in quantiles]) if quantiles else None
+    reconstruction = reconstruct(vae, x, tiles, denoised)
+    return Drawn(mosaic.mean, mosaic.std, mosaic.samples, reconstruction, found)

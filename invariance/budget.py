@@ -1,0 +1,107 @@
+"""How much is computed at once: within a memory budget, and less where memory runs out."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from ctinv.adapters.errors import CtinvError
+
+__all__ = ["Budget", "available_memory", "memory_size", "ran_out"]
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_SHARE = 0.25  # of the free memory, where the user names no limit
+
+T = TypeVar("T")
+
+
+def memory_size(text: str) -> int:
+    """Bytes that a text such as ``1.5GB``, ``800M`` or ``2 GiB`` means.
+
+    Raises:
+        CtinvError: The text is no amount of memory.
+
+    Example:
+        >>> memory_size("1.5GB"), memory_size("2MiB")
+        (1500000000, 2097152)
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?\s*", text.upper())
+    if found is None or float(found[1]) <= 0:
+        raise CtinvError(f"{text!r} is no amount of memory; write for example 800MB or 1.5GB")
+    unit = _UNITS[found[2]]
+    if found[3]:
+        unit = 2 ** {1: 0, 10**3: 10, 10**6: 20, 10**9: 30, 10**12: 40}[unit]
+    return int(float(found[1]) * unit)
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that are free on a device now, 8 GB where the system does not tell."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (AttributeError, OSError, ValueError):
+        return 8 * 10**9
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error says that there was not enough memory."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+
+
+class Budget:
+    """How many samples are taken at once.
+
+    Arguments:
+        most: Never more than this.
+        memory: Bytes that may be used; a quarter of what is free where None.
+    """
+
+    def __init__(self, most: int, memory: int | None = None) -> None:
+        self.batch = max(1, most)
+        self._memory = memory
+
+    def fit(self, one: int, device: torch.device) -> None:
+        """Lower the batch to what memory allows.
+
+        Arguments:
+            one: Bytes that one sample takes.
+            device: Where it takes them.
+        """
+        memory = self._memory if self._memory is not None else int(_SHARE * available_memory(device))
+        self.batch = max(1, min(self.batch, memory // max(one, 1)))
+
+    def run(self, work: Callable[[int], T]) -> T:
+        """Do something with at most ``batch`` samples at once; halve that where memory runs out.
+
+        Arguments:
+            work: Gets the batch; is called again with half of it where it ran out of memory.
+
+        Raises:
+            CtinvError: There is not memory enough for a single sample.
+        """
+        while True:
+            try:
+                return work(self.batch)
+            except (RuntimeError, MemoryError) as error:
+                if not ran_out(error):
+                    raise
+                if self.batch == 1:
+                    raise CtinvError(
+                        "memory does not suffice for a single sample; free some, or choose a smaller preset"
+                    ) from error
+            # Outside the handler, so that the traceback's tensors are gone before the next attempt.
+            self.batch //= 2
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()

@@ -1,0 +1,302 @@
+"""Laws of sampling: what a sample is depends on seed, tile and number alone, and memory is bounded."""
+
+import dataclasses
+import gc
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from ctinv import adapters
+from ctinv.adapters.errors import CtinvError
+from ctinv.invariance import sampling
+from ctinv.invariance.budget import Budget, available_memory, memory_size, ran_out
+from ctinv.invariance.draws import invariance_noise
+from ctinv.invariance.explainer import Explainer
+from ctinv.invariance.fit_flow import networks
+from ctinv.invariance.fit_vae import shipped_vae
+from ctinv.invariance.flow import ConditionalFlow
+from ctinv.invariance.inverse import FlowInverse
+from ctinv.invariance.moments import BINS, Histogram, Moments
+from ctinv.invariance.presets import preset
+from ctinv.invariance.representation import probe_geometry, represent
+from ctinv.invariance.sampler import Sampler
+from ctinv.invariance.vae import VAE
+from torch import nn
+
+SMALL = {"vae.channels": 4, "vae.patch": 32, "vae.code_channels": 32, "vae.mapping": (16,)}
+NARROW = {"flow.width": 16, "flow.context": 8, "flow.embed_width": 8}
+FLOWS = {
+    "map": ("tiny", {}),
+    "map-spline": ("tiny", {"flow.coupling": "spline"}),
+    "vector": ("paper2024", {**SMALL, **NARROW}),
+    "vector-spline": ("paper2024", {**SMALL, **NARROW, "flow.blocks": 3, "flow.coupling": "spline"}),
+    "vector-odd": ("paper", {**NARROW, "vae.code_channels": 33, "flow.depth": 1}),
+}
+
+
+def stir(module, scale):
+    """Random weights where a fresh network would be the identity."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(scale * torch.randn_like(parameter))
+    return module.eval()
+
+
+def make_flow(name):
+    chosen = preset(*FLOWS[name])
+    flow = ConditionalFlow(chosen.vae.code_shape, chosen.flow, torch.Generator().manual_seed(0))
+    flow.mean.normal_()
+    flow.std.uniform_(0.5, 2)
+    context = torch.randn(1, chosen.flow.context, chosen.vae.code_size, chosen.vae.code_size)
+    return stir(flow, 0.1), context
+
+
+def make_explainer(name="tiny", overrides=None):
+    torch.manual_seed(3)
+    chosen = preset(name, overrides)
+    denoiser = adapters.wrap(nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.Conv2d(3, 1, 1)), intensity="hu")
+    layer = denoiser.layers[0].name
+    image = np.zeros((64, 64), np.float32)
+    geometry = probe_geometry(represent(denoiser, layer, image[None, None]), (64, 64), chosen.vae.patch)
+    flow, embedder = networks(chosen, geometry, 0, torch.Generator().manual_seed(0))
+    vae = shipped_vae(chosen.vae)
+    if vae is None:
+        vae = stir(VAE(chosen.vae), 0.05).ready()
+    return Explainer(denoiser, layer, chosen, vae, stir(flow, 0.05), embedder.eval(), geometry)
+
+
+@pytest.fixture(scope="module")
+def explainer():
+    return make_explainer()
+
+
+@pytest.fixture(scope="module")
+def image():
+    rows, columns = np.mgrid[:56, :80]
+    noise = np.random.default_rng(0).normal(0, 20, (56, 80))
+    return (100 * np.sin(rows / 9) * np.cos(columns / 7) + noise).astype(np.float32)
+
+
+def with_batch(explainer, batch):
+    tile = dataclasses.replace(explainer.preset.tile, batch=batch)
+    return dataclasses.replace(explainer, preset=dataclasses.replace(explainer.preset, tile=tile))
+
+
+def same(a, b):
+    return all(
+        np.array_equal(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(sampling.Drawn)
+    )
+
+
+# -- noise and flow
+
+
+def test_noise_is_a_function_of_seed_tile_and_sample():
+    whole = invariance_noise(5, 2, 0, 40, 33)
+    for start, stop in ((0, 5), (7, 8), (13, 40)):
+        assert torch.equal(invariance_noise(5, 2, start, stop, 33), whole[start:stop])
+    assert len({row.numpy().tobytes() for row in whole}) == 40
+    assert not torch.equal(invariance_noise(5, 3, 0, 40, 33), whole)
+    assert not torch.equal(invariance_noise(6, 2, 0, 40, 33), whole)
+
+
+def test_noise_is_standard_normal():
+    v = torch.cat([invariance_noise(0, tile, 0, 100, 64) for tile in range(10)])
+    assert v.mean().item() == pytest.approx(0, abs=0.02)
+    assert v.std().item() == pytest.approx(1, abs=0.02)
+    neighbours = torch.corrcoef(torch.stack([v[:-1].flatten(), v[1:].flatten()]))[0, 1]
+    assert abs(neighbours.item()) < 0.02
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_prepared_inverse_is_the_flows(name):
+    flow, context = make_flow(name)
+    v = torch.randn(23, flow.features)
+    before = v.clone()
+    code = FlowInverse(flow).bind(context)(v)
+    assert torch.equal(v, before)
+    with torch.no_grad():
+        wanted = flow.inverse(v, context)
+        back, _ = flow(code.clone(), context)
+    torch.testing.assert_close(code.clone(), wanted, rtol=1e-4, atol=2e-4)
+    torch.testing.assert_close(back, v, rtol=1e-3, atol=1e-3)
+
+
+# -- whole slices
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_the_batch_changes_no_bit(explainer, image, batch):
+    wanted = sampling.sample_slice(explainer, image, 23, 0, 3, quantiles=(0.5,))
+    drawn = sampling.sample_slice(with_batch(explainer, batch), image, 23, 0, 3, quantiles=(0.5,))
+    assert same(wanted, drawn)
+
+
+def test_the_number_of_threads_changes_little(explainer, image):
+    drawn = []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            drawn.append(sampling.sample_slice(explainer, image, 12, 0, 2))
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_allclose(drawn[0].std, drawn[1].std, rtol=1e-4, atol=1e-3)
+
+
+def test_more_samples_start_with_the_same(explainer):
+    sampler = Sampler(explainer.vae, explainer.flow)
+    chosen = explainer.preset
+    context = torch.zeros(1, chosen.flow.context, chosen.vae.code_size, chosen.vae.code_size)
+    few, many = (torch.cat(list(sampler.draw(0, 4, n, context))) for n in (5, 63))
+    assert few.shape == (5, 32, 32)
+    assert many.shape == (63, 32, 32)
+    assert torch.equal(many[:5], few)
+
+
+def test_statistics_are_those_of_the_samples(explainer, image):
+    small = image[:32, :32]  # a single tile
+    drawn = sampling.sample_slice(explainer, small, 60, 1, 60, quantiles=(0.05, 0.5, 0.95))
+    np.testing.assert_allclose(drawn.mean, drawn.samples.mean(0), rtol=1e-5, atol=1e-3)
+    np.testing.assert_allclose(drawn.std, drawn.samples.std(0), rtol=1e-4)
+    exact = np.quantile(drawn.samples, (0.05, 0.5, 0.95), axis=0, method="hazen")
+    gap = np.sort(drawn.samples, 0)
+    spacing = np.abs(np.diff(gap, axis=0)).max(0) + drawn.std / 8
+    assert (np.abs(drawn.quantiles - exact) <= spacing).all()
+
+
+@pytest.mark.parametrize("samples", [4, 60])
+def test_memory_does_not_grow_with_the_samples(explainer, image, samples, monkeypatch):
+    portions, most = [], 0
+
+    class Watched(Moments):
+        def add(self, portion):
+            nonlocal most
+            portions.append(weakref.ref(portion))
+            gc.collect()
+            most = max(most, sum(len(p) for p in (r() for r in portions) if p is not None))
+            super().add(portion)
+
+    monkeypatch.setattr(sampling, "Moments", Watched)
+    sampling.sample_slice(explainer, image[:32, :32], samples, 0, 2)
+    assert most <= 20
+
+
+@pytest.mark.parametrize("name", ["paper", "paper2024"])
+def test_vector_codes_and_conditional_decoders(name, image):
+    small = SMALL | NARROW | {"vae.encoder": "resnet18", "flow.blocks": 1}
+    explainer = make_explainer(name, {k: str(v) for k, v in small.items()})
+    drawn = sampling.sample_slice(explainer, image[:, :56], 4, 0, 1)
+    assert drawn.mean.shape == (56, 56)
+    assert np.isfinite(drawn.samples).all()
+    assert drawn.std.min() > 0
+
+
+# -- statistics
+
+
+@pytest.mark.parametrize("portions", [[40], [1] * 40, [7, 13, 20]], ids=str)
+def test_moments_in_portions(portions):
+    x = 1e4 + np.random.default_rng(0).normal(0, 0.01, (40, 3, 5))
+    moments = Moments()
+    for part in np.split(x, np.cumsum(portions)[:-1]):
+        moments.add(torch.from_numpy(part))
+    np.testing.assert_allclose(moments.mean, x.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(moments.square - moments.mean**2, x.var(0), rtol=1e-3)
+
+
+@pytest.mark.parametrize("count", [3, 50, 400])
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
+def test_a_quantile_is_off_by_one_bin_at_most(count, share):
+    x = np.random.default_rng(1).normal(0, 1, (count, 8, 8)) * np.geomspace(0.01, 100, 8) + 50
+    histogram = Histogram()
+    for part in np.array_split(x, 9):
+        histogram.add(torch.from_numpy(part))
+    bins = histogram.bins
+    low, high = (np.quantile(x, share, axis=0, method=m) for m in ("lower", "higher"))
+    assert bins.below.shape == (BINS + 1, 8, 8)
+    # The exact quantile lies between two samples; one bin away the shares must enclose the one asked for.
+    assert (bins.share(low - bins.step) <= share + 1 / count).all()
+    assert (bins.share(high + bins.step) >= share - 1 / count).all()
+    assert np.median(bins.step / x.std(0)) == pytest.approx(1 / 16, rel=0.5)
+
+
+def test_a_pixel_that_never_changes_has_its_value_as_quantile():
+    histogram = Histogram()
+    histogram.add(torch.full((60, 2, 2), -1000.0))
+    bins = histogram.bins
+    assert bins.share(np.full((2, 2), -1000.1)).max() == 0
+    assert bins.share(np.full((2, 2), -999.9)).min() == 1
+
+
+# -- budget
+
+
+@pytest.mark.parametrize(
+    ("error", "counts"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."), True),
+        (RuntimeError("HIP out of memory"), True),
+        (MemoryError(), True),
+        (RuntimeError("shapes do not fit"), False),
+        (ValueError("out of memory"), False),
+    ],
+    ids=str,
+)
+def test_lack_of_memory_is_told_from_other_errors(error, counts):
+    assert ran_out(error) is counts
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
+@pytest.mark.parametrize("room", [1, 3, 8])
+def test_lack_of_memory_halves_the_batch_and_goes_on(explainer, image, monkeypatch, error, room):
+    wanted = sampling.sample_slice(explainer, image, 13, 0, 2)
+    decode, sizes = explainer.vae.decode, []
+
+    def narrow(code, denoised=None):
+        if len(code) > room:
+            raise error("out of memory")
+        sizes.append(len(code))
+        return decode(code, denoised)
+
+    monkeypatch.setattr(explainer.vae, "decode", narrow)
+    monkeypatch.setattr("ctinv.invariance.sampler._bytes_each", lambda _: 1)
+    drawn = sampling.sample_slice(explainer, image, 13, 0, 2)
+    assert max(sizes) <= room
+    assert max(sizes) * 2 > min(room, 10) // 2
+    np.testing.assert_allclose(drawn.mean, wanted.mean, atol=0.02)
+    np.testing.assert_allclose(drawn.std, wanted.std, atol=0.02)
+
+
+def test_no_memory_at_all_is_said(explainer, image, monkeypatch):
+    def fail(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("ctinv.invariance.sampler._bytes_each", lambda _: 1)
+    monkeypatch.setattr(explainer.vae, "decode", fail)
+    with pytest.raises(CtinvError, match="single sample"):
+        sampling.sample_slice(explainer, image, 13, 0, 2)
+
+
+def test_other_errors_pass(explainer):
+    with pytest.raises(RuntimeError, match="broken"):
+        Budget(4).run(lambda _: (_ for _ in ()).throw(RuntimeError("broken")))
+
+
+@pytest.mark.parametrize(("memory", "batch"), [(10_000, 10), (500, 5), (99, 1), (1, 1)])
+def test_memory_bounds_the_batch(memory, batch):
+    budget = Budget(10, memory)
+    budget.fit(100, torch.device("cpu"))
+    assert budget.batch == batch
+
+
+@pytest.mark.parametrize("text", ["", "much", "0GB", "-1GB", "1.5XB"])
+def test_amounts_of_memory_that_make_no_sense(text):
+    with pytest.raises(CtinvError, match="no amount of memory"):
+        memory_size(text)
+
+
+def test_some_memory_is_free():
+    assert available_memory(torch.device("cpu")) > 10**7
