@@ -129,6 +129,9 @@ class Entry(LazyTransform):
         return DependentTransform(MonotonicAffineTransform(-_soft(mean, 8.0) * scale, log_scale), 1)
 
 
+_GENTLEST = 0.1  # slope of a spline at its knots, at least; steeper ones lose digits going back
+
+
 def _numbers(bins: int) -> int:
     """Parameters of the map of one number: shift and scale, or a spline's bins and slopes."""
     return 3 * bins - 1 if bins else 2
@@ -145,7 +148,7 @@ def _monotonic(parameters: Tensor, bins: int) -> Transform:
         shift, log_scale = parameters.unbind(1)
         return DependentTransform(MonotonicAffineTransform(_soft(shift, 4.0), _soft(log_scale, 1.5)), 1)
     widths, heights, slopes = parameters.mT.split([bins, bins, bins - 1], -1)
-    return DependentTransform(MonotonicRQSTransform(widths, heights, slopes), 1)
+    return DependentTransform(MonotonicRQSTransform(widths, heights, slopes, slope=_GENTLEST), 1)
 
 
 class Coupling(LazyTransform):
