@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,20 +12,25 @@ import numpy.typing as npt
 import torch
 from ctinv.adapters.base import Denoiser
 from ctinv.adapters.errors import CtinvError
-from torch import Tensor, nn
+from torch import Tensor
 
+from .checkpoints import Checkpoint
 from .embed import Embedder, build_embedder
 from .flow import ConditionalFlow
-from .presets import FitConfig, Preset
-from .representation import Geometry, RepresentationStore
+from .optimise import Material, Objective, optimise
+from .presets import Preset
+from .processes import World, world
+from .representation import Geometry
+from .stores import Place, RepresentationStore, keep_patches, open_stores, passes
 from .tiles import STEP
 from .vae import VAE
 
-__all__ = ["FitResult", "draw_places", "encode_places", "fit_flow", "networks"]
+__all__ = ["FitResult", "draw_places", "encode_places", "fit_flows", "networks"]
+
+_MOST_NUMBERS = 1.5e8  # of representations held in memory at once
 
 Image = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
-Place = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -34,29 +38,47 @@ class FitResult:
     """A fitted flow and embedder.
 
     Arguments:
+        layer: Canonical name of the layer.
         flow: The conditional flow.
         embedder: The embedder.
         geometry: How the layer's output lies over the image.
         scores: Held-out negative log-likelihood in bits per dimension, with the right contexts
             (``nll``), with contexts of other patches (``nll_shuffled``), steps and patches.
+        notices: What the user should know about the fit.
     """
 
+    layer: str
     flow: ConditionalFlow
     embedder: Embedder
     geometry: Geometry
     scores: dict[str, Any]
+    notices: tuple[str, ...] = ()
 
 
-def draw_places(images: Sequence[Image], count: int, patch: int, rng: np.random.Generator) -> list[Place]:
+def draw_places(
+    images: Sequence[Image],
+    count: int,
+    patch: int,
+    rng: np.random.Generator,
+    starts: Sequence[Sequence[int]] | None = None,
+) -> list[Place]:
     """Places (slice, row, column) of patches, on the tile step, mostly inside the body.
 
     A patch without tissue (no pixel above -900 HU) is drawn one time in four.
+
+    Arguments:
+        images: Slices (H, W) in HU.
+        count: How many places.
+        patch: Side of a patch.
+        rng: Draws them.
+        starts: For each slice the rows at which a patch may start; all where None.
     """
     places: list[Place] = []
     while len(places) < count:
         k = int(rng.integers(len(images)))
-        limits = [(side - patch) // STEP for side in images[k].shape]
-        row, column = (int(rng.integers(limit + 1)) * STEP for limit in limits)
+        rows, columns = (range(0, side - patch + 1, STEP) for side in images[k].shape)
+        allowed = rows if starts is None else starts[k]
+        row, column = allowed[int(rng.integers(len(allowed)))], columns[int(rng.integers(len(columns)))]
         tissue = images[k][row : row + patch : 4, column : column + patch : 4] > -900
         if tissue.any() or rng.random() < 0.25:
             places.append((k, row, column))
@@ -85,34 +107,6 @@ def encode_places(vae: VAE, images: Sequence[Image], places: Sequence[Place]) ->
     return mean, (0.5 * log_var).exp()
 
 
-def _rate(step: int, config: FitConfig) -> float:
-    """Linear warm-up, then a cosine down to 2 %."""
-    done = step / config.steps
-    return min(1, (step + 1) / config.warmup) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
-
-
-@torch.no_grad()
-def _held_out(
-    flow: ConditionalFlow,
-    embedder: Embedder,
-    codes: Tensor,
-    store: RepresentationStore,
-    places: Sequence[Place],
-) -> tuple[float, float]:
-    """Mean NLL (bits/dim) with the right contexts and with contexts rolled by half the set."""
-    parts = (places[k : k + 128] for k in range(0, len(places), 128))
-    context = torch.cat([_embed(embedder, store, part) for part in parts])
-    unit = flow.features * math.log(2)
-    right = -flow.log_prob(codes, context).mean().item() / unit
-    wrong = -flow.log_prob(codes, context.roll(len(codes) // 2, 0)).mean().item() / unit
-    return right, wrong
-
-
-def _embed(embedder: Embedder, store: RepresentationStore, places: Sequence[Place]) -> Tensor:
-    context: Tensor = embedder(store.cut(places), store.where(places, embedder.code_size))
-    return context
-
-
 def networks(
     preset: Preset, geometry: Geometry, seed: int, generator: torch.Generator
 ) -> tuple[ConditionalFlow, Embedder]:
@@ -130,113 +124,146 @@ def networks(
     return flow, embedder
 
 
-def fit_flow(
+def fit_flows(
     denoiser: Denoiser,
-    layer: str,
+    layers: Sequence[str],
     images: Sequence[Image],
     vae: VAE,
     preset: Preset,
     seed: int,
+    *,
+    checkpoints: Mapping[str, Checkpoint] | None = None,
+    device: str = "cpu",
     progress: Progress | None = None,
-) -> FitResult:
-    """Fit ``t`` and ``H`` on patches of CT slices.
+) -> Iterator[FitResult]:
+    """Fit ``t`` and ``H`` of several layers on patches of CT slices, layer by layer.
+
+    The denoiser runs once per slice for as many layers as find room on disk, 1.5 GB in all. What
+    comes out for a layer does not depend on the others. Processes started by torchrun share the
+    work: each takes ``fit.batch`` patches a step.
 
     Arguments:
         denoiser: The denoiser.
-        layer: Its layer.
+        layers: Canonical names of its layers.
         images: Low-dose slices (H, W) in HU, at least two; some are held out whole.
         vae: The fitted autoencoder.
         preset: Sizes and steps.
         seed: Decides everything random.
+        checkpoints: Where the fits of layers are kept while they last.
+        device: Where flow and embedder are trained; what comes back lies on the CPU.
         progress: Called with (stage, done, total).
+
+    Yields:
+        One result per layer, in their order.
 
     Raises:
         CtinvError: Too few slices, or a loss that is not finite.
     """
-    config, patch = preset.fit, preset.vae.patch
     rng = np.random.default_rng([seed, 1])
-    generator = torch.Generator().manual_seed(seed)
     if len(images) < 2:
         raise CtinvError(f"{len(images)} slice is too few to fit on; give two or more")
     images = [_rolled(image, rng) for image in images]
-    store = RepresentationStore(denoiser, layer, images, patch, progress)
-    try:
-        images = images[: store.count]
+    patches = _Patches(images, vae, preset, rng, seed)
+    everyone = world()
+    for group in passes(denoiser, layers, images):
+        with open_stores(
+            denoiser, group, images, preset.vae.patch, seed=seed, world=everyone, progress=progress
+        ) as stores:
+            pending = [store for store in stores.values() if not store.geometry.local]
+            if pending:
+                drawn = patches.of(pending[0])
+                keep_patches(pending, [*drawn.train, *drawn.test], everyone, progress)
+            for layer, store in stores.items():
+                told = _staged(progress, f"flow {layer}" if len(layers) > 1 else "flow")
+                checkpoint = (checkpoints or {}).get(layer)
+                yield _fit_one(
+                    layer, store, patches.of(store), preset, seed, everyone, device, checkpoint, told
+                )
+                store.close()
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Places to learn from and to be held against, and the codes of the patches there."""
+
+    train: list[Place]
+    test: list[Place]
+    mean: Tensor
+    spread: Tensor
+    test_mean: Tensor
+    test_spread: Tensor
+    slices: int
+    held: int
+
+
+class _Patches:
+    """Draws the places of patches and encodes them: once for all layers that keep the same rows."""
+
+    def __init__(
+        self, images: Sequence[Image], vae: VAE, preset: Preset, rng: np.random.Generator, seed: int
+    ) -> None:
+        self._images, self._vae, self._preset, self._rng = images, vae, preset, rng
+        self._known: dict[tuple[tuple[int, ...], ...], _Drawn] = {}
+
+    def of(self, store: RepresentationStore) -> _Drawn:
+        """The patches for one store."""
+        starts = store.starts
+        if starts not in self._known:
+            self._known[starts] = self._draw(starts)
+        return self._known[starts]
+
+    def _draw(self, starts: tuple[tuple[int, ...], ...]) -> _Drawn:
+        # Every layer draws from the same state, as if it were alone.
+        rng, config, patch = copy.deepcopy(self._rng), self._preset.fit, self._preset.vae.patch
+        images = self._images[: len(starts)]
         held = max(1, round(config.holdout * len(images)))
-        train = draw_places(images[held:], config.patches, patch, rng)
+        train = draw_places(images[held:], config.patches, patch, rng, starts[held:])
         train = [(k + held, i, j) for k, i, j in train]
-        test = draw_places(images[:held], min(256, config.patches), patch, rng)
-        mean, spread = encode_places(vae, images, train)
-        test_mean, test_spread = encode_places(vae, images, test)
-        test_codes = test_mean + test_spread * torch.randn(test_mean.shape, generator=generator)
-
-        flow, embedder = networks(preset, store.geometry, seed, generator)
-        first = min(512, len(train))
-        embedder.initialise(store.cut(train[:first]))
-        with torch.no_grad():
-            start = mean[:first] + spread[:first] * torch.randn(mean[:first].shape, generator=generator)
-            flow.initialise(start, _embed(embedder, store, train[:first]))
-        best = _optimise(
-            flow, embedder, store, train, (mean, spread), test, test_codes, config, generator, progress
-        )
-        scores = {
-            **best,
-            "patches": len(train),
-            "held_out_patches": len(test),
-            "slices": len(images) - held,
-            "held_out_slices": held,
-        }
-        return FitResult(flow.eval(), embedder.eval(), store.geometry, scores)
-    finally:
-        store.close()
+        test = draw_places(images[:held], min(256, config.patches), patch, rng, starts[:held])
+        codes = (*encode_places(self._vae, images, train), *encode_places(self._vae, images, test))
+        return _Drawn(train, test, *codes, slices=len(images) - held, held=held)
 
 
-def _optimise(
-    flow: ConditionalFlow,
-    embedder: Embedder,
+def _fit_one(
+    layer: str,
     store: RepresentationStore,
-    train: Sequence[Place],
-    codes: tuple[Tensor, Tensor],
-    test: Sequence[Place],
-    test_codes: Tensor,
-    config: FitConfig,
-    generator: torch.Generator,
-    progress: Progress | None,
-) -> dict[str, Any]:
-    """Adam on the negative log-likelihood; keeps the weights that did best on held-out slices."""
-    both = nn.ModuleList([flow, embedder])
-    optimiser = torch.optim.Adam(both.parameters(), lr=config.rate)
-    mean, spread = codes
-    best: dict[str, Any] = {"nll": math.inf}
-    weights = copy.deepcopy(both.state_dict())
-    stale, order = 0, torch.empty(0, dtype=torch.long)
-    for step in range(config.steps):
-        if len(order) < config.batch:
-            order = torch.cat([order, torch.randperm(len(train), generator=generator)])
-        batch, order = order[: config.batch], order[config.batch :]
-        noise = torch.randn((len(batch), flow.features), generator=generator)
-        context = _embed(embedder, store, [train[k] for k in batch.tolist()])
-        loss = -flow.log_prob(mean[batch] + spread[batch] * noise, context).mean()
-        if not math.isfinite(loss.item()):
-            raise CtinvError(
-                f"the fit diverged at step {step} (loss {loss.item()}); lower fit.rate or check the data"
-            )
-        for group in optimiser.param_groups:
-            group["lr"] = config.rate * _rate(step, config)
-        optimiser.zero_grad()
-        (loss / flow.features).backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(both.parameters(), config.clip)
-        optimiser.step()
-        if progress:
-            progress("flow", step + 1, config.steps)
-        if (step + 1) % config.check == 0 or step + 1 == config.steps:
-            right, wrong = _held_out(flow, embedder, test_codes, store, test)
-            if right < best["nll"]:
-                best = {"nll": right, "nll_shuffled": wrong, "steps": step + 1}
-                weights, stale = copy.deepcopy(both.state_dict()), 0
-            elif (stale := stale + 1) >= config.patience:
-                break
-    both.load_state_dict(weights)
-    if progress:
-        progress("flow", config.steps, config.steps)
-    return best
+    drawn: _Drawn,
+    preset: Preset,
+    seed: int,
+    everyone: World,
+    device: str,
+    checkpoint: Checkpoint | None,
+    progress: Callable[[int, int], None],
+) -> FitResult:
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(drawn.test_mean.shape, generator=generator)
+    test_codes = drawn.test_mean + drawn.test_spread * noise
+    flow, embedder = networks(preset, store.geometry, seed, generator)
+    numbers = store.geometry.channels * store.geometry.size[0] * store.geometry.size[1]
+    first = min(len(drawn.train), max(64, min(512, int(_MOST_NUMBERS / numbers))))
+    start = drawn.train[:first]
+    with torch.no_grad():
+        z = store.cut(start)
+        embedder.initialise(z)
+        noise = torch.randn(drawn.mean[:first].shape, generator=generator)
+        context = embedder(z, store.where(start, embedder.code_size))
+        flow.initialise(drawn.mean[:first] + drawn.spread[:first] * noise, context)
+        del z, context
+    objective = Objective(flow, embedder)
+    everyone.shared(objective.state_dict().values())
+    material = Material(store, drawn.train, drawn.mean, drawn.spread, drawn.test, test_codes)
+    best = optimise(objective.to(device), material, preset.fit, generator, everyone, checkpoint, progress)
+    objective.to("cpu").eval()
+    scores = {
+        **best,
+        "patches": len(drawn.train),
+        "held_out_patches": len(drawn.test),
+        "slices": drawn.slices,
+        "held_out_slices": drawn.held,
+    }
+    notices = tuple(checkpoint.notices) if checkpoint else ()
+    return FitResult(layer, flow, embedder, store.geometry, scores, notices)
+
+
+def _staged(progress: Progress | None, stage: str) -> Callable[[int, int], None]:
+    return lambda done, total: progress(stage, done, total) if progress else None

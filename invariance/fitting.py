@@ -6,8 +6,9 @@ import dataclasses
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +16,13 @@ from ctinv.adapters.base import Denoiser
 from ctinv.adapters.errors import CtinvError
 
 from .cache import cache_root, content_key, image_digest, publish
+from .checkpoints import Checkpoint
 from .explainer import FORMAT, Explainer
-from .fit_flow import fit_flow
+from .fit_flow import FitResult, fit_flows
 from .fit_vae import fit_vae, load_vae, save_vae, shipped_vae
 from .presets import Preset
 from .presets import preset as find_preset
+from .processes import World, world
 from .vae import VAE
 
 __all__ = ["fit"]
@@ -28,77 +31,208 @@ Image = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
 
 
-def fit(
+@overload
+def fit(  # type: ignore[overload-overlap]  # a name is a sequence too, but comes first
     denoiser: Denoiser,
     layer: str,
+    *,
+    data: Any = ...,
+    preset: str | Preset = ...,
+    overrides: Mapping[str, Any] | None = ...,
+    seed: int = ...,
+    cache: bool = ...,
+    device: str | None = ...,
+    progress: Progress | None = ...,
+) -> Explainer: ...
+
+
+@overload
+def fit(
+    denoiser: Denoiser,
+    layer: Sequence[str],
+    *,
+    data: Any = ...,
+    preset: str | Preset = ...,
+    overrides: Mapping[str, Any] | None = ...,
+    seed: int = ...,
+    cache: bool = ...,
+    device: str | None = ...,
+    progress: Progress | None = ...,
+) -> list[Explainer]: ...
+
+
+def fit(
+    denoiser: Denoiser,
+    layer: str | Sequence[str],
     *,
     data: Any = None,
     preset: str | Preset = "small",
     overrides: Mapping[str, Any] | None = None,
     seed: int = 0,
     cache: bool = True,
+    device: str | None = None,
     progress: Progress | None = None,
-) -> Explainer:
-    """Fit what is needed to explain one layer of a denoiser.
+) -> Explainer | list[Explainer]:
+    """Fit what is needed to explain one layer of a denoiser, or several.
+
+    Several layers share the data, the autoencoder and the runs of the denoiser; each comes out as
+    if it were fitted alone. With the cache, a fit that was interrupted goes on from its last
+    checkpoint and ends with the same weights. Within torchrun all processes call this alike and
+    share the work; each takes ``fit.batch`` patches a step, and process 0 alone writes.
 
     Arguments:
         denoiser: From :func:`ctinv.adapters.load` or :func:`ctinv.adapters.wrap`, with its
             intensity known.
-        layer: Any name of the layer.
+        layer: Any name of the layer, or a sequence of names.
         data: What to fit on: None for phantoms with simulated noise, the path of a folder of CT
             slices, or a sequence of low-dose slices (H, W) in HU.
         preset: Name of a preset, or a preset.
         overrides: Preset fields by dotted path, for example ``{"flow.blocks": 6}``.
         seed: Decides everything random.
-        cache: Whether to look in the cache and to store there.
+        cache: Whether to look in the cache and to store there, checkpoints included.
+        device: Where to train, such as ``cuda:0``; None for where the denoiser runs.
         progress: Called with (stage, done, total).
+
+    Returns:
+        One explainer; for several layers a list, in their order.
 
     Raises:
         LayerError: No such layer.
         IntensityError: The denoiser's units are not known.
         CtinvError: The data cannot be used, or the fit diverged.
     """
-    found = denoiser.resolve(layer)
+    names = [denoiser.resolve(name).name for name in ([layer] if isinstance(layer, str) else layer)]
     chosen = find_preset(preset, overrides) if isinstance(preset, str) else preset
-    started = time.perf_counter()
-    images, described, split = _slices(data, chosen.vae.patch, seed, progress)
-    loaded = time.perf_counter()
-    digest = image_digest(images)
-    vae, origin = _autoencoder(chosen, images, digest, seed, cache, progress)
-    key = content_key(
-        format=FORMAT,
-        model=denoiser.fingerprint,
-        intensity=str(denoiser.intensity),
-        output=denoiser.output,
-        layer=found.name,
-        preset=chosen.as_dict(),
-        data=digest,
-        vae=_weights_digest(vae),
-        seed=seed,
-    )
-    folder = cache_root() / "explainers" / key
-    if cache and (folder / "config.json").is_file():
-        return Explainer.load(folder, denoiser)
-    result = fit_flow(denoiser, found.name, images, vae, chosen, seed, progress)
-    info: dict[str, Any] = {
-        "seed": seed,
-        "data": described,
-        "vae": origin,
-        "scores": result.scores,
-        "timings": {
-            "data": round(loaded - started, 3),
-            "fit": round(time.perf_counter() - loaded, 3),
-        },
-    }
-    if split is not None:
-        info["split"] = split
-    explainer = Explainer(
-        denoiser, found.name, chosen, vae, result.flow, result.embedder, result.geometry, info
-    )
-    if cache:
-        info["key"] = key
-        explainer.save(folder)
-    return explainer
+    request = _Request(denoiser, chosen, seed, cache, _training_device(device, denoiser), progress)
+    found = request.explainers(list(dict.fromkeys(names)), data)
+    return found[names[0]] if isinstance(layer, str) else [found[name] for name in names]
+
+
+@dataclass(frozen=True)
+class _Request:
+    """One call of :func:`fit`."""
+
+    denoiser: Denoiser
+    preset: Preset
+    seed: int
+    cache: bool
+    device: str
+    progress: Progress | None
+
+    def explainers(self, layers: Sequence[str], data: Any) -> dict[str, Explainer]:
+        """An explainer for each layer, from the cache or fitted."""
+        everyone = world()
+        started = time.perf_counter()
+        with everyone.first():
+            images, described, split = _slices(data, self.preset.vae.patch, self.seed, self.progress)
+        info: dict[str, Any] = {"seed": self.seed, "data": described}
+        digest = image_digest(images)
+        vae, info["vae"] = self._autoencoder(images, digest, everyone)
+        keys = {name: self._key(name, digest, vae, everyone) for name in layers}
+        found = {name: stored for name in layers if (stored := self._stored(keys[name])) is not None}
+        missing = [name for name in layers if name not in found]
+        if split is not None:
+            info["split"] = split
+        if not everyone.alone:
+            info["processes"] = everyone.size
+        prepared = time.perf_counter() - started
+        checkpoints = {name: Checkpoint(cache_root() / "checkpoints", keys[name]) for name in missing}
+        before = time.perf_counter()
+        for result in fit_flows(
+            self.denoiser,
+            missing,
+            images,
+            vae,
+            self.preset,
+            self.seed,
+            checkpoints=checkpoints if self.cache else None,
+            device=self.device,
+            progress=self.progress,
+        ):
+            now = time.perf_counter()
+            timings = {"data": round(prepared, 3), "fit": round(now - before, 3)}
+            before, prepared = now, 0.0
+            own = {**info, "scores": result.scores, "timings": timings}
+            if result.notices:
+                own["notices"] = list(result.notices)
+            found[result.layer] = self._finished(result, vae, own, keys, checkpoints, everyone)
+        return found
+
+    def _finished(
+        self,
+        result: FitResult,
+        vae: VAE,
+        info: dict[str, Any],
+        keys: Mapping[str, str],
+        checkpoints: Mapping[str, Checkpoint],
+        everyone: World,
+    ) -> Explainer:
+        parts = vae, result.flow, result.embedder, result.geometry
+        explainer = Explainer(self.denoiser, result.layer, self.preset, *parts, info)
+        if self.cache:
+            info["key"] = keys[result.layer]
+            if everyone.leads:
+                explainer.save(cache_root() / "explainers" / keys[result.layer])
+                checkpoints[result.layer].remove()
+        return explainer
+
+    def _stored(self, key: str) -> Explainer | None:
+        folder = cache_root() / "explainers" / key
+        there = self.cache and (folder / "config.json").is_file()
+        return Explainer.load(folder, self.denoiser) if there else None
+
+    def _key(self, layer: str, digest: str, vae: VAE, everyone: World) -> str:
+        fields = self.preset.as_dict()
+        fields["fit"].pop("checkpoint")  # does not decide anything
+        several = {} if everyone.alone else {"processes": everyone.size}
+        return content_key(
+            format=FORMAT,
+            model=self.denoiser.fingerprint,
+            intensity=str(self.denoiser.intensity),
+            output=self.denoiser.output,
+            layer=layer,
+            preset=fields,
+            data=digest,
+            vae=_weights_digest(vae),
+            seed=self.seed,
+            device=self.device.partition(":")[0],
+            **several,
+        )
+
+    def _autoencoder(self, images: Sequence[Image], digest: str, everyone: World) -> tuple[VAE, str]:
+        """The shipped VAE of these sizes, else one fitted on the data, once per data set."""
+        config = self.preset.vae
+        vae = shipped_vae(config)
+        if vae is not None:
+            return vae, "shipped"
+        key = content_key(format=FORMAT, vae=dataclasses.asdict(config), data=digest, seed=self.seed)
+        file = cache_root() / "vaes" / key / "vae.safetensors"
+        if self.cache and file.is_file():
+            return load_vae(file), "fitted on the data"
+        steps = self.preset.fit.vae_steps if everyone.leads else 0
+        vae = fitted = fit_vae(images, config, seed=self.seed, steps=steps, progress=self.progress)
+        everyone.shared(vae.state_dict().values())
+        if self.cache and everyone.leads:
+            publish(file.parent, lambda where: save_vae(fitted, where / file.name))
+        return vae, "fitted on the data"
+
+
+def _training_device(asked: str | None, denoiser: Denoiser) -> str:
+    """Where to train: as asked, else on the GPU that the denoiser runs on, else on the CPU.
+
+    Raises:
+        CtinvError: No such device.
+    """
+    import torch
+
+    wanted = asked or denoiser.device
+    if not wanted.startswith("cuda"):
+        return "cpu"
+    if torch.cuda.is_available():
+        return wanted
+    if asked:
+        raise CtinvError(f"device {asked!r} was asked for but PyTorch finds no GPU; use cpu")
+    return "cpu"
 
 
 def _slices(
@@ -135,26 +269,3 @@ def _weights_digest(vae: VAE) -> str:
         digest.update(name.encode())
         digest.update(value.contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _autoencoder(
-    chosen: Preset,
-    images: Sequence[Image],
-    digest: str,
-    seed: int,
-    cache: bool,
-    progress: Progress | None,
-) -> tuple[VAE, str]:
-    """The shipped VAE of these sizes, else one fitted on the data, once per data set."""
-    vae = shipped_vae(chosen.vae)
-    if vae is not None:
-        return vae, "shipped"
-    key = content_key(format=FORMAT, vae=dataclasses.asdict(chosen.vae), data=digest, seed=seed)
-    folder = cache_root() / "vaes" / key
-    if cache and (folder / "vae.safetensors").is_file():
-        return load_vae(folder / "vae.safetensors"), "fitted on the data"
-    vae = fit_vae(images, chosen.vae, seed=seed, steps=chosen.fit.vae_steps, progress=progress)
-    fitted = vae
-    if cache:
-        publish(folder, lambda where: save_vae(fitted, where / "vae.safetensors"))
-    return vae, "fitted on the data"

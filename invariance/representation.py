@@ -1,11 +1,9 @@
-"""``z = Phi(x)`` of whole slices, cut into the parts that belong to a patch."""
+"""``z = Phi(x)`` and how it lies over the image."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,14 +12,11 @@ from ctinv.adapters.base import Denoiser
 from ctinv.adapters.errors import CtinvError
 from torch import Tensor
 
-from .embed import as_map, coordinates
+from .embed import as_map
 
-__all__ = ["Geometry", "RepresentationStore", "probe_geometry", "represent"]
-
-_MOST_BYTES = 1.5e9
+__all__ = ["Geometry", "Reader", "probe_geometry", "represent"]
 
 Image = npt.NDArray[np.float32]
-Progress = Callable[[str, int, int], None]
 
 
 def represent(denoiser: Denoiser, layer: str, x: Image) -> Tensor:
@@ -80,85 +75,52 @@ def probe_geometry(z: Tensor, shape: tuple[int, int], patch: int) -> Geometry:
     return Geometry(True, scale, (offset[0], offset[1]), channels, (side, side))
 
 
-class RepresentationStore:
-    """Representations of many slices, kept as half-precision maps in temporary files.
+class Reader:
+    """Several layers of one denoiser, read in as few runs as their arithmetic allows.
 
-    The layer sees every slice once, whole; patches at any place are then cut from the maps. A
-    layer whose output is not a map is run on each patch instead. ``count`` says how many slices
-    are kept: of wide layers only as many as take 1.5 GB, but two at least.
+    The same network gives the same numbers, bit by bit, whatever file it comes from and whichever
+    layers are read together: a PyTorch network runs once for all layers, and so do the layers of
+    an ONNX graph that are rebuilt in PyTorch. ONNX Runtime fuses operators differently for every
+    set of outputs, so that what it must run itself runs once per layer.
 
     Arguments:
         denoiser: The denoiser.
-        layer: Layer name.
-        images: Slices (H, W) in HU.
-        patch: Side of the patches.
-        progress: Called with (stage, done, total).
+        layers: Canonical names of its layers.
     """
 
-    def __init__(
-        self,
-        denoiser: Denoiser,
-        layer: str,
-        images: Sequence[Image],
-        patch: int,
-        progress: Progress | None = None,
-    ) -> None:
-        # The same network gives the same fit, bit by bit, whatever file it comes from.
-        self._denoiser, self._layer = denoiser.twin(layer) or (denoiser, layer)
-        self._images, self._patch = images, patch
-        self.count = len(images)
-        shape = images[0].shape
-        first = self._features(images[0][None, None])
-        self.geometry = probe_geometry(first, (shape[0], shape[1]), patch)
-        self._maps: list[npt.NDArray[np.float16]] | None = None
-        if not self.geometry.local:
-            one = as_map(self._features(images[0][None, None, :patch, :patch]))
-            self.geometry = Geometry(False, 1.0, (0, 0), one.shape[1], (one.shape[2], one.shape[3]))
-            return
-        self._scale = float(first.abs().max().clamp_min(1e-30)) / 64  # keeps half precision in range
-        self._folder = tempfile.TemporaryDirectory(prefix="ctinv-", ignore_cleanup_errors=True)
-        self._maps = []
-        self.count = min(len(images), max(2, int(_MOST_BYTES / (2 * first.numel()))))
-        for k, image in enumerate(images[: self.count]):
-            z = as_map(first if k == 0 else self._features(image[None, None]))[0]
-            stored = np.memmap(Path(self._folder.name) / str(k), np.float16, "w+", shape=tuple(z.shape))
-            stored[:] = (z / self._scale).clamp(-60000, 60000).half().numpy()
-            self._maps.append(stored)
-            if progress:
-                progress("representations", k + 1, self.count)
+    def __init__(self, denoiser: Denoiser, layers: Sequence[str]) -> None:
+        self.layers = tuple(layers)
+        self._name = denoiser.name
+        self._runs: list[tuple[Denoiser, dict[str, str]]] = []
+        together: dict[str, str] = {}
+        for layer in self.layers:
+            twin = denoiser.twin(layer)
+            if twin is None and denoiser.differentiable:
+                together[layer] = layer
+            else:
+                source, name = twin or (denoiser, layer)
+                self._runs.append((source, {layer: name}))
+        if together:
+            self._runs.append((denoiser, together))
 
-    def _features(self, x: Image) -> Tensor:
-        z = represent(self._denoiser, self._layer, x)
-        if not bool(z.isfinite().all()):
-            raise CtinvError(
-                f"layer {self._layer} of {self._denoiser.name} gives values that are not finite on CT; "
-                "check the model's intensity"
-            )
-        return z
+    def __call__(self, x: Image, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """``Phi(x)`` of images (N, 1, H, W) in HU at these layers, all where None, on the CPU.
 
-    def where(self, places: Sequence[tuple[int, int, int]], code_size: int) -> Tensor:
-        """Coordinates of the patches at (slice, row, column), see :func:`embed.coordinates`.
-
-        A layer that is shown each patch alone cannot know the place; then all are as if alone.
+        Raises:
+            CtinvError: A layer gives values that are not finite.
         """
-        p = self._patch
-        if self._maps is None:
-            return coordinates([(0, 0)] * len(places), [(p, p)] * len(places), p, code_size)
-        shapes = [(self._images[k].shape[0], self._images[k].shape[1]) for k, _, _ in places]
-        return coordinates([(i, j) for _, i, j in places], shapes, p, code_size)
-
-    def cut(self, places: Sequence[tuple[int, int, int]]) -> Tensor:
-        """Representations of the patches at (slice, row, column): (N, C, h, w) or (N, C, 1, 1)."""
-        if self._maps is None:
-            p = self._patch
-            tiles = np.stack([self._images[k][i : i + p, j : j + p] for k, i, j in places])[:, None]
-            return self._features(tiles)
-        maps = self._maps
-        cuts = [self.geometry.cut(torch.from_numpy(maps[k]), i, j) for k, i, j in places]
-        return torch.stack(cuts).float() * self._scale
-
-    def close(self) -> None:
-        """Remove the temporary file."""
-        if self._maps is not None:
-            self._maps = None
-            self._folder.cleanup()
+        wanted = self.layers if layers is None else layers
+        x = np.ascontiguousarray(x)
+        found: dict[str, Tensor] = {}
+        for source, names in self._runs:
+            inner = {layer: name for layer, name in names.items() if layer in wanted}
+            if inner:
+                z = source.features(x, list(inner.values()))
+                found.update({layer: torch.as_tensor(z[name]).cpu() for layer, name in inner.items()})
+        for layer, values in found.items():
+            if not bool(values.isfinite().all()):
+                raise CtinvError(
+                    f"layer {layer} of {self._name} gives values that are not finite on CT; "
+                    "check the model's intensity"
+                )
+        return found

@@ -142,6 +142,35 @@ def test_a_fit_repeats(slices):
     assert one.info["scores"] == two.info["scores"]
 
 
+def test_layers_fitted_together_come_out_as_alone(slices):
+    denoiser, given = zoo.load("chen"), {"data": slices[:4], "preset": "tiny", "cache": False}
+    given["overrides"] = {**QUICK, "fit.steps": 20, "fit.check": 10}
+    together = invariance.fit(denoiser, ["conv5", "conv1", "conv5", "relu2"], **given)
+    assert [e.layer for e in together] == ["conv5", "conv1", "conv5", "relu2"]
+    assert together[0] is together[2]
+    for one in together[1:]:
+        alone = invariance.fit(denoiser, one.layer, **given)
+        assert one.info["scores"] == alone.info["scores"]
+        assert one.geometry == alone.geometry
+        for part in ("flow", "embedder"):
+            expected = getattr(alone, part).state_dict()
+            for name, value in getattr(one, part).state_dict().items():
+                assert torch.equal(value, expected[name]), name
+
+
+def test_only_layers_that_are_not_known_are_fitted(slices, tmp_path, monkeypatch):
+    monkeypatch.setenv("CTINV_CACHE", str(tmp_path))
+    denoiser, stages = zoo.load("chen"), []
+    given = {"data": slices[:3], "preset": "tiny", "overrides": {**QUICK, "fit.steps": 2}}
+    first = invariance.fit(denoiser, "conv3", **given)
+    both = invariance.fit(
+        denoiser, ["conv1", "conv3"], progress=lambda stage, *_: stages.append(stage), **given
+    )
+    assert {stage for stage in stages if stage.startswith("flow")} == {"flow"}
+    assert both[1].info == first.info
+    assert not list((tmp_path / "checkpoints").glob("**/*"))
+
+
 @pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
 def test_a_network_and_its_onnx_file_give_the_same_fit_and_map(slices, tmp_path, exporter):
     module = zoo.load("chen")
