@@ -15,6 +15,7 @@ __all__ = ["noise_level", "noise_like"]
 Image = npt.NDArray[np.float32]
 _SPACING = (0.8, 0.8)  # mm, about what a body scan has
 _DOSE = 0.25
+_LEAST = 1.0  # HU; no scanner is below it, and a ratio to no noise says nothing
 
 
 def _fine(image: npt.NDArray[np.floating]) -> Image:
@@ -47,7 +48,7 @@ def noise_like(x: Image, count: int, seed: int, spacing: tuple[float, float] | N
     """Noise realisations with the level that a slice has, in HU.
 
     Texture and distribution over the body come from :func:`ctinv.invariance.data.noise_realisations`
-    on this slice; the level is scaled so that :func:`noise_level` agrees.
+    on this slice; the level is scaled so that :func:`noise_level` agrees, and is 1 HU at least.
 
     Arguments:
         x: The slice (H, W), HU.
@@ -68,4 +69,5 @@ def noise_like(x: Image, count: int, seed: int, spacing: tuple[float, float] | N
     calm = _calm(x)
     fine = _fine(noise[0])[calm]
     found = float(1.4826 * np.median(np.abs(fine - np.median(fine))))
-    return np.asarray(noise * np.float32(noise_level(x) / max(found, 1e-6)), dtype=np.float32)
+    level = max(noise_level(x), _LEAST)
+    return np.asarray(noise * np.float32(level / max(found, 1e-6)), dtype=np.float32)

@@ -33,7 +33,7 @@ RHOS = (1.0, 0.3, 0.1, RHO, 0.01)
 """Noise ratios of the invariance curve."""
 
 _STEPS = 12
-_WORK = 3e12  # multiplications and additions that a default refinement may cost, some 30 s on two cores
+_WORK = 2e12  # operations that a default refinement may cost, some 30 s on two cores
 _FEWEST, _MOST = 3, 32
 
 Image = npt.NDArray[np.float32]
@@ -132,7 +132,10 @@ def noise_change(observer: Observer, x: Image, noise: Image) -> float:
 
 
 def affordable(observer: Observer, x: Image, steps: int = _STEPS) -> int:
-    """How many samples of a slice (H, W) a default refinement takes on: 3 to 32, by the layer's cost."""
+    """How many samples of a slice (H, W) a default refinement takes on: 3 to 32, by the layer's cost.
+
+    The layer must have run before: a first run may take extra passes, which must not be counted.
+    """
     with FlopCounterMode(display=False) as counter:
         observer(torch.from_numpy(x)[None, None])
     one = counter.get_total_flops() * (2 * steps + len(RHOS) + 3)

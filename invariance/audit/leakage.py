@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-__all__ = ["leakage", "matched_control"]
+__all__ = ["Seen", "leakage", "matched_control", "seen_changes"]
 
 Image = npt.NDArray[np.float32]
+_Energy = npt.NDArray[np.float64]
 
 
 def matched_control(change: Image, rng: np.random.Generator) -> Image:
@@ -32,6 +34,61 @@ def matched_control(change: Image, rng: np.random.Generator) -> Image:
     return control.astype(np.float32)
 
 
+@dataclass(frozen=True)
+class Seen:
+    """How far samples and their controls move a layer, over the places of its output.
+
+    Arguments:
+        moved: Squared change of the layer by each sample, summed over channels, (K, h, w).
+        control: The same by each sample's matched control.
+    """
+
+    moved: _Energy
+    control: _Energy
+
+    @property
+    def size(self) -> npt.NDArray[np.float64]:
+        """``|Phi(x') - Phi(x)|`` of each sample, (K,)."""
+        return np.asarray(np.sqrt(self.moved.sum((1, 2))))
+
+    def leakage(self, where: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.float64]:
+        """Leakage of each sample, (K,).
+
+        Arguments:
+            where: Places (h, w) of the layer's output to count; None for all.
+        """
+        mask = np.ones(self.moved.shape[1:], dtype=bool) if where is None else where
+        moved, control = (np.sqrt(e[:, mask].sum(1)) for e in (self.moved, self.control))
+        blind = np.where(moved > 0, np.inf, 0.0)
+        return np.asarray(np.divide(moved, control, out=blind, where=control > 0))
+
+
+def seen_changes(
+    represent: Callable[[Image], Tensor], base: Image, samples: Image, rng: np.random.Generator
+) -> Seen:
+    """Show the layer samples of one image, and changes of the same size and texture.
+
+    Arguments:
+        represent: The layer's output for one slice (H, W) in HU, standardised per channel:
+            (..., h, w).
+        base: The image ``x`` that the changes are counted from, (H, W), HU.
+        samples: Samples ``x'`` (K, H, W), HU.
+        rng: Draws the controls.
+    """
+    z = represent(base)
+
+    def energy(image: Image) -> _Energy:
+        change = (represent(image) - z).double().square()
+        places = change.shape[-2:] if change.ndim > 1 else (1, change.numel())
+        return change.reshape(-1, *places).sum(0).numpy()
+
+    moved, control = [], []
+    for sample in samples:
+        moved.append(energy(sample))
+        control.append(energy(base + matched_control(sample - base, rng)))
+    return Seen(np.stack(moved), np.stack(control))
+
+
 def leakage(
     represent: Callable[[Image], Tensor], base: Image, samples: Image, rng: np.random.Generator
 ) -> npt.NDArray[np.float64]:
@@ -41,19 +98,9 @@ def leakage(
     invisible than a random change of the same size and texture. A layer that sees neither gives
     0 (nothing leaks); a sample that equals the base gives 0 too.
 
-    Arguments:
-        represent: The layer's output for one slice (H, W) in HU, standardised per channel.
-        base: The image ``x`` that the changes are counted from, (H, W), HU.
-        samples: Samples ``x'`` (K, H, W), HU.
-        rng: Draws the controls.
+    Arguments are those of :func:`seen_changes`.
 
     Returns:
         One leakage per sample, (K,).
     """
-    z = represent(base)
-    found = []
-    for sample in samples:
-        change = (represent(sample) - z).norm().item()
-        control = (represent(base + matched_control(sample - base, rng)) - z).norm().item()
-        found.append(change / control if control > 0 else (0.0 if change == 0 else np.inf))
-    return np.array(found)
+    return seen_changes(represent, base, samples, rng).leakage()

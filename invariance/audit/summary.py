@@ -1,130 +1,261 @@
-"""The figures of an audit, with units, numbers and meanings, and the verdict."""
+"""The figures of an audit, with units, numbers and meanings."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from ctinv.invariance.representation import represent
+from ctinv.invariance.data import quality
 from torch import Tensor
 
-from .leakage import leakage
+from .leakage import seen_changes
+from .verdict import Facts, hides, verdict
 
 if TYPE_CHECKING:
-    from ctinv.invariance.explainer import Explainer
+    from ctinv.adapters.base import Denoiser
+    from ctinv.invariance.observer import Observer
+    from ctinv.invariance.refine import Refined
 
-__all__ = ["audit"]
+__all__ = ["Evidence", "audit"]
 
 Image = npt.NDArray[np.float32]
-_SEEN, _HIDDEN, _NOTHING = 0.5, 0.05, 1.0
+_Mask = npt.NDArray[np.bool_]
+_MOST = 4  # samples that the slower figures rest on
 
 
-def _figure(values: Any, unit: str, meaning: str) -> dict[str, Any]:
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What an audit looks at: one image, its samples, and the layer.
+
+    Arguments:
+        denoiser: The denoiser.
+        observer: Its layer.
+        x: The image (H, W), HU.
+        reconstruction: ``D(E(x))``, (H, W), HU.
+        flow: Whole samples of the flow (K, H, W), HU.
+        refined: The same refined, or None.
+        rho: Noise ratio of the refined samples.
+        std: The map that is shown, (H, W), HU.
+        std_flow: The flow's own map, (H, W), HU.
+        noise: Noise realisations of the image, (N, H, W), HU.
+        noise_moves: How far noise moves the layer.
+        scores: Figures of the fit.
+        why: Why there was no refinement, as a clause.
+        seed: Draws the controls.
+    """
+
+    denoiser: Denoiser
+    observer: Observer
+    x: Image
+    reconstruction: Image
+    flow: Image
+    refined: Refined | None
+    rho: float
+    std: Image
+    std_flow: Image
+    noise: Image
+    noise_moves: float
+    scores: Mapping[str, Any]
+    why: str
+    seed: int
+
+
+def _figure(values: Any, unit: str, meaning: str, n: int | None = None) -> dict[str, Any]:
     values = np.atleast_1d(np.asarray(values, dtype=float))
-    figure: dict[str, Any] = {"value": float(np.median(values)), "unit": unit, "n": len(values)}
+    figure: dict[str, Any] = {"value": float(np.median(values)), "unit": unit, "n": n or len(values)}
     if len(values) > 1:
         low, high = np.quantile(values, (0.05, 0.95))
         figure.update(low=float(low), high=float(high), interval="90 %")
     return {**figure, "meaning": meaning}
 
 
-def audit(
-    explainer: Explainer, x: Image, reconstruction: Image, samples: Image, std: Image, seed: int
-) -> dict[str, Any]:
+def _rms(image: Any, inside: _Mask) -> float:
+    return float(np.sqrt(np.mean(np.square(np.asarray(image, dtype=np.float64)[..., inside]))))
+
+
+def audit(e: Evidence) -> dict[str, Any]:
     """Audit one explanation.
 
-    Arguments:
-        explainer: The fitted bundle.
-        x: The image (H, W), HU.
-        reconstruction: ``D(E(x))`` (H, W), HU.
-        samples: Whole sample images (K, H, W), HU.
-        std: Pixelwise standard deviation of all samples (H, W), HU.
-        seed: Draws the controls.
-
     Returns:
-        Figures in groups ``embedding``, ``leakage``, ``output``, ``flow``, ``map``, and ``verdict``.
+        Figures in groups ``embedding``, ``leakage``, ``noise_ratio``, ``output``, ``flow``, ``map``
+        and ``curve``, and ``verdict``.
     """
-    denoiser, layer = explainer.denoiser, explainer.layer
+    body = np.asarray(e.x > -900)
+    inside = body if body.any() else np.ones_like(body)
+    noise = _rms(e.noise, inside)
+    leaks, ratios = _seen(e)
+    std, std_flow = _rms(e.std, inside), _rms(e.std_flow, inside)
+    shown = "refined" if e.refined else "flow_from_reconstruction"
+    scores = e.scores
+    facts = Facts(
+        e.observer.layer,
+        std,
+        leaks[shown]["value"],
+        e.rho if e.refined else None,
+        noise,
+        e.why,
+        bool(scores) and scores["nll"] >= scores["nll_shuffled"] - 1e-3,
+    )
+    count = e.refined.changes.shape[1] if e.refined else None
+    maps = {
+        "std": _figure(std, "HU", "RMS of the map inside the body.", count)
+        | {"found": hides(facts), "rho": facts.rho},
+        "noise": _figure(noise, "HU", "Spread of the image's own noise inside the body, as simulated."),
+    }
+    if e.refined:
+        maps["std_flow"] = _figure(std_flow, "HU", "The same before refinement.")
+    return {
+        "embedding": _embedding(e, inside),
+        "leakage": leaks,
+        "noise_ratio": ratios,
+        "output": _output(e, inside),
+        "flow": _flow(scores),
+        "map": maps,
+        "curve": _curve(e.refined, inside) if e.refined else {},
+        "verdict": verdict(facts),
+    }
+
+
+def _embedding(e: Evidence, inside: _Mask) -> dict[str, Any]:
+    error = e.reconstruction - e.x
+    alike = quality(e.reconstruction, e.x, None, data_range=3024.0)
+    return {
+        "rmse": _figure(
+            _rms(error, inside), "HU", "Difference of D(E(x)) from x inside the body; noise included."
+        ),
+        "ssim": _figure(alike.ssim, "", "Structural similarity of D(E(x)) and x over 3024 HU."),
+        "cut_off": _figure(
+            transfer_cut_off(e.reconstruction, e.x),
+            "cycles/pixel",
+            "Up to this frequency D(E(x)) carries half of what x holds; 0.5 is the finest there is.",
+        ),
+    }
+
+
+def transfer_cut_off(image: Image, reference: Image) -> float:
+    """Frequency at which an image (H, W) carries half of its reference's amplitude, cycles per pixel.
+
+    The transfer is the cross-spectrum over the reference's spectrum, in 32 rings; 0.5 where it
+    stays above one half.
+    """
+    window = np.outer(np.hanning(image.shape[0]), np.hanning(image.shape[1]))
+    a, b = (np.fft.rfft2((im - im.mean()) * window) for im in (image, reference))
+    rows, columns = np.fft.fftfreq(image.shape[0]), np.fft.rfftfreq(image.shape[1])
+    ring = np.minimum((np.hypot(rows[:, None], columns) * 64).astype(int), 32).ravel()
+    cross = np.bincount(ring, (a * b.conj()).real.ravel(), 33)[:32]
+    power = np.bincount(ring, np.abs(b).ravel() ** 2, 33)[:32]
+    below = np.flatnonzero(cross < 0.5 * power)
+    return float(below[0] / 64) if len(below) else 0.5
+
+
+def _seen(e: Evidence) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Leakage and noise ratio of the flow's samples and of the refined ones."""
 
     @torch.no_grad()
-    def seen(image: Image) -> Tensor:
-        return explainer.embedder.standardise(represent(denoiser, layer, image[None, None]))
+    def see(image: Image) -> Tensor:
+        z = e.observer(torch.from_numpy(image)[None, None])
+        return z[0] if len(z) == 1 else z.flatten(0, 1)
 
-    body = x > -900
-    inside = body if body.any() else np.ones_like(body)
-    error = (reconstruction - x)[inside]
-    against_embedding = leakage(seen, reconstruction, samples, np.random.default_rng([seed, 4]))
-    against_image = leakage(seen, x, samples, np.random.default_rng([seed, 5]))
-    clean = np.asarray(denoiser.denoise(reconstruction[None, None]))[0, 0]
-    moved = [
-        float(np.sqrt(np.mean((np.asarray(denoiser.denoise(s[None, None]))[0, 0] - clean)[inside] ** 2)))
-        for s in samples
-    ]
-    scores = explainer.info.get("scores", {})
-    figures: dict[str, Any] = {
-        "embedding": {
-            "rmse": _figure(
-                np.sqrt(np.mean(error**2)),
-                "HU",
-                "Difference of D(E(x)) from x inside the body; noise included.",
-            ),
-        },
-        "leakage": {
-            "against_reconstruction": _figure(
-                against_embedding,
-                "",
-                "Share of a sample's change that the layer sees, counted from D(E(x)): "
-                "0 is invisible, 1 is as visible as a random change of the same size and texture.",
-            ),
-            "against_image": _figure(
-                against_image, "", "The same counted from x; it includes what the autoencoder loses."
-            ),
-        },
-        "output": {
-            "change": _figure(moved, "HU", "RMS difference of f(x') from f(D(E(x))) inside the body."),
-        },
-        "flow": {
-            "nll": _figure(scores["nll"], "bits/dim", "Held-out negative log-likelihood of codes given z.")
-            | {"n": scores["held_out_patches"]},
-            "nll_shuffled": _figure(
-                scores["nll_shuffled"], "bits/dim", "The same with z of other patches; it must be worse."
-            )
-            | {"n": scores["held_out_patches"]},
-        }
-        if scores
-        else {},
-        "map": {
-            "std": _figure(np.sqrt(np.mean(std[inside] ** 2)), "HU", "RMS of the std map inside the body.")
-        },
+    def ratio(size: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return size / e.noise_moves if e.noise_moves > 0 else np.zeros_like(size)
+
+    few = e.flow[:_MOST]
+    embedded = seen_changes(see, e.reconstruction, few, np.random.default_rng([e.seed, 4]))
+    direct = seen_changes(see, e.x, few, np.random.default_rng([e.seed, 5]))
+    leaks = {
+        "flow_from_reconstruction": _figure(
+            embedded.leakage(),
+            "",
+            "Share of the change by the flow's samples that the layer sees, counted from D(E(x)): 0 is "
+            "invisible, 1 is as visible as a random change of the same size and texture.",
+        ),
+        "flow": _figure(
+            direct.leakage(), "", "The same counted from x; it includes what the autoencoder loses."
+        ),
     }
-    figures["verdict"] = _verdict(
-        layer, float(np.median(against_embedding)), figures["map"]["std"]["value"], scores
-    )
-    return figures
+    ratios = {
+        "flow": _figure(
+            ratio(direct.size), "", "Change of the layer by the flow's samples, over the change by noise."
+        )
+    }
+    if e.refined:
+        refined = seen_changes(
+            see, e.x, e.x + e.refined.at(e.rho)[: 2 * _MOST], np.random.default_rng([e.seed, 7])
+        )
+        leaks = {
+            "refined": _figure(refined.leakage(), "", "Leakage of the refined samples, from x."),
+            **leaks,
+        }
+        ratios = {
+            "refined": _figure(
+                ratio(refined.size), "", "Change of the layer by refined samples, over the change by noise."
+            ),
+            **ratios,
+        }
+    return leaks, ratios
 
 
-def _verdict(layer: str, leaks: float, std: float, scores: dict[str, Any]) -> str:
-    if scores and scores["nll"] >= scores["nll_shuffled"] - 1e-3:
-        told = (
-            f"The fit found nothing in {layer} that tells about the image: the map is the data's own spread."
+def _output(e: Evidence, inside: _Mask) -> dict[str, Any]:
+    """How far the samples move what the denoiser returns."""
+
+    def moved(base: Image, samples: Image) -> list[float]:
+        clean = np.asarray(e.denoiser.denoise(base[None, None]))[0, 0]
+        edge = (e.x.shape[0] - clean.shape[0]) // 2
+        part = inside[edge : edge + clean.shape[0], edge : edge + clean.shape[1]]
+        return [_rms(np.asarray(e.denoiser.denoise(s[None, None]))[0, 0] - clean, part) for s in samples]
+
+    found = {
+        "flow": _figure(
+            moved(e.reconstruction, e.flow[:_MOST]),
+            "HU",
+            "RMS difference of f(x') from f(D(E(x))) in the body.",
         )
-        return (
-            told
-            if leaks <= _HIDDEN
-            else f"Do not read this map: the flow ignores {layer}, which is not blind."
-        )
-    if std <= _NOTHING:
-        return f"{layer} hides nothing that was found: no map."
-    if leaks <= _HIDDEN:
-        return f"What the map shows is hidden from {layer} to {100 * (1 - leaks):.0f} %."
-    if leaks <= _SEEN:
-        return (
-            f"Read this map with care: {layer} still sees {100 * leaks:.0f} % of what a random change of the "
-            "same size and texture would show it."
-        )
-    return (
-        f"Do not read this map as invariances of {layer}: the layer sees {100 * leaks:.0f} % of what "
-        "a random change of the same size and texture would. The map bounds what the flow could not tell."
-    )
+    }
+    if e.refined:
+        few = e.x + e.refined.at(e.rho)[:_MOST]
+        found = {
+            "refined": _figure(moved(e.x, few), "HU", "RMS difference of f(x'') from f(x) in the body."),
+            **found,
+        }
+    return found
+
+
+def _flow(scores: Mapping[str, Any]) -> dict[str, Any]:
+    if not scores:
+        return {}
+    n = scores["held_out_patches"]
+    return {
+        "nll": _figure(scores["nll"], "bits/dim", "Held-out negative log-likelihood of codes given z.", n),
+        "nll_shuffled": _figure(
+            scores["nll_shuffled"], "bits/dim", "The same with z of other patches; it must be worse.", n
+        ),
+    }
+
+
+def _curve(refined: Refined, inside: _Mask) -> dict[str, Any]:
+    """Spread and fineness of the refined samples at each noise ratio."""
+    curve = {}
+    for row, rho in enumerate(refined.rhos):
+        changes = refined.changes[row]
+        spread = _rms(changes.std(0, ddof=1), inside) if len(changes) > 1 else 0.0
+        meaning = f"Spread of samples that move the layer by {100 * rho:g} % of what noise does."
+        curve[f"{rho:g}"] = _figure(spread, "HU", meaning, len(changes)) | {
+            "title": f"Spread at noise ratio {rho:g}",
+            "rho": rho,
+            "reached": float(np.median(refined.reached[row])),
+            "fine": fine_share(changes - changes.mean(0)),
+        }
+    return curve
+
+
+def fine_share(changes: Image) -> float:
+    """Share of the energy of changes (K, H, W) above half of the finest frequency (0.25 cycles/pixel)."""
+    power = np.square(np.abs(np.fft.rfft2(changes))).sum(0)
+    power[:, 1:-1] *= 2  # rfft2 holds half of the plane
+    rows, columns = np.fft.fftfreq(changes.shape[-2]), np.fft.rfftfreq(changes.shape[-1])
+    fine = np.hypot(rows[:, None], columns) > 0.25
+    return float(power[fine].sum() / max(power.sum(), 1e-30))

@@ -9,6 +9,7 @@ from ctinv import adapters, invariance, zoo
 from ctinv.adapters.errors import CtinvError, ImageError, LayerError
 from ctinv.invariance.audit import leakage, matched_control
 from ctinv.invariance.cache import cache_root
+from ctinv.invariance.refine import RHO
 from torch import nn
 
 QUICK = {"fit.steps": 40, "fit.patches": 256, "fit.check": 20}
@@ -273,7 +274,33 @@ def test_leakage_of_known_layers():
 def test_audit_is_plain_and_complete(blind, slices):
     explanation = blind.explain(slices[3], samples=6)
     audit = json.loads(json.dumps(explanation.result["audit"]))
-    assert set(audit) == {"embedding", "leakage", "output", "flow", "map", "verdict"}
-    assert audit["leakage"]["against_reconstruction"]["n"] == 5
-    assert 0 <= audit["leakage"]["against_reconstruction"]["value"] < 1
+    groups = {"embedding", "leakage", "noise_ratio", "output", "flow", "map", "curve", "verdict"}
+    assert set(audit) == groups
+    assert audit["leakage"]["flow"]["n"] == 4
+    assert 0 <= audit["leakage"]["flow_from_reconstruction"]["value"] < 1
+    assert audit["noise_ratio"]["refined"]["high"] <= 1.011 * RHO < audit["noise_ratio"]["flow"]["low"]
+    assert set(audit["curve"]) == {"1", "0.3", "0.1", "0.03", "0.01"}
     assert "layer" in audit["verdict"]
+
+
+def test_refinement_clears_what_the_layer_sees_and_keeps_what_it_does_not(blind, slices):
+    explanation = blind.explain(slices[3], samples=20)
+    half = explanation.x.shape[1] // 2
+    assert explanation.meta["refinement"]["samples"] == 20
+    away = half + 4  # the map is smoothed by a pixel
+    seen, hidden = explanation.std[:, away:], explanation.std[:, :half]
+    flow = explanation.std_flow
+    assert np.sqrt(np.mean(seen**2)) < 2 < np.sqrt(np.mean(flow[:, away:] ** 2))
+    np.testing.assert_allclose(np.sqrt(np.mean(hidden**2)), np.sqrt(np.mean(flow[:, :half] ** 2)), rtol=0.05)
+    assert explanation.audit["leakage"]["refined"]["value"] < 0.05
+    assert explanation.audit["verdict"].startswith("What the map shows is hidden from layer to")
+
+
+def test_refinement_can_be_left_out(blind, slices):
+    plain = blind.explain(slices[3], samples=6, refine=0)
+    assert plain.std_flow is None and plain.audit["curve"] == {}
+    assert plain.audit["verdict"].startswith("The samples are not refined (it was not asked for).")
+    refined = blind.explain(slices[3], samples=6)
+    np.testing.assert_array_equal(refined.std_flow, plain.std)
+    with pytest.raises(CtinvError, match="noise ratio"):
+        blind.explain(slices[3], rho=0)
