@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,15 +62,19 @@ def analyze(
     """Show what layers of a denoiser cannot see.
 
     DIR receives result.json, arrays.npz, figure.png and report.html; with several layers each has a
-    folder of its own, and with a folder as input so has each slice.
+    folder of its own, and with a folder as input so has each slice. Started by torchrun, all
+    processes fit together and divide the slices.
 
     \b
     Examples:
       ctinv analyze --model model.onnx --layer conv7
       ctinv analyze -m yang -l conv1 -l conv7 -l conv13 -i slice.dcm -o out
+      torchrun --nproc-per-node 2 -m ctinv.cli analyze -m yang -l conv7 -i scans -o out
     """
     spec = ModelSpec(**options)
-    with Screen(as_json, quiet) as screen:
+    from ctinv.invariance.processes import joined
+
+    with joined() as everyone, Screen(as_json, quiet, everyone.leads) as screen:
         from ctinv.invariance.files import check_writable
         from ctinv.invariance.presets import preset as find_preset
 
@@ -85,10 +90,10 @@ def analyze(
 
         from ctinv import invariance
 
-        def fit(layer: str, progress: Progress | None) -> invariance.Explainer:
+        def fit(names: Sequence[str], progress: Progress | None) -> list[invariance.Explainer]:
             return invariance.fit(
                 denoiser,
-                layer,
+                names,
                 data=data,
                 preset=preset,
                 overrides=dict(overrides),

@@ -28,11 +28,13 @@ class Screen:
     Arguments:
         as_json: Print the result as JSON.
         quiet: Say nothing but the result and errors.
+        leads: Whether this process speaks for all that work together; the others are silent.
     """
 
-    def __init__(self, as_json: bool = False, quiet: bool = False) -> None:
+    def __init__(self, as_json: bool = False, quiet: bool = False, leads: bool = True) -> None:
         self.as_json = as_json
-        self.quiet = quiet or as_json
+        self.quiet = quiet or as_json or not leads
+        self._leads = leads
         self._stack = contextlib.ExitStack()
         self._stdout = sys.stdout
 
@@ -54,11 +56,13 @@ class Screen:
 
     def result(self, value: Any) -> None:
         """Print a machine-readable result; call it once."""
+        if not self._leads:
+            return
         click.echo(json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False), file=self._stdout)
 
     def table(self, title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table on standard output; left out when there is a JSON result instead."""
-        if self.as_json:
+        if self.as_json or not self._leads:
             return
         from rich import box
         from rich.table import Table
@@ -75,7 +79,7 @@ class Screen:
 
     def line(self, text: str) -> None:
         """Print one line on standard output; left out when there is a JSON result instead."""
-        if not self.as_json:
+        if not self.as_json and self._leads:
             click.echo(text, file=self._stdout)
 
     @contextlib.contextmanager

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from .console import Progress, Screen
-from .images import read_slices
-from .models import ModelSpec, open_model, settle_units
+from .images import folder_names, read_slices
+from .models import ModelSpec, distinct, open_model, settle_units
 from .options import (
     data_option,
     device_option,
     input_option,
     json_option,
+    layer_option,
     model_options,
     out_option,
     preset_options,
@@ -23,15 +25,14 @@ from .options import (
     seed_option,
     series_option,
 )
-from .results import division
-from .work import Task, explain_all
+from .work import Task, explain_all, notes
 
 __all__ = ["fit", "sample"]
 
 
 @click.command()
 @model_options
-@click.option("--layer", "-l", required=True, metavar="L", help="The layer's name.")
+@layer_option
 @out_option("ctinv-explainer")
 @preset_options
 @data_option
@@ -40,7 +41,7 @@ __all__ = ["fit", "sample"]
 @json_option
 @quiet_option
 def fit(
-    layer: str,
+    layers: tuple[str, ...],
     out: Path,
     preset: str,
     overrides: tuple[tuple[str, str], ...],
@@ -50,21 +51,27 @@ def fit(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Fit one layer of a denoiser and keep the fit in DIR, for ctinv sample.
+    """Fit layers of a denoiser and keep the fit in DIR, for ctinv sample.
+
+    With several layers each has a folder of its own in DIR. A fit that was interrupted goes on
+    where it stood. Started by torchrun, all processes fit together.
 
     \b
-    Example:
+    Examples:
       ctinv fit --model model.onnx --layer conv7 --data scans --out fitted
+      torchrun --nproc-per-node 2 -m ctinv.cli fit -m yang -l conv7 --set flow.blocks=6 -o fitted
     """
+    from ctinv.invariance.processes import joined
+
     spec = ModelSpec(**options)
-    with Screen(as_json, quiet) as screen:
+    with joined() as everyone, Screen(as_json, quiet, everyone.leads) as screen:
         from ctinv.invariance.files import check_writable
         from ctinv.invariance.presets import preset as find_preset
 
         check_writable(out)
         find_preset(preset, dict(overrides))
         denoiser = open_model(spec)
-        denoiser.resolve(layer)
+        wanted = distinct(denoiser, layers)
         settle_units(denoiser, spec, [], screen)
         for notice in denoiser.notices:
             screen.note(f"note: {notice}")
@@ -72,21 +79,27 @@ def fit(
         from ctinv import invariance
 
         with screen.progress() as progress:
-            explainer = invariance.fit(
+            explainers = invariance.fit(
                 denoiser,
-                layer,
+                wanted,
                 data=data,
                 preset=preset,
                 overrides=dict(overrides),
                 seed=seed,
                 progress=progress,
             )
-        if explainer.info.get("split"):
-            screen.note(division(explainer.info["split"]))
-        explainer.save(out)
+        if not everyone.leads:
+            return
+        for note in dict.fromkeys(note for e in explainers for note in notes(e)):
+            screen.note(note)
+        places = [out / name for name in folder_names(wanted)] if len(wanted) > 1 else [out]
+        results: list[dict[str, Any]] = []
+        for explainer, place in zip(explainers, places, strict=True):
+            explainer.save(place)
+            screen.line(f"written to {place}")
+            results.append({"folder": str(place), "layer": explainer.layer, "fit": explainer.info})
         if as_json:
-            screen.result({"folder": str(out), "layer": explainer.layer, "fit": explainer.info})
-        screen.line(f"written to {out}")
+            screen.result(results[0] if len(results) == 1 else results)
 
 
 @click.command()
@@ -125,8 +138,10 @@ def sample(
     Example:
       ctinv sample --model model.onnx --explainer fitted --input slice.dcm --out out
     """
+    from ctinv.invariance.processes import joined
+
     spec = ModelSpec(**options)
-    with Screen(as_json, quiet) as screen:
+    with joined() as everyone, Screen(as_json, quiet, everyone.leads) as screen:
         from ctinv.invariance.files import check_writable
 
         check_writable(out)
@@ -138,7 +153,7 @@ def sample(
 
         explainer = invariance.Explainer.load(fitted, denoiser)
 
-        def ready(layer: str, progress: Progress | None) -> invariance.Explainer:
-            return explainer
+        def ready(names: Sequence[str], progress: Progress | None) -> list[invariance.Explainer]:
+            return [explainer]
 
         explain_all(screen, Task(source, slices, out, samples, seed, known), [explainer.layer], ready)

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .console import Progress, Screen
 from .images import folder_names
-from .results import show, with_meta
+from .results import division, show, with_meta
 
 if TYPE_CHECKING:
     from ctinv.invariance import Explainer
     from ctinv.invariance.data import CTSlice
     from ctinv.invariance.explanation import Explanation
 
-__all__ = ["Task", "explain_all"]
+__all__ = ["Task", "explain_all", "notes"]
 
 
 class Maker(Protocol):
-    """Fits or loads an explainer."""
+    """Fits or loads an explainer for each layer."""
 
-    def __call__(self, layer: str, progress: Progress | None) -> Explainer: ...
+    def __call__(self, layers: Sequence[str], progress: Progress | None) -> Sequence[Explainer]: ...
 
 
 class Task:
@@ -57,16 +57,36 @@ class Task:
 
 
 def explain_all(screen: Screen, task: Task, layers: Sequence[str], make: Maker) -> None:
-    """Explain every slice at every layer, write each result at once, and show what was found."""
+    """Explain every slice at every layer, write each result at once, and show what was found.
+
+    Processes that torchrun started divide the slices; the first of them shows and sums up, from
+    what the others wrote.
+    """
+    from ctinv.invariance.explanation import Explanation
+    from ctinv.invariance.processes import world
+
+    everyone = world()
     folders: list[str | None] = [*folder_names(layers)] if len(layers) > 1 else [None]
     done: dict[tuple[int, int], tuple[Explanation, Mapping[str, Path]]] = {}
     with screen.progress() as progress:
-        for column, layer in enumerate(layers):
-            explainer = make(layer, progress)
-            for row, one in enumerate(task.slices):
+        explainers = make(layers, progress)
+        for note in dict.fromkeys(note for e in explainers for note in notes(e)):
+            screen.note(note)
+        for column, explainer in enumerate(explainers):
+            for row in range(everyone.rank, len(task.slices), everyone.size):
+                one = task.slices[row]
                 found = explainer.explain(one, samples=task.samples, seed=task.seed, progress=progress)
                 found = with_meta(found, **task.known)
                 done[row, column] = found, found.save(task.place(row, folders[column]))
+    everyone.wait()
+    if not everyone.leads:
+        return
+    for row in range(len(task.slices)):
+        for column, folder in enumerate(folders):
+            if (row, column) not in done:
+                place = task.place(row, folder)
+                files = {path.name: path for path in sorted(place.iterdir()) if path.is_file()}
+                done[row, column] = Explanation.load(place), files
     ordered = [done[key] for key in sorted(done)]
     report = None
     if task.by_slice or len(ordered) > 1:
@@ -74,6 +94,13 @@ def explain_all(screen: Screen, task: Task, layers: Sequence[str], make: Maker) 
 
         report = summary([explanation for explanation, _ in ordered], task.out / "report.html")
     show(screen, ordered, report)
+
+
+def notes(explainer: Explainer) -> Sequence[str]:
+    """What a user should know about a fit: checkpoints that were of no use, how patients were divided."""
+    info = getattr(explainer, "info", {})
+    divided = [division(info["split"])] if info.get("split") else []
+    return [*(f"note: {notice}" for notice in info.get("notices", [])), *divided]
 
 
 def _stem(source: Path | None) -> str:

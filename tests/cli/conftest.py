@@ -71,10 +71,10 @@ def fits(monkeypatch):
 
     asked = []
 
-    def fit(denoiser, layer, **options):
-        asked.append((layer, options))
+    def fit(denoiser, layers, **options):
+        asked.extend((layer, options) for layer in layers)
         print("a library that prints")  # noqa: T201 (it must not reach a JSON result)
-        return Explainer(denoiser, layer)
+        return [Explainer(denoiser, layer) for layer in layers]
 
     monkeypatch.setattr(invariance, "fit", fit, raising=False)
     return asked
