@@ -35,9 +35,10 @@ class Explanation:
         x: The analysed image, (H, W).
         denoised: ``f(x)``, (H, W).
         reconstruction: ``D(E(x))``, what the VAE can express of ``x``, (H, W).
-        samples: The first few invariances ``x'``, (K, H, W).
-        mean: Pixelwise mean of all samples, (H, W).
-        std: Pixelwise standard deviation of all samples, (H, W).
+        samples: The first few invariances, (K, H, W); ``x''`` where samples are refined, else ``x'``.
+        mean: Pixelwise mean of all (refined) samples, (H, W).
+        std: Pixelwise standard deviation of all (refined) samples, (H, W); smoothed where the
+            refined ones are few, see :func:`ctinv.invariance.analysis.spread_map`.
         std_flow: The same before refinement onto the layer's fibre, (H, W), where there was one.
         audit: How far the images can be trusted. Each figure is a mapping with ``value`` and, where
             they apply, ``unit``, ``n``, ``low``, ``high`` (an interval; ``interval`` says which) and
@@ -45,8 +46,8 @@ class Explanation:
             sentence or a list of sentences.
         meta: Where it comes from. Keys that the report knows: ``model``, ``model_hash``,
             ``model_kind``, ``provider``, ``layer``, ``op``, ``preset``, ``seed``, ``samples``,
-            ``units``, ``intensity``, ``intensity_found``, ``versions``, ``timings`` (seconds),
-            ``notices``, ``data`` (what the flow was fitted on), ``spacing`` (mm, row then
+            ``refinement``, ``units``, ``intensity``, ``intensity_found``, ``versions``,
+            ``timings`` (seconds), ``notices``, ``data`` (what the flow was fitted on), ``spacing`` (mm, row then
             column), ``source`` (the file).
     """
 
@@ -74,6 +75,12 @@ class Explanation:
                 raise ValueError(f"{name} has shape {array.shape}, x has {shape}")
             array.flags.writeable = False
             object.__setattr__(self, name, array)
+
+    @property
+    def found(self) -> bool:
+        """Whether there is a map to read: the audit may say that the layer hides nothing."""
+        figure = self.audit.get("map") or {}
+        return bool((figure.get("std") or {}).get("found", True))
 
     @property
     def result(self) -> dict[str, Any]:

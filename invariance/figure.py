@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from .curve import draw_curve
+from .scores import number
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -76,10 +79,12 @@ def choose_window(x: npt.NDArray[np.float32]) -> Window:
 
 
 def figure_png(explanation: Explanation, *, compact: bool = False) -> bytes:
-    """Draw one explanation: what goes in and comes out above, what the layer cannot tell apart below.
+    """Draw one explanation: what goes in and comes out, the maps, and images the layer cannot tell apart.
 
-    Upper row: ``x``, ``D(E(x))``, ``f(x)``, mean and standard deviation of all samples. Lower row:
-    up to five samples. Grey images share one HU window, which the figure states.
+    First row: ``x``, ``D(E(x))``, ``f(x)``, then the mean and the standard deviation of all samples,
+    or, where samples are refined, the map before and after. Second row: up to five samples. Third
+    row, where they are refined: their differences from ``x`` and the invariance curve. Grey images
+    share one HU window, which the figure states. Where nothing was found, no map is shown.
 
     Arguments:
         explanation: What to draw.
@@ -89,31 +94,62 @@ def figure_png(explanation: Explanation, *, compact: bool = False) -> bytes:
         A PNG file.
     """
     e = explanation
+    refined = e.std_flow is not None
     window, count = choose_window(e.x), e.meta.get("samples") or len(e.samples)
+    used = (e.meta.get("refinement") or {}).get("samples") or count
     shown = e.samples[:_COLUMNS]
-    sheet = _Sheet(e.x.shape, columns=_COLUMNS, rows=2 if len(shown) else 1, compact=compact)
+    rows = 1 + bool(len(shown)) * (1 + refined)
+    sheet = _Sheet(e.x.shape, columns=_COLUMNS, rows=rows, compact=compact)
     sheet.head(_heading(e), _place(e))
     grey = [
         ("x, input", e.x, _spacing_text(e.meta.get("spacing"))),
         ("D(E(x)), reconstruction", e.reconstruction, _distance(e.reconstruction, e.x)),
         ("f(x), denoised", e.denoised, _distance(e.denoised, e.x)),
-        (f"mean of {count} samples", e.mean, _distance(e.mean, e.x)),
     ]
+    if not refined:
+        grey.append((f"mean of {count} samples", e.mean, _distance(e.mean, e.x)))
     for column, (title, image, caption) in enumerate(grey):
         axes, mapped = sheet.grey(0, column, image, window, title, caption)
         if column == 0:
             _scale_bar(axes, e.meta.get("spacing"))
-    top = _top([e.std])
-    caption = f"mean {np.mean(e.std):.1f} HU, largest {np.max(e.std):.0f} HU"
-    _, spread = sheet.spread(0, 4, e.std, top, f"std of {count} samples", caption)
-    sheet.bar(0, spread, "standard deviation [HU]", extend=bool(np.max(e.std) > top))
+    if e.std_flow is not None:
+        top = _top([e.std_flow])
+        caption = f"mean {np.mean(e.std_flow):.1f} HU, white: {top:.0f} HU"
+        sheet.spread(0, 3, e.std_flow, top, f"std of {count}, not refined", caption)
+    _map(sheet, e, f"std of {used}, refined" if refined else f"std of {count} samples")
+    mark = "″" if refined else "′"
     for column, image in enumerate(shown):
-        title = f"x′{column + 1}".translate(_SUBSCRIPTS) + f", sample {column + 1} of {count}"
+        title = f"x{mark}{column + 1}".translate(_SUBSCRIPTS) + f", sample {column + 1} of {used}"
         sheet.grey(1, column, image, window, title, _distance(image, e.x))
     if len(shown):
         sheet.bar(1, mapped, "CT number [HU]", extend=True)
-    sheet.foot(f"Grey images: {window}. {_bar_text(e.meta.get('spacing'), e.x.shape[1])}")
+    if len(shown) and refined:
+        _differences(sheet, e, shown[: _COLUMNS - 1])
+        draw_curve(sheet.plot(2, _COLUMNS - 1, "spread against noise ratio"), e.audit)
+    dashed = " Dashed: what a layer that forgets nothing would show." if len(shown) and refined else ""
+    sheet.foot(f"Grey images: {window}. {_bar_text(e.meta.get('spacing'), e.x.shape[1])}{dashed}")
     return sheet.png()
+
+
+def _map(sheet: _Sheet, e: Explanation, title: str) -> None:
+    """The map in the last column, or the word that there is none."""
+    if not e.found:
+        sheet.note(0, 4, title, f"nothing found\n\nlargest {np.max(e.std):.1f} HU")
+        return
+    top = _top([e.std])
+    caption = f"mean {np.mean(e.std):.1f} HU, largest {np.max(e.std):.0f} HU"
+    _, spread = sheet.spread(0, 4, e.std, top, title, caption)
+    sheet.bar(0, spread, "standard deviation [HU]", extend=bool(np.max(e.std) > top))
+
+
+def _differences(sheet: _Sheet, e: Explanation, shown: npt.NDArray[np.float32]) -> None:
+    changes = shown - e.x
+    top = float(np.percentile(np.abs(changes), 99.5)) or 1.0
+    for column, change in enumerate(changes):
+        title = f"x″{column + 1}".translate(_SUBSCRIPTS) + " − x"
+        style = {"cmap": "RdBu_r", "vmin": -top, "vmax": top}
+        caption = f"blue −{number(top)} HU to red {number(top)} HU"
+        sheet.panel(2, column, change, title, caption, **style)
 
 
 def layers_png(explanations: Sequence[Explanation]) -> bytes:
@@ -189,6 +225,22 @@ class _Sheet:
 
     def spread(self, row: int, column: int, image: Any, top: float, title: str, caption: str) -> Any:
         return self.panel(row, column, image, title, caption, cmap="inferno", vmin=0, vmax=top)
+
+    def note(self, row: int, column: int, title: str, text: str) -> None:
+        """A panel that says something instead of showing it."""
+        blank = np.zeros((1, 1))
+        axes, _ = self.panel(row, column, blank, title, "", cmap="gray_r", vmin=0, vmax=20)
+        axes.set_axis_on()
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.text(0, 0, text, ha="center", va="center", fontsize=12, color=_QUIET, parse_math=False)
+
+    def plot(self, row: int, column: int, title: str) -> Axes:
+        """Axes for a curve in the place of a panel, with room for their numbers."""
+        left = _MARGIN + column * (_PANEL + _GAP)
+        top = _HEAD + row * self._row + _TITLE
+        self._text(left, top - 10, title, fontsize=10.5)
+        return self._axes(left + 46, top + 4, self._panel[0] - 50, max(40, self._panel[1] - 38))
 
     def bar(self, row: int, mapped: Any, label: str, extend: bool) -> None:
         left = self._width - _MARGIN - _BAR_ROOM + 14

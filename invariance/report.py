@@ -85,6 +85,7 @@ def _title(explanations: Sequence[Explanation]) -> str:
 
 def _section(e: Explanation, png: bytes) -> dict[str, Any]:
     rows = scores(e.audit)
+    refinement = e.meta.get("refinement") or {}
     return {
         "layer": str(e.meta.get("layer") or "unnamed layer"),
         "op": str(e.meta.get("op") or ""),
@@ -94,6 +95,8 @@ def _section(e: Explanation, png: bytes) -> dict[str, Any]:
         "scores": rows,
         "by_key": {row.key: row for row in rows},
         "samples": int(e.meta.get("samples") or len(e.samples)),
+        "refined": int(refinement.get("samples") or len(e.samples)),
+        "rho": f"{100 * float(refinement.get('rho') or 0):g} %",
         "std": float(np.mean(e.std)),
         "std_flow": None if e.std_flow is None else float(np.mean(e.std_flow)),
         "facts": _facts(e),
@@ -143,6 +146,7 @@ def _facts(e: Explanation) -> list[tuple[str, str]]:
         ("Preset", str(meta.get("preset") or "")),
         ("Fitted on", _flat(meta.get("data"))),
         ("Samples", str(meta.get("samples") or "")),
+        ("Refinement", _flat(meta.get("refinement"))),
         ("Seed", "" if seed is None else str(seed)),
         ("Versions", _flat(meta.get("versions"))),
         ("Times", _flat(meta.get("timings"), " s")),

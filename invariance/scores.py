@@ -12,12 +12,20 @@ __all__ = ["Score", "scores", "verdict"]
 
 _TITLES = {
     "embedding.rmse": "Reconstruction error",
-    "leakage.against_reconstruction": "Leakage, from D(E(x))",
-    "leakage.against_image": "Leakage, from x",
-    "output.change": "Change of f(x)",
+    "embedding.ssim": "Similarity of the reconstruction",
+    "embedding.cut_off": "Finest detail of the reconstruction",
+    "leakage.refined": "Leakage, refined",
+    "leakage.flow_from_reconstruction": "Leakage before, from D(E(x))",
+    "leakage.flow": "Leakage before, from x",
+    "noise_ratio.refined": "Noise ratio, refined",
+    "noise_ratio.flow": "Noise ratio before",
+    "output.refined": "Change of f(x), refined",
+    "output.flow": "Change of f(x) before",
     "flow.nll": "Held-out NLL of the flow",
     "flow.nll_shuffled": "The same, wrong z",
     "map.std": "Spread of the samples",
+    "map.std_flow": "Spread before refinement",
+    "map.noise": "Noise of the image",
 }
 
 

@@ -81,7 +81,7 @@ def audit(e: Evidence) -> dict[str, Any]:
     """Audit one explanation.
 
     Returns:
-        Figures in groups ``embedding``, ``leakage``, ``noise_ratio``, ``output``, ``flow``, ``map``
+        Figures in groups ``map``, ``leakage``, ``noise_ratio``, ``output``, ``embedding``, ``flow``
         and ``curve``, and ``verdict``.
     """
     body = np.asarray(e.x > -900)
@@ -109,12 +109,12 @@ def audit(e: Evidence) -> dict[str, Any]:
     if e.refined:
         maps["std_flow"] = _figure(std_flow, "HU", "The same before refinement.")
     return {
-        "embedding": _embedding(e, inside),
+        "map": maps,
         "leakage": leaks,
         "noise_ratio": ratios,
         "output": _output(e, inside),
+        "embedding": _embedding(e, inside),
         "flow": _flow(scores),
-        "map": maps,
         "curve": _curve(e.refined, inside) if e.refined else {},
         "verdict": verdict(facts),
     }

@@ -227,3 +227,45 @@ def test_figures_of_an_audit_keep_order_and_names():
 
 def test_page_parses_the_style_away():
     assert not re.search(r"font-size", _Page(report_html([make()])).words)
+
+
+def refined(found=True):
+    curve = {
+        f"{rho:g}": {"value": 20 * rho, "unit": "HU", "rho": rho, "reached": rho} for rho in (1.0, 0.1, 0.03)
+    }
+    audit = {
+        "map": {"std": {"value": 3.0, "unit": "HU", "found": found, "rho": 0.03}, "noise": {"value": 12.0}},
+        "curve": curve,
+    }
+    flow = np.full((32, 32), 30, np.float32)
+    return make((32, 32), audit=audit, std_flow=flow, meta={"refinement": {"samples": 7, "rho": 0.03}})
+
+
+def test_refined_maps_stand_beside_the_flows():
+    words = _Page(report_html([refined()])).words
+    for said in ("7 refined samples", "30.0 HU", "at most 3 % of what"):
+        assert said in words
+
+
+def test_where_nothing_was_found_no_map_is_drawn():
+    assert make().found is True
+    for found in (True, False):
+        explanation = refined(found)
+        assert explanation.found is found
+        right = pixels(figure_png(explanation))[72:300, 18 + 4 * 266 :].astype(int)
+        colourful = np.ptp(right, axis=-1) > 40
+        assert colourful.any() == found
+
+
+def test_the_curve_of_a_blind_layer_says_so():
+    from ctinv.invariance.curve import draw_curve
+    from matplotlib.figure import Figure
+
+    axes = Figure().add_subplot()
+    draw_curve(axes, {"curve": {"0.03": {"value": 300.0, "reached": 0.0}}})
+    assert axes.texts[0].get_text() == "blind to everything"
+    axes = Figure().add_subplot()
+    draw_curve(axes, refined().audit)
+    line, forgets_nothing = axes.lines[:2]
+    np.testing.assert_allclose(line.get_ydata(), [0.6, 2.0, 20.0])
+    np.testing.assert_allclose(forgets_nothing.get_ydata(), [0.36, 1.2, 12.0])
