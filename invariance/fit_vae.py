@@ -1,9 +1,8 @@
-"""Training of the variational autoencoder on low-dose patches, and the weights that ship."""
+"""Training of the variational autoencoder on low-dose patches, its files, and the weights that ship."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
@@ -13,10 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from ctinv.adapters.errors import CtinvError
-from torch import nn
+from torch import Tensor
 
+from .checkpoints import Checkpoint
+from .encoders import ResNetEncoder
 from .presets import VAEConfig
 from .vae import VAE
+from .vae_loop import VAELoop
 
 __all__ = ["fit_vae", "load_vae", "save_vae", "shipped_vae"]
 
@@ -24,63 +26,75 @@ Image = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
 
 
-def _augmented(image: Image, rng: np.random.Generator) -> Image:
-    turned = np.rot90(image, int(rng.integers(4)))
-    return turned[:, ::-1] if rng.random() < 0.5 else turned
-
-
 def fit_vae(
     images: Sequence[Image],
     config: VAEConfig,
     *,
+    denoised: Sequence[Image] | None = None,
     seed: int = 0,
     steps: int = 1000,
     batch: int = 32,
     rate: float = 2e-3,
+    encoder_weights: str | Path | None = None,
+    perceptual: Callable[[Tensor], Tensor] | None = None,
+    device: str = "cpu",
+    half: bool = False,
+    checkpoint: Checkpoint | None = None,
+    every: int = 500,
     progress: Progress | None = None,
 ) -> VAE:
     """Train a VAE on random patches of CT slices, flipped and turned.
 
     Arguments:
         images: Low-dose slices (H, W) in HU, each at least a patch wide.
-        config: Sizes.
+        config: Sizes and weights of the losses.
+        denoised: ``f(x)`` of the slices in HU; a conditional VAE needs it.
         seed: Decides everything random.
         steps: Optimiser steps (Adam, linear warm-up, cosine decay).
         batch: Patches a step.
-        rate: Peak learning rate.
+        rate: Peak learning rate; the critic's is four times as high.
+        encoder_weights: File of ImageNet weights for a residual encoder to start from, see
+            :meth:`ctinv.invariance.encoders.ResNetEncoder.load_photographs`.
+        perceptual: Features of patches (N, 1, p, p) in HU whose mean absolute distance is added
+            with the weight ``config.perceptual``, for example VGG's.
+        device: Where to train; what comes back lies on the CPU.
+        half: Whether to compute in bfloat16 where that is safe.
+        checkpoint: Where to keep the state every ``every`` steps. A training that was interrupted
+            goes on from there and, on the CPU, ends with the same weights, bit by bit.
+        every: Steps between two checkpoints.
         progress: Called with (stage, done, total).
 
     Raises:
-        CtinvError: The loss became infinite or not a number.
+        CtinvError: The loss became infinite or not a number, or the arguments do not fit the sizes.
     """
-    from .fit_flow import draw_places
-
-    rng = np.random.default_rng([seed, 2])
-    generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         vae = VAE(config)
-    vae = vae.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    optimiser = torch.optim.Adam(vae.parameters(), lr=rate, betas=(0.9, 0.99))
-    p = config.patch
-    for step in range(steps):
-        places = draw_places(images, batch, p, rng)
-        patches = np.stack([_augmented(images[k][i : i + p, j : j + p], rng) for k, i, j in places])
-        noise = torch.randn((batch, config.code_dim), generator=generator)
-        loss, _ = vae.loss(torch.from_numpy(patches[:, None]), noise)
-        if not math.isfinite(loss.item()):
-            raise CtinvError(f"the VAE diverged at step {step}; lower its rate or check the data")
-        for group in optimiser.param_groups:
-            group["lr"] = (
-                rate * min(1, (step + 1) / 50) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
-            )
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimiser.step()
+        if encoder_weights is not None:
+            if not isinstance(vae.encoder, ResNetEncoder):
+                raise CtinvError("encoder_weights need a residual encoder; set vae.encoder=resnet50")
+            vae.encoder.load_photographs(encoder_weights)
+        loop = VAELoop(
+            images,
+            vae,
+            denoised=denoised,
+            perceptual=perceptual,
+            seed=seed,
+            steps=steps,
+            batch=batch,
+            rate=rate,
+            device=device,
+            half=half,
+        )
+    if checkpoint is not None and (found := checkpoint.load()) is not None and not loop.resume(*found):
+        checkpoint.ignore("its contents do not fit")
+    while loop.step < steps:
+        loop.advance()
+        if checkpoint is not None and (loop.step % every == 0 or loop.step == steps):
+            checkpoint.save(*loop.state())
         if progress:
-            progress("vae", step + 1, steps)
-    return vae.ready()
+            progress("vae", loop.step, steps)
+    return vae.to("cpu").ready()
 
 
 def save_vae(vae: VAE, path: Path, metadata: dict[str, Any] | None = None) -> None:

@@ -117,6 +117,8 @@ class VAE(nn.Module):
         CtinvError: Sizes that do not fit one another.
     """
 
+    centre, spread = _CENTRE, _SPREAD
+
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         if "plain" in (config.encoder, config.decoder):
@@ -151,9 +153,9 @@ class VAE(nn.Module):
             denoised: ``f(x)`` of these patches (N, 1, p, p) in HU; a conditional VAE needs it.
         """
         guide = self._guide(denoised)
-        x = (x - _CENTRE) / _SPREAD
-        mean, log_var = self.encoder(x if guide is None else torch.cat([x, guide], 1))
-        return mean, log_var
+        units = self.normalised(x)
+        mean, log_var = self.encoder(units if guide is None else torch.cat([units, guide], 1))
+        return mean.to(x.dtype), log_var.to(x.dtype)
 
     def encode(self, x: Tensor, denoised: Tensor | None = None) -> Tensor:
         """Patches (N, 1, p, p) in HU to codes (N, code_dim): the posterior's mean.
@@ -174,7 +176,11 @@ class VAE(nn.Module):
         """
         guide = self._guide(denoised)
         image: Tensor = self.decoder(code) if guide is None else self.decoder(code, guide)
-        return image * _SPREAD + _CENTRE
+        return image.to(code.dtype) * self.spread + self.centre
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """Images in HU in the units of the networks."""
+        return (x - self.centre) / self.spread
 
     def _guide(self, denoised: Tensor | None) -> Tensor | None:
         if self.config.conditional != (denoised is not None):
@@ -183,7 +189,7 @@ class VAE(nn.Module):
                 if self.config.conditional
                 else "this VAE does not depend on the denoiser; leave denoised away"
             )
-        return None if denoised is None else (denoised - _CENTRE) / _SPREAD
+        return None if denoised is None else self.normalised(denoised)
 
     def loss(self, x: Tensor, noise: Tensor, denoised: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Negative evidence lower bound per pixel, scaled by ``2 sigma^2``.
@@ -200,4 +206,4 @@ class VAE(nn.Module):
         image = self.decode(mean + noise * (0.5 * log_var).exp(), denoised)
         error = (image - x).square().mean()
         divergence = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum(1).mean() / x[0].numel()
-        return (error + 2 * self.config.sigma**2 * divergence) / _SPREAD**2, image
+        return (error + 2 * self.config.sigma**2 * divergence) / self.spread**2, image
