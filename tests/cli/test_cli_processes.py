@@ -1,0 +1,101 @@
+"""Several processes under torchrun: the losses of one with a larger batch, slices divided, one writer."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from ctinv import invariance, zoo
+from ctinv.invariance.processes import World
+
+FIELDS = {"fit.steps": 6, "fit.patches": 64, "fit.check": 1, "flow.blocks": 1}
+
+
+@pytest.fixture
+def data():
+    """What to fit on."""
+    rng = np.random.default_rng(0)
+    return [rng.normal(0, 200, (64, 64)).astype(np.float32) for _ in range(4)]
+
+
+SCRIPT = """
+import json, sys
+import numpy as np
+from ctinv import invariance, zoo
+from ctinv.invariance.processes import joined
+
+images = list(np.load(sys.argv[1]))
+fields = json.loads(sys.argv[2])
+with joined() as everyone:
+    found = invariance.fit(
+        zoo.load("chen"), ["conv3", "conv5"], data=images, preset="tiny", overrides=fields
+    )
+    with open(f"{sys.argv[3]}{everyone.rank}.json", "w") as file:
+        json.dump([one.info for one in found], file)
+"""
+
+
+def torchrun(count, *words, cache):
+    environment = {**os.environ, "CTINV_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    run = ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", *map(str, words))
+    done = subprocess.run(
+        [sys.executable, *run], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_two_processes_learn_as_one_with_twice_the_batch(tmp_path, data):
+    np.save(tmp_path / "data.npy", np.stack(data))
+    (tmp_path / "fit.py").write_text(SCRIPT)
+    words = (tmp_path / "fit.py", tmp_path / "data.npy", json.dumps({**FIELDS, "fit.batch": 8}))
+    torchrun(2, *words, tmp_path / "info", cache=tmp_path / "cache")
+    infos = [json.loads((tmp_path / f"info{rank}.json").read_text()) for rank in (0, 1)]
+    fields = {**FIELDS, "fit.batch": 16}
+    alone = invariance.fit(
+        zoo.load("chen"), ["conv3", "conv5"], data=data, preset="tiny", overrides=fields, cache=False
+    )
+    for layer, one in enumerate(alone):
+        curves = [info[layer]["scores"]["curve"] for info in infos]
+        assert curves[0] == curves[1]
+        assert len(curves[0]) == FIELDS["fit.steps"]
+        np.testing.assert_allclose(curves[0], one.info["scores"]["curve"], rtol=2e-4)
+        assert infos[0][layer]["processes"] == 2
+    assert len(list((tmp_path / "cache" / "explainers").iterdir())) == 2
+    assert not list((tmp_path / "cache" / "checkpoints").iterdir())
+
+
+def test_slices_are_divided_and_summed_up_by_the_first_process(tmp_path):
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    rng = np.random.default_rng(0)
+    for name in "abc":
+        np.save(scans / f"{name}.npy", rng.normal(40, 30, (32, 32)).astype(np.float32))
+    options = ("--preset", "tiny", "--set", "fit.steps=2", "--set", "fit.patches=32", "-n", 2, "--no-cache")
+    given = ("analyze", "-m", "chen", "-l", "conv5", "-i", scans, "-o", tmp_path / "out", *options)
+    cache = os.environ["CTINV_CACHE"]  # it may hold the phantoms already
+    shown = json.loads(torchrun(2, "-m", "ctinv.cli", *given, "--json", cache=cache))
+    assert [entry["source"] for entry in shown] == [str(scans / f"{name}.npy") for name in "abc"]
+    assert (tmp_path / "out" / "report.html").is_file()
+    for entry, name in zip(shown, "abc", strict=True):
+        assert set(entry["files"]) == {"arrays.npz", "figure.png", "report.html", "result.json"}
+        assert entry["fit"]["processes"] == 2
+        stored = json.loads((tmp_path / "out" / name / "result.json").read_text(encoding="utf-8"))
+        assert {key: value for key, value in entry.items() if key != "files"} == stored
+
+
+def test_a_process_alone_needs_nobody():
+    import torch
+
+    world = World()
+    assert world.alone
+    assert world.leads
+    value = torch.ones(3)
+    assert torch.equal(world.mean(value), value)
+    assert world.shared_bytes(b"abc") == b"abc"
+    assert world.machine_text("here") == "here"
+    world.wait()
+    with world.first():
+        pass
