@@ -12,6 +12,7 @@ from .budget import Budget
 from .draws import invariance_noise
 from .flow import ConditionalFlow
 from .inverse import FlowInverse
+from .prepared import prepared_decoder
 from .vae import VAE
 
 __all__ = ["GROUP", "Sampler"]
@@ -38,7 +39,7 @@ class Sampler:
     """
 
     def __init__(self, vae: VAE, flow: ConditionalFlow, budget: Budget | None = None) -> None:
-        self._vae, self._inverse = vae, FlowInverse(flow)
+        self._decoder, self._inverse = prepared_decoder(vae), FlowInverse(flow)
         self.device = flow.mean.device
         self.budget = budget or Budget(_CODES)
         if self.device.type == "cpu":
@@ -78,7 +79,7 @@ class Sampler:
         size = min(batch, _CODES)
         part = codes[:size]
         filled = torch.cat([part, part[:1].expand(size - len(part), -1)]) if len(part) < size else part
-        return self._vae.decode(filled, denoised)[: len(part), 0]
+        return self._decoder(filled, denoised)[: len(part), 0]
 
 
 def _bytes_each(vae: VAE) -> int:

@@ -18,13 +18,20 @@ from ctinv.invariance.fit_vae import shipped_vae
 from ctinv.invariance.flow import ConditionalFlow
 from ctinv.invariance.inverse import FlowInverse
 from ctinv.invariance.moments import BINS, Histogram, Moments
+from ctinv.invariance.prepared import prepared_decoder
 from ctinv.invariance.presets import preset
 from ctinv.invariance.representation import probe_geometry, represent
 from ctinv.invariance.sampler import Sampler
 from ctinv.invariance.vae import VAE
 from torch import nn
 
-SMALL = {"vae.channels": 4, "vae.patch": 32, "vae.code_channels": 32, "vae.mapping": (16,)}
+SMALL = {
+    "vae.channels": 4,
+    "vae.patch": 32,
+    "vae.code_channels": 32,
+    "vae.mapping": (16,),
+    "vae.encoder": "resnet18",
+}
 NARROW = {"flow.width": 16, "flow.context": 8, "flow.embed_width": 8}
 FLOWS = {
     "map": ("tiny", {}),
@@ -123,6 +130,34 @@ def test_prepared_inverse_is_the_flows(name):
     torch.testing.assert_close(back, v, rtol=1e-3, atol=1e-3)
 
 
+DECODERS = {
+    "plain": ("tiny", {}),
+    "vector": ("paper", SMALL),
+    "conditional": ("paper2024", SMALL),
+    "map": ("paper", {**SMALL, "vae.patch": 64, "vae.code_size": 2, "vae.code_channels": 4}),
+}
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_prepared_decoder_is_the_autoencoders(name):
+    config = preset(*DECODERS[name]).vae
+    vae = stir(VAE(config), 0.05)
+    for module in vae.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.3)
+            module.running_var.uniform_(0.5, 2)
+    vae.ready()
+    code = torch.randn(3, config.code_dim)
+    guide = torch.randn(1, 1, config.patch, config.patch) * 200 if config.conditional else None
+    with torch.no_grad():
+        wanted = vae.decode(code, guide)
+    before = code.clone()
+    with torch.inference_mode():
+        found = prepared_decoder(vae)(code, guide)
+    assert torch.equal(code, before)
+    assert ((found - wanted).norm() / wanted.norm()).item() < 1e-5
+
+
 # -- whole slices
 
 
@@ -185,7 +220,7 @@ def test_memory_does_not_grow_with_the_samples(explainer, image, samples, monkey
 
 @pytest.mark.parametrize("name", ["paper", "paper2024"])
 def test_vector_codes_and_conditional_decoders(name, image):
-    small = SMALL | NARROW | {"vae.encoder": "resnet18", "flow.blocks": 1}
+    small = SMALL | NARROW | {"flow.blocks": 1}
     explainer = make_explainer(name, {k: str(v) for k, v in small.items()})
     drawn = sampling.sample_slice(explainer, image[:, :56], 4, 0, 1)
     assert drawn.mean.shape == (56, 56)
@@ -253,7 +288,7 @@ def test_lack_of_memory_is_told_from_other_errors(error, counts):
 @pytest.mark.parametrize("room", [1, 3, 8])
 def test_lack_of_memory_halves_the_batch_and_goes_on(explainer, image, monkeypatch, error, room):
     wanted = sampling.sample_slice(explainer, image, 13, 0, 2)
-    decode, sizes = explainer.vae.decode, []
+    decode, sizes = prepared_decoder(explainer.vae), []
 
     def narrow(code, denoised=None):
         if len(code) > room:
@@ -261,7 +296,7 @@ def test_lack_of_memory_halves_the_batch_and_goes_on(explainer, image, monkeypat
         sizes.append(len(code))
         return decode(code, denoised)
 
-    monkeypatch.setattr(explainer.vae, "decode", narrow)
+    monkeypatch.setattr("ctinv.invariance.sampler.prepared_decoder", lambda _: narrow)
     monkeypatch.setattr("ctinv.invariance.sampler._bytes_each", lambda _: 1)
     drawn = sampling.sample_slice(explainer, image, 13, 0, 2)
     assert max(sizes) <= room
@@ -275,7 +310,7 @@ def test_no_memory_at_all_is_said(explainer, image, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr("ctinv.invariance.sampler._bytes_each", lambda _: 1)
-    monkeypatch.setattr(explainer.vae, "decode", fail)
+    monkeypatch.setattr("ctinv.invariance.sampler.prepared_decoder", lambda _: fail)
     with pytest.raises(CtinvError, match="single sample"):
         sampling.sample_slice(explainer, image, 13, 0, 2)
 

@@ -1,0 +1,200 @@
+"""A decoder prepared for many codes: folded, channels last, in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .biggan import BigGANDecoder, SelfAttention
+from .layers import ConditionalNorm, UpConv
+from .vae import VAE, Decoder
+
+__all__ = ["prepared_decoder"]
+
+Decode = Callable[[Tensor, Tensor | None], Tensor]
+
+
+class _Affine:
+    """Conditional normalisation as one linear map of the condition to scale and shift per channel."""
+
+    def __init__(self, norm: ConditionalNorm) -> None:
+        mean, var = norm.norm.running_mean, norm.norm.running_var
+        assert mean is not None
+        assert var is not None
+        rate = (var + norm.norm.eps).rsqrt()
+        weight, bias = norm.affine.weight.detach(), norm.affine.bias.detach()
+        (gain, shift), (gain_bias, shift_bias) = weight.chunk(2), bias.chunk(2)
+        gain, gain_bias = gain * rate[:, None], (1 + gain_bias) * rate
+        self._weight = torch.cat([gain, shift - gain * mean[:, None]])
+        self._bias = torch.cat([gain_bias, shift_bias - gain_bias * mean])
+
+    def __call__(self, x: Tensor, condition: Tensor, *, in_place: bool) -> Tensor:
+        """Normalised and rectified maps (N, H, W, C)."""
+        scale, shift = F.linear(condition, self._weight, self._bias)[:, None, None].chunk(2, -1)
+        return torch.addcmul(shift, x, scale, out=x if in_place else None).relu_()
+
+
+class _Conv:
+    """A convolution on maps (N, H, W, C)."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        weight = conv.weight.detach()
+        self._point = conv.kernel_size == (1, 1)
+        self._weight = weight[:, :, 0, 0] if self._point else _last(weight)
+        self._bias = None if conv.bias is None else conv.bias.detach()
+        self._padding = conv.padding
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self._point:
+            return F.linear(x, self._weight, self._bias)
+        return _back(F.conv2d(_front(x), self._weight, self._bias, padding=self._padding))
+
+
+def _last(weight: Tensor) -> Tensor:
+    return weight.contiguous(memory_format=torch.channels_last)
+
+
+def _front(x: Tensor) -> Tensor:
+    return x.permute(0, 3, 1, 2)
+
+
+def _back(x: Tensor) -> Tensor:
+    return x.permute(0, 2, 3, 1).contiguous()
+
+
+class _Up:
+    """Nearest upsampling and 3x3 convolution on maps (N, H, W, C)."""
+
+    def __init__(self, conv: UpConv) -> None:
+        self._kernel, self._bias = _last(conv.kernel().detach()), conv.bias.detach()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return _back(F.conv_transpose2d(_front(x), self._kernel, self._bias, stride=2, padding=1))
+
+
+class _Block:
+    """One residual block of either decoder."""
+
+    def __init__(self, block: nn.Module) -> None:
+        self._norm1, self._norm2 = _Affine(block.norm1), _Affine(block.norm2)  # type: ignore[arg-type]
+        self._conv1, self._conv2 = _Up(block.conv1), _Conv(block.conv2)  # type: ignore[arg-type]
+        self._skip = _Conv(block.skip)  # type: ignore[arg-type]
+        guide = getattr(block, "guide", None)
+        self._guide = None if guide is None else _Conv(guide)
+
+    def __call__(self, x: Tensor, condition: Tensor, guide: Tensor | None) -> Tensor:
+        hidden = self._conv1(self._norm1(x, condition, in_place=False))
+        if self._guide is not None and guide is not None:
+            hidden += self._guide(guide)
+        hidden = self._conv2(self._norm2(hidden, condition, in_place=True))
+        n, height, width, channels = x.shape[0], x.shape[1], x.shape[2], hidden.shape[3]
+        # The skip is upsampled by being added to all four pixels.
+        hidden.view(n, height, 2, width, 2, channels).add_(self._skip(x)[:, :, None, :, None])
+        return hidden
+
+
+class _Attention:
+    """Self-attention on maps (N, H, W, C)."""
+
+    def __init__(self, attention: SelfAttention) -> None:
+        names = ("query", "key", "value", "out")
+        self._query, self._key, self._value, self._out = (_Conv(getattr(attention, n)) for n in names)
+        self._gain = attention.gain.detach()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        query = self._query(x).flatten(1, 2)
+        key, value = (
+            F.max_pool2d(_front(f(x)), 2).permute(0, 2, 3, 1).flatten(1, 2) for f in (self._key, self._value)
+        )
+        # The kernel that never holds all scores at once wants queries and values of one length.
+        missing = value.shape[-1] - query.shape[-1]
+        query, key = F.pad(query, (0, missing)), F.pad(key, (0, missing))
+        seen = F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None], scale=1.0)[:, 0]
+        return torch.addcmul(x, self._gain, self._out(seen).view_as(x))
+
+
+@torch.inference_mode()
+def prepared_decoder(vae: VAE) -> Decode:
+    """``VAE.decode`` of a fitted autoencoder, faster and equal to rounding.
+
+    Normalisations are folded into one scale and shift a channel, nearest upsampling into the
+    convolution after it, and the skip is added without being enlarged; maps lie channels last in
+    memory. Weights are read once. Spectral normalisation must be baked in (see :meth:`VAE.ready`).
+
+    Returns:
+        A function of codes (N, code_dim) and, where the autoencoder depends on it, ``f(x)`` (1 or N,
+        1, p, p) in HU, to patches (N, 1, p, p) in HU.
+    """
+    decoder = vae.decoder
+    blocks = [_Block(block) for block in decoder.blocks]
+    norm = decoder.norm
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight.detach() * (norm.running_var + norm.eps).rsqrt()
+    shift = norm.bias.detach() - norm.running_mean * scale
+    head = _Conv(decoder.head)
+    centre, spread = vae.centre, vae.spread
+
+    def finish(x: Tensor) -> Tensor:
+        return _front(head(torch.addcmul(shift, x, scale, out=x).relu_()))
+
+    if isinstance(decoder, Decoder):
+        return _plain(decoder, blocks, finish, centre, spread)
+    return _biggan(decoder, blocks, finish, centre, spread)
+
+
+def _plain(
+    decoder: Decoder,
+    blocks: Sequence[_Block],
+    finish: Callable[[Tensor], Tensor],
+    centre: float,
+    spread: float,
+) -> Decode:
+    stem = _Conv(decoder.stem)
+
+    def decode(code: Tensor, denoised: Tensor | None = None) -> Tensor:
+        condition = decoder.condition(code)
+        x = stem(_back(code.unflatten(1, decoder.code_shape)))
+        for block in blocks:
+            x = block(x, condition, None)
+        return F.pixel_shuffle(finish(x), 2).mul_(spread).add_(centre)
+
+    return decode
+
+
+def _biggan(
+    decoder: BigGANDecoder,
+    blocks: Sequence[_Block],
+    finish: Callable[[Tensor], Tensor],
+    centre: float,
+    spread: float,
+) -> Decode:
+    attention = _Attention(decoder.attention)
+    guided = None if decoder.guide is None else _Conv(decoder.guide)
+
+    def decode(code: Tensor, denoised: Tensor | None = None) -> Tensor:
+        shared = decoder.mapping(code)
+        conditions = [shared] * len(blocks)
+        if decoder.split:
+            first, *parts = code.split(decoder.split, 1)
+            x = decoder.stem(first).unflatten(1, (-1, decoder.start, decoder.start))
+            conditions = [torch.cat([part, shared], 1) for part in parts]
+        else:
+            x = decoder.stem(code.unflatten(1, decoder.code_shape))
+        x = _back(x)
+        guide = None if denoised is None else (denoised - centre) / spread
+        last = len(blocks) - 1
+        for k, (block, condition) in enumerate(zip(blocks, conditions, strict=True)):
+            small = (
+                None if guide is None else _back(F.avg_pool2d(guide, 2 ** (last - k)) if k < last else guide)
+            )
+            x = block(attention(x) if k == last else x, condition, small)
+        x = finish(x)
+        if guided is not None and guide is not None:
+            x += _front(guided(_back(guide)))
+        return x.mul_(spread).add_(centre)
+
+    return decode
