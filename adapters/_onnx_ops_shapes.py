@@ -38,7 +38,7 @@ def _reshape(node: Node) -> Operator:
 
     def run(x: Tensor, shape: Any = stated) -> Tensor:
         sizes = _ints(shape)
-        return x.reshape([x.shape[k] if n == 0 and keep else n for k, n in enumerate(sizes)])
+        return x.reshape(tuple(x.shape[k] if n == 0 and keep else n for k, n in enumerate(sizes)))
 
     return run
 
@@ -131,7 +131,7 @@ def _gather(node: Node) -> Operator:
         size, place = x.shape[axis], axis % x.ndim
         flat = torch.where(index < 0, index + size, index).reshape(-1).to(x.device)
         found = x.index_select(axis, flat)
-        return found.reshape(*x.shape[:place], *index.shape, *x.shape[place + 1 :])
+        return found.reshape((*x.shape[:place], *index.shape, *x.shape[place + 1 :]))
 
     return run
 

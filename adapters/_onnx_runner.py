@@ -12,7 +12,7 @@ from ._onnx_inputs import Inputs
 from ._onnx_layout import NHWC, layouts, to_nchw
 from ._onnx_prune import Wanted, prefix
 from ._onnx_sessions import Sessions
-from ._onnx_sizes import relax
+from ._onnx_sizes import PIXELWISE, relax
 from ._onnx_tiles import Tiler
 from ._onnx_trace import Trace
 from .errors import CtinvError, ModelError, UnsupportedModelError
@@ -61,6 +61,7 @@ class Runner:
         self._relaxed: Runner | None = None
         self._tried = label == "relaxed"
         self._obstacle = ""
+        self._mixing: dict[tuple[Wanted, ...], bool] = {}
         self._tilers: dict[tuple[Wanted, ...], Tiler] = {}
 
     @property
@@ -98,7 +99,8 @@ class Runner:
             x = x.cpu().numpy()  # only a graph that takes any images can read them where they are
         fits = all(size in (None, own) for size, own in zip(self.size, x.shape[-2:], strict=True))
         if fits and self.batch in (None, len(x)):
-            values = self._whole(x, wants, exact)
+            alone = self.batch is None and len(x) > 1 and self._mixes(x, wants)
+            values = self._by_batch(x, wants, exact, 1) if alone else self._whole(x, wants, exact)
         elif relaxed := self.lifted():
             return relaxed.read(x, wants, exact=exact)
         elif fits:
@@ -121,22 +123,50 @@ class Runner:
         values = self._sessions.run(session, names, self.inputs.feeds(image))
         return [self._clean(want, value) for want, value in zip(wants, values, strict=True)]
 
-    def _by_batch(self, x: np.ndarray, wants: Sequence[Wanted], exact: bool) -> list[np.ndarray]:
+    def _mixes(self, x: Any, wants: tuple[Wanted, ...]) -> bool:
+        """Whether an image is read otherwise beside another than alone; asked once for each set of tensors.
+
+        Some exporters take the number of images for a constant: the file then runs on any number of
+        images, and is wrong on all but its own.
+        """
+        if wants not in self._mixing:
+            used = self.trace.upstream(want.tensor for want in wants)
+            if all(self.trace.nodes[index].op_type in PIXELWISE for index in used):
+                self._mixing[wants] = False
+                return False
+            one = x[:1] if isinstance(x, np.ndarray) else x[:1].cpu().numpy()
+            pair = np.concatenate([one, one[..., ::-1, ::-1] * 0.7 + one * 0.2])
+            both, alone = self._whole(pair, wants, False), self._whole(pair[1:], wants, False)
+            self._mixing[wants] = any(
+                a.ndim > 0 and len(b) == 2 * len(a) and not _equal(b[len(a) :], a)
+                for a, b in zip(alone, both, strict=True)
+            )
+            if self._mixing[wants]:
+                self._notify(
+                    "the file mixes the images of a batch, as when an exporter took their number for a "
+                    "constant; images are run one by one"
+                )
+        return self._mixing[wants]
+
+    def _by_batch(
+        self, x: np.ndarray, wants: Sequence[Wanted], exact: bool, size: int | None = None
+    ) -> list[np.ndarray]:
         """Runs of the fixed batch, the last one filled up with copies of its last image."""
-        size = self.batch or len(x)
+        size = size or self.batch or len(x)
         rows: list[list[np.ndarray]] = []
         for start in range(0, len(x), size):
             part = x[start : start + size]
             count = len(part)
-            part = np.concatenate([part, np.repeat(part[-1:], size - count, axis=0)])
+            if count < size:
+                part = np.concatenate([part, np.repeat(part[-1:], size - count, axis=0)])
             values = self._whole(part, wants, exact)
             for want, value in zip(wants, values, strict=True):
-                if value.ndim == 0 or value.shape[0] != size:
+                if value.ndim == 0 or (value.shape[0] != size and size > 1):
                     raise UnsupportedModelError(
                         f"{self._sessions.where}: {want.tensor!r} has shape {value.shape} for {size} images, "
                         "so they cannot be told apart; choose another layer"
                     )
-            rows.append([value[:count] for value in values])
+            rows.append([value[:count] if size > 1 else value for value in values])
         return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
 
     def _tiled(self, x: np.ndarray, wants: tuple[Wanted, ...], exact: bool) -> list[np.ndarray]:

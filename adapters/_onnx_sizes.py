@@ -10,15 +10,14 @@ import onnx
 from ._onnx_layout import NCHW, NHWC
 from ._onnx_trace import Trace
 
-__all__ = ["relax"]
+__all__ = ["PIXELWISE", "relax"]
 
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Operators that treat every pixel alike whatever the size, their constants aside.
-_FREE = _words(
+PIXELWISE = _words(
     """Abs Acos Add And Asin Atan AveragePool BatchNormalization Cast Ceil Celu Clip ConstantOfShape Conv
     ConvInteger ConvTranspose Cos DepthToSpace DequantizeLinear Div Dropout DynamicQuantizeLinear Elu Equal
     Erf Exp Floor Gelu GlobalAveragePool GlobalMaxPool Greater GroupNormalization HardSigmoid HardSwish
@@ -27,6 +26,7 @@ _FREE = _words(
     QLinearSigmoid QuantizeLinear Reciprocal Relu Round Selu Shape Sigmoid Sign Sin Softplus Softsign
     SpaceToDepth Sqrt Sub Sum Tanh ThresholdedRelu Where"""
 )
+"""Operators that treat every pixel of every image alike, their constants aside."""
 _OPERANDS = _words(
     "Add And Div Equal Greater Less Max Mean Min Mul Or PRelu Pow QLinearAdd QLinearMul Sub Sum Where"
 )
@@ -101,7 +101,7 @@ def _free(node: onnx.NodeProto, trace: Trace, layouts: dict[str, str]) -> bool:
         axes: Any = trace.constant(node.input[1]) if len(node.input) > 1 else _attribute(node, "axes", None)
         rank = len(trace.shapes.get(node.input[0]) or ())
         return axes is not None and bool(rank) and 0 not in {axis % rank for axis in np.ravel(axes).tolist()}
-    if node.op_type not in _FREE or (
+    if node.op_type not in PIXELWISE or (
         node.op_type == "ConvTranspose" and _attribute(node, "output_shape", None)
     ):
         return False

@@ -17,7 +17,7 @@ def image(count: int = 3, height: int = 16, width: int = 24, seed: int = 5) -> n
     return rng.normal(40.0, 60.0, size=(count, 1, height, width)).astype(np.float32)
 
 
-def captured(module: nn.Module, u: torch.Tensor) -> dict[str, torch.Tensor]:
+def captured(module: nn.Module, u: torch.Tensor, **feed: float) -> dict[str, torch.Tensor]:
     """Every layer's output by patching ``forward`` on a copy, without a hook of PyTorch's.
 
     Keys are ``name``, or ``name@k`` for repeated calls, with ``[0]`` or ``["key"]`` inside nested
@@ -55,7 +55,7 @@ def captured(module: nn.Module, u: torch.Tensor) -> dict[str, torch.Tensor]:
             firsts[id(part)] = name
             patch(name, part)
     with torch.no_grad():
-        clone(u)
+        clone(u, **feed)
     found: dict[str, torch.Tensor] = {}
     for name, seen in calls.items():
         for k, tensors in enumerate(seen):

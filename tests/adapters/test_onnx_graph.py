@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import onnx
 import pytest
+import torch
 from ctinv.adapters import _onnx_prune, _onnx_runner, _onnx_weights
 from ctinv.adapters.base import OUTPUT
 from ctinv.adapters.errors import (
@@ -277,6 +278,18 @@ def test_O13_what_mixes_the_images_of_a_batch_is_not_lifted(conv_graph, open_onn
     single = np.concatenate([fixed.denoise(x[i : i + 1]) for i in range(3)])
     np.testing.assert_allclose(fixed.denoise(x), single, atol=1e-5)
     assert np.abs(single.mean(axis=(1, 2, 3))).max() < 1e-5
+
+
+def test_O13_free_batches_that_mix_images_are_run_one_by_one_and_announced(conv_graph, open_onnx):
+    """As exporters write them that took the number of images for a constant."""
+    nodes = [helper.make_node("ReduceMean", ["y"], ["m"]), helper.make_node("Sub", ["y", "m"], ["z"])]
+    denoiser = open_onnx(conv_graph(("n", 1, "h", "w"), extra_nodes=nodes, outputs="z"))
+    x = image(3)
+    single = np.concatenate([denoiser.denoise(x[i : i + 1]) for i in range(3)])
+    np.testing.assert_allclose(denoiser.denoise(x), single, atol=1e-5)
+    np.testing.assert_allclose(denoiser.denoise(torch.from_numpy(x)).numpy(), single, atol=1e-5)
+    assert sum("one by one" in notice for notice in denoiser.notices) == 1
+    np.testing.assert_allclose(denoiser.features(x, "r"), open_onnx(conv_graph()).features(x, "r"), atol=1e-6)
 
 
 @pytest.mark.parametrize(

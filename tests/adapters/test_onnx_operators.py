@@ -119,6 +119,7 @@ CASES: dict[str, list] = {
     "SpaceToDepth": after(n("SpaceToDepth", "c", blocksize=2)),
     # shapes
     "Reshape": after(n("Reshape", "c flat", "f"), n("Mul", "f two", "m"), n("Reshape", "m back")),
+    "Reshape to a number": after(n("Reshape", "third none", "k"), n("Mul", "c k")),
     "Flatten": after(n("Flatten", "c", axis=2)),
     "Transpose": after(n("Transpose", "c", perm=[0, 1, 3, 2])),
     "Unsqueeze Squeeze": after(n("Unsqueeze", "c axes2", "u"), n("Squeeze", "u axes2")),
@@ -135,6 +136,12 @@ CASES: dict[str, list] = {
         n("Gather", "s few", "k"),
         n("ReduceProd", "k", "area", keepdims=0),
         n("Cast", "area", "number", to=TensorProto.FLOAT),
+        n("Div", "c number"),
+    ),
+    "Shape in part": after(
+        n("Shape", "c", "s", start=1),
+        n("Gather", "s one", "rows"),
+        n("Cast", "rows", "number", to=TensorProto.FLOAT),
         n("Div", "c number"),
     ),
     "Concat": after(n("Concat", "c x c", axis=1)),
