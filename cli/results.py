@@ -30,14 +30,21 @@ def with_meta(explanation: Explanation, **known: Any) -> Explanation:
 
 
 def division(split: Mapping[str, Sequence[str]]) -> str:
-    """One line on how the patients of a data set were divided.
+    """One line on how the patients of a data set were divided, body part by body part.
 
     Example:
-        >>> division({"train": ["L002"], "validation": [], "test": ["L004"]})
-        'patients, divided within each body part: 1 training, 0 validation, 1 test; only training is used'
+        >>> division({"train": ["C001", "L002"], "validation": [], "test": ["L004"]})
+        'patients: chest 1 training, 0 validation, 0 test; abdomen 1 training, 0 validation, 1 test; \
+only training is used'
     """
-    counts = ", ".join(f"{len(split[part])} {name}" for part, name in _PARTS.items())
-    return f"patients, divided within each body part: {counts}; only training is used"
+    from ctinv.invariance.data.ldct import REGIONS
+
+    letters = sorted({patient[:1] for patients in split.values() for patient in patients})
+    rows = []
+    for letter in letters:
+        counts = ((name, sum(p[:1] == letter for p in split[part])) for part, name in _PARTS.items())
+        rows.append(f"{REGIONS.get(letter, letter)} {', '.join(f'{n} {name}' for name, n in counts)}")
+    return f"patients: {'; '.join(rows)}; only training is used"
 
 
 def show(screen: Screen, done: Sequence[tuple[Explanation, Mapping[str, Path]]], report: Path | None) -> None:

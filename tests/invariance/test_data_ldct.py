@@ -194,7 +194,10 @@ def large(tmp_path_factory):
 class TestCommands:
     """From the command line: the division is told, stored, and held to."""
 
-    TOLD = "patients, divided within each body part: 9 training, 3 validation, 1 test;"
+    TOLD = (
+        "patients: chest 2 training, 1 validation, 0 test; abdomen 7 training, 2 validation, 1 test;"
+        " only training is used"
+    )
 
     @pytest.fixture
     def expected(self, large):
@@ -210,6 +213,21 @@ class TestCommands:
         stored = json.loads((tmp_path / "config.json").read_text())["info"]
         assert stored["split"] == expected
         assert stored["data"].startswith("9 slices of 9 patients of LDCT")
+
+    def test_analyze(self, large, expected, tmp_path, capfd, monkeypatch):
+        monkeypatch.setenv("CTINV_CACHE", str(tmp_path / "cache"))
+        fitted = []
+
+        def fit_only(screen, task, layers, fit):
+            with screen.progress() as progress:
+                fitted.extend(fit(layer, progress) for layer in layers)
+
+        monkeypatch.setattr("ctinv.cli.analyze.explain_all", fit_only)
+        words = ["analyze", "--model", "yang", "--preset", "tiny", "--set", "fit.steps=2"]
+        layers = ["--layer", "conv1", "--layer", "conv7"]
+        assert main([*words, *layers, "--data", str(large), "--out", str(tmp_path / "out")]) == 0
+        assert capfd.readouterr().err.count(self.TOLD) == 1, "told once, whatever the number of layers"
+        assert [explainer.info["split"] for explainer in fitted] == [expected] * 2
 
     def test_zoo_train(self, large, expected, tmp_path, capfd):
         from ctinv.zoo import training
