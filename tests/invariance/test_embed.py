@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from ctinv.invariance.embed import MapEmbedder, as_map, coordinates
+from ctinv.invariance.embed import MapEmbedder, as_map, build_embedder, coordinates
 from ctinv.invariance.representation import probe_geometry
 
 REPRESENTATIONS = {
@@ -10,6 +10,7 @@ REPRESENTATIONS = {
     "strided": (4, 5, 16, 16),
     "odd": (4, 2, 29, 31),
     "coarse": (4, 6, 4, 4),
+    "large": (4, 2, 64, 128),
     "tokens": (4, 64, 7),
     "few tokens": (4, 6, 7),
     "vector": (4, 10),
@@ -17,17 +18,21 @@ REPRESENTATIONS = {
 
 
 @pytest.mark.parametrize("shape", REPRESENTATIONS.values(), ids=REPRESENTATIONS.keys())
-def test_any_representation_becomes_a_context(shape):
+@pytest.mark.parametrize("size", [1, 8])
+def test_any_representation_becomes_a_context(shape, size):
     z = torch.randn(shape) * 50 + 7
     maps = as_map(z)
-    embedder = MapEmbedder(maps.shape[1], tuple(maps.shape[2:]), code_size=8, context=5, width=4)
+    embedder = build_embedder(maps.shape[1], tuple(maps.shape[2:]), code_size=size, context=5, width=4)
     embedder.initialise(z)
-    where = coordinates([(8 * k, 0) for k in range(4)], [(64, 64)] * 4, 32, 8)
+    where = coordinates([(8 * k, 0) for k in range(4)], [(64, 64)] * 4, 32, size)
     h = embedder(z, where)
-    assert h.shape == (4, 5, 8, 8)
+    assert h.shape == (4, 5, size, size)
     h.square().sum().backward()
-    assert all(p.grad is not None for p in embedder.parameters())
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in embedder.parameters())
     assert not torch.equal(h[0], h[1])
+    # The representation and the place both tell.
+    assert not torch.equal(embedder(z, where.flip(0)), h)
+    assert not torch.equal(embedder(z.flip(0), where), h)
 
 
 def test_tokens_keep_their_places():
