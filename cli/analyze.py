@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ def analyze(
         # Everything that can be refused is refused here, before anything long.
         check_writable(out)
         find_preset(preset, dict(overrides))
-        denoiser = open_model(spec)
+        denoiser = open_model(dataclasses.replace(spec, device=everyone.device(spec.device)))
         wanted = distinct(denoiser, layers)
         slices = read_slices(source, series)
         known = {"intensity_found": settle_units(denoiser, spec, slices, screen)}

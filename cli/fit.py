@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def fit(
 
         check_writable(out)
         find_preset(preset, dict(overrides))
-        denoiser = open_model(spec)
+        denoiser = open_model(dataclasses.replace(spec, device=everyone.device(spec.device)))
         wanted = distinct(denoiser, layers)
         settle_units(denoiser, spec, [], screen)
         for notice in denoiser.notices:
@@ -145,7 +146,7 @@ def sample(
         from ctinv.invariance.files import check_writable
 
         check_writable(out)
-        denoiser = open_model(spec)
+        denoiser = open_model(dataclasses.replace(spec, device=everyone.device(spec.device)))
         slices = read_slices(source, series)
         known = {"intensity_found": settle_units(denoiser, spec, slices, screen)}
 

@@ -45,6 +45,16 @@ class World:
         """Whether this is the process that writes."""
         return self.rank == 0
 
+    def device(self, name: str) -> str:
+        """A device of this process's own: ``cuda`` becomes one GPU per process of a machine.
+
+        Example:
+            >>> World(1, 2, 1, 2).device("cuda"), World().device("cuda"), World(1, 2, 1, 2).device("cpu")
+            ('cuda:1', 'cuda', 'cpu')
+        """
+        own = not self.alone and name.partition(":")[0] == "cuda"
+        return f"cuda:{self.local_rank}" if own else name
+
     def wait(self) -> None:
         """Until every process is here."""
         if not self.alone:
@@ -67,6 +77,10 @@ class World:
         value = value.detach().clone()
         dist.all_reduce(value)
         return value / self.size
+
+    def all_have(self, found: bool) -> bool:
+        """Whether it was found by every process."""
+        return found if self.alone else float(self.mean(torch.tensor(float(found)))) > 1 - 0.5 / self.size
 
     def shared(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite tensors by those of process 0."""

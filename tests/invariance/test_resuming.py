@@ -213,7 +213,7 @@ def arm(stage, done, total):
     if stage == "flow" and 0 < moment <= done and threading.active_count() == 1:
         threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
 
-test_resuming.fit(arm, **{"fit.steps": steps, "fit.checkpoint": 1}).save(out)
+test_resuming.fit(arm, **{"fit.steps": steps, "fit.checkpoint": 1, "fit.patience": 99}).save(out)
 """
 
 
