@@ -22,6 +22,7 @@ from .options import (
     out_option,
     preset_options,
     quiet_option,
+    refine_options,
     samples_option,
     seed_option,
     series_option,
@@ -38,6 +39,7 @@ __all__ = ["analyze"]
 @series_option
 @out_option("ctinv-out")
 @samples_option
+@refine_options
 @preset_options
 @data_option
 @click.option("--no-cache", is_flag=True, help="Fit anew and keep nothing in the user's cache.")
@@ -51,6 +53,8 @@ def analyze(
     series: str | None,
     out: Path,
     samples: int,
+    refine: int | None,
+    rho: float,
     preset: str,
     overrides: tuple[tuple[str, str], ...],
     data: Path | None,
@@ -103,4 +107,5 @@ def analyze(
                 progress=progress,
             )
 
-        explain_all(screen, Task(source, slices, out, samples, seed, known), wanted, fit)
+        drawing = {"samples": samples, "refine": refine, "rho": rho, "seed": seed}
+        explain_all(screen, Task(source, slices, out, drawing, known), wanted, fit)

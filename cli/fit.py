@@ -22,6 +22,7 @@ from .options import (
     out_option,
     preset_options,
     quiet_option,
+    refine_options,
     samples_option,
     seed_option,
     series_option,
@@ -118,6 +119,7 @@ def fit(
 @series_option
 @out_option("ctinv-out")
 @samples_option
+@refine_options
 @device_option
 @seed_option
 @json_option
@@ -128,6 +130,8 @@ def sample(
     series: str | None,
     out: Path,
     samples: int,
+    refine: int | None,
+    rho: float,
     seed: int,
     as_json: bool,
     quiet: bool,
@@ -157,4 +161,5 @@ def sample(
         def ready(names: Sequence[str], progress: Progress | None) -> list[invariance.Explainer]:
             return [explainer]
 
-        explain_all(screen, Task(source, slices, out, samples, seed, known), [explainer.layer], ready)
+        drawing = {"samples": samples, "refine": refine, "rho": rho, "seed": seed}
+        explain_all(screen, Task(source, slices, out, drawing, known), [explainer.layer], ready)

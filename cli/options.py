@@ -18,6 +18,7 @@ __all__ = [
     "out_option",
     "preset_options",
     "quiet_option",
+    "refine_options",
     "samples_option",
     "seed_option",
     "series_option",
@@ -91,6 +92,24 @@ def preset_options(function: _F) -> _F:
     )(function)
     return click.option(
         "--preset", default="small", show_default=True, metavar="NAME", help="Sizes and steps of the fit."
+    )(function)
+
+
+def refine_options(function: _F) -> _F:
+    """``--refine`` and ``--rho``."""
+    function = click.option(
+        "--rho",
+        default=0.03,
+        show_default=True,
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="R",
+        help="How far a refined sample may move the layer, over how far noise moves it.",
+    )(function)
+    return click.option(
+        "--refine",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="Samples to move onto the layer's fibre; 0 for none.  [default: what takes some 30 s]",
     )(function)
 
 

@@ -21,7 +21,7 @@ __all__ = ["Task", "explain_all", "notes"]
 class Maker(Protocol):
     """Fits or loads an explainer for each layer."""
 
-    def __call__(self, layers: Sequence[str], progress: Progress | None) -> Sequence[Explainer]: ...
+    def __call__(self, layers: Sequence[str], progress: Progress | None, /) -> Sequence[Explainer]: ...
 
 
 class Task:
@@ -31,8 +31,7 @@ class Task:
         source: What the user gave as input; a folder has one sub-folder per slice.
         slices: The slices read from it.
         out: Where to write.
-        samples: Draws per slice.
-        seed: Decides the draws.
+        drawing: How to draw: samples, refine, rho and seed, see ``Explainer.explain``.
         known: What else the report should say of the origin.
     """
 
@@ -41,13 +40,12 @@ class Task:
         source: Path | None,
         slices: Sequence[CTSlice],
         out: Path,
-        samples: int,
-        seed: int,
+        drawing: Mapping[str, Any],
         known: Mapping[str, Any],
     ) -> None:
         self.by_slice = source is not None and source.is_dir()
         self.slices, self.out = slices, out
-        self.samples, self.seed, self.known = samples, seed, known
+        self.drawing, self.known = drawing, known
         self.names = folder_names([_stem(s.source) for s in slices])
 
     def place(self, row: int, layer: str | None) -> Path:
@@ -75,7 +73,7 @@ def explain_all(screen: Screen, task: Task, layers: Sequence[str], make: Maker) 
         for column, explainer in enumerate(explainers):
             for row in range(everyone.rank, len(task.slices), everyone.size):
                 one = task.slices[row]
-                found = explainer.explain(one, samples=task.samples, seed=task.seed, progress=progress)
+                found = explainer.explain(one, **task.drawing, progress=progress)
                 found = with_meta(found, **task.known)
                 done[row, column] = found, found.save(task.place(row, folders[column]))
     everyone.wait()

@@ -47,8 +47,8 @@ class Explanation:
         meta: Where it comes from. Keys that the report knows: ``model``, ``model_hash``,
             ``model_kind``, ``provider``, ``layer``, ``op``, ``preset``, ``seed``, ``samples``,
             ``refinement``, ``units``, ``intensity``, ``intensity_found``, ``versions``,
-            ``timings`` (seconds), ``notices``, ``data`` (what the flow was fitted on), ``spacing`` (mm, row then
-            column), ``source`` (the file).
+            ``timings`` (seconds), ``notices``, ``data`` (what the flow was fitted on), ``spacing``
+            (mm, row then column), ``source`` (the file).
     """
 
     x: Image

@@ -8,6 +8,7 @@ __all__ = ["Facts", "hides", "verdict"]
 
 _HIDDEN, _SEEN = 0.05, 0.5
 _NOTHING = 1.0
+_TEXTURE = 0.8  # matched controls have the samples' spectrum: where that is hidden, they are too
 _LIKE_IDENTITY = 1.5
 
 
@@ -71,6 +72,8 @@ have a spread of 0.4 HU, no more than if it forgot nothing. There is no map to r
     moved = f"changes with a spread of {f.std:.1f} HU move it by less than {small}"
     if f.leakage <= _HIDDEN:
         return f"What the map shows is hidden from {f.layer} to {100 * (1 - f.leakage):.0f} %: {moved}."
+    if f.leakage >= _TEXTURE:
+        return f"{f.layer} is blind to this texture, whatever its pattern: {moved}, and so would others."
     return (
         f"{f.layer} does not see what the map shows above noise: {moved}. Changes of the same size and "
         f"texture but another pattern move it {1 / f.leakage:.1f} times as much."

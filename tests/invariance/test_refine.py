@@ -227,7 +227,8 @@ def test_smaller_noise_ratios_and_fewer_steps_give_smaller_changes():
 def test_no_change_stays_no_change():
     observer = layer(lambda x: x)
     found = refine(observer, draw(0, 1)[0], np.zeros((1, SIZE, SIZE), np.float32), 1.0)
-    assert not found.changes.any() and not found.reached.any()
+    assert not found.changes.any()
+    assert not found.reached.any()
 
 
 def test_dear_layers_get_fewer_samples():

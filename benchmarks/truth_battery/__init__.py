@@ -1,0 +1,1 @@
+"""Cases whose answer is known, for the whole way from fit to audit."""
