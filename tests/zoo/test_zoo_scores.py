@@ -1,5 +1,6 @@
 """Scores against known answers, and the noise level that the dose simulation is matched to."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,17 @@ def test_worst_patient_is_reported():
     result = score(lambda x: x + 100 if np.array_equal(x[0, 0], spoilt) else x, data)
     assert result.reduction_worst < -1.5
     assert result.reduction_mean == pytest.approx(result.reduction_worst / 3)
+
+
+@pytest.mark.parametrize(("added", "own"), [(30.0, 10.0), (math.sqrt(3) * 12.0, 12.0)])
+def test_bound_of_white_noise_in_closed_form(added, own):
+    data = noisy_set(added, own)
+    known = 1 - own / math.hypot(own, added)  # the best guess at the own noise is its share of the sum
+    result = score(lambda x: x, data)
+    assert result.bound == pytest.approx(known, abs=0.02)
+    share = own**2 / (own**2 + added**2)
+    oracle = score(lambda x: disc() + share * (x - disc()), data)
+    assert oracle.reduction == pytest.approx(known, abs=0.01), "knowing the disc, nothing does better"
 
 
 def test_power_of_white_noise_is_its_variance():

@@ -17,6 +17,9 @@ from safetensors.torch import load_file
 
 TINY = {
     "chen": replace(RECIPES["chen"], batch=2, patch=11),
+    "chen by natural gradient": replace(
+        RECIPES["chen"], batch=2, patch=11, optimiser="natural", rate=4e-3, clip=0.3, balance=0.5
+    ),
     "yang": replace(
         RECIPES["yang"], batch=1, patch=32, critic_width=2, critic_hidden=4, critic_steps=2, warm_up=0.25
     ),
@@ -53,12 +56,16 @@ def pulls_the_plug(after):
 @pytest.mark.parametrize("after", [1, 3, 5])
 def test_resumed_training_ends_with_the_same_bits(name, after, data, tmp_path, monkeypatch):
     monkeypatch.setattr(loop_module, "_SAVE_EVERY", 2)
-    whole = train(name, data, 6, tmp_path / "whole", recipe=TINY[name])
+    whole = train(TINY[name].network, data, 6, tmp_path / "whole", recipe=TINY[name])
     with pytest.raises(PlugPulledError):
-        train(name, data, 6, tmp_path / "cut", recipe=TINY[name], progress=pulls_the_plug(after))
+        train(
+            TINY[name].network, data, 6, tmp_path / "cut", recipe=TINY[name], progress=pulls_the_plug(after)
+        )
     assert not (tmp_path / "cut" / "weights.safetensors").exists()
     stages = []
-    resumed = train(name, data, 6, tmp_path / "cut", recipe=TINY[name], progress=lambda *a: stages.append(a))
+    resumed = train(
+        TINY[name].network, data, 6, tmp_path / "cut", recipe=TINY[name], progress=lambda *a: stages.append(a)
+    )
     assert stages[0] == ("training", 2 * (after // 2) + 1, 6), "work already done must not be done again"
     assert resumed.read_bytes() == whole.read_bytes()
 
@@ -66,7 +73,7 @@ def test_resumed_training_ends_with_the_same_bits(name, after, data, tmp_path, m
 @pytest.mark.parametrize("name", TINY)
 def test_seed_decides(name, data, tmp_path):
     one, same, other = (
-        load_file(train(name, data, 2, tmp_path / str(i), seed=seed, recipe=TINY[name]))
+        load_file(train(TINY[name].network, data, 2, tmp_path / str(i), seed=seed, recipe=TINY[name]))
         for i, seed in enumerate((0, 0, 1))
     )
     assert all(torch.equal(one[k], same[k]) for k in one)
@@ -179,7 +186,7 @@ def test_training_lowers_the_error(data, tmp_path):
 
 @pytest.mark.parametrize("name", TINY)
 def test_identity_start(name):
-    net = registry.network(name, pretrained=False)
+    net = registry.network(TINY[name].network, pretrained=False)
     initialise(net, torch.Generator().manual_seed(0), True)
     convs = [m for m in net.children() if isinstance(m, torch.nn.Conv2d)]
     with torch.no_grad():

@@ -16,10 +16,10 @@ from ctinv.adapters.intensity import Intensity, parse_intensity
 from ctinv.zoo import registry
 from ctinv.zoo.networks import Critic
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .checkpoints import read_checkpoint, restore, snapshot, write_checkpoint, write_weights
 from .losses import critic_loss
+from .natural import NaturalGradient, run_valid
 from .pairs import TrainingSet
 from .perceptual import FilterBankFeatures, Vgg19Features, read_tensors
 from .recipes import RECIPES, Recipe
@@ -29,7 +29,9 @@ __all__ = ["train"]
 
 Progress = Callable[[str, int, int], None]
 _UNIT_HU = 100.0  # losses and the critic see images in units of 100 HU, where noise is neither tiny nor large
-_SAVE_EVERY = 200
+_SAVE_EVERY = 200  # steps between checkpoints; the natural gradient's metric is measured as often
+_MEASURED = 8  # batches for that
+_TYPICAL, _LEAST = 0.25, 0.03  # root mean squared error of low dose that balanced patches are held against
 _DETAIL, _FAINT = 20.0, 0.02  # of the first and last layer's other channels at an identity start
 
 
@@ -132,7 +134,7 @@ class _Run:
         convolutions = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
         self.margin = sum(m.kernel_size[0] // 2 for m in convolutions)
         initialise(net, generator, recipe.identity)
-        self.optimiser = _optimiser(net, recipe)
+        self.optimiser = _optimiser(net, recipe, 1.0 / self.intensity.scale)
         self.modules: dict[str, nn.Module] = {"denoiser": net}
         self.optimisers: dict[str, torch.optim.Optimizer] = {"denoiser-optimiser": self.optimiser}
         self.about: dict[str, Any] = {"recipe": asdict(recipe), "perceptual": "none"}
@@ -174,33 +176,45 @@ class _Run:
                 self.critic_optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 self.critic_optimiser.step()
+        if isinstance(self.optimiser, NaturalGradient) and step % _SAVE_EVERY == 0:
+            drawn = (
+                pairs.batch(recipe.batch, recipe.patch, self.margin, generator)[0] for _ in range(_MEASURED)
+            )
+            batches = (self.intensity.to_model(low) for low in drawn)
+            self.optimiser.measure(self.net, batches, self.intensity.scale / _UNIT_HU, generator)
         low, full = pairs.batch(recipe.batch, recipe.patch, self.margin, generator)
-        loss = self._loss(self._denoise(low), full / _UNIT_HU, warm)
+        loss = self._loss(self._denoise(low), full / _UNIT_HU, warm, self._weights(low, full))
         share = step / self.steps
         rate = recipe.final_rate + (1 - recipe.final_rate) * 0.5 * (1 + math.cos(math.pi * share))
         for group in self.optimiser.param_groups:
             group["lr"] = recipe.rate * rate
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.net.parameters(), recipe.clip)
+        if not isinstance(self.optimiser, NaturalGradient):
+            nn.utils.clip_grad_norm_(self.net.parameters(), recipe.clip)
         self.optimiser.step()
 
-    def _loss(self, denoised: Tensor, full: Tensor, warm: bool) -> Tensor:
+    def _weights(self, low: Tensor, full: Tensor) -> Tensor:
+        """How much each patch counts, (N, 1, 1, 1)."""
+        inner = low[..., self.margin : low.shape[-2] - self.margin, self.margin : low.shape[-1] - self.margin]
+        error = ((inner - full) / _UNIT_HU).square().mean((1, 2, 3), keepdim=True).sqrt()
+        return (error.clamp_min(_LEAST) / _TYPICAL) ** (-2.0 * self.recipe.balance)
+
+    def _loss(self, denoised: Tensor, full: Tensor, warm: bool, weights: Tensor) -> Tensor:
         recipe = self.recipe
-        loss = (1.0 if warm else recipe.pixel) * F.mse_loss(denoised, full)
+        loss = (1.0 if warm else recipe.pixel) * (weights * (denoised - full).square()).mean()
         if warm:
             return loss
         if self.features is not None:
-            loss = loss + recipe.perceptual * F.mse_loss(self.features(denoised), self.features(full))
+            apart = (self.features(denoised) - self.features(full)).square().flatten(1)
+            loss = loss + recipe.perceptual * (weights.flatten(1) * apart).mean()
         if self.critic is not None:
             loss = loss - recipe.adversarial * self.critic(denoised).mean()
         return loss
 
     def _denoise(self, low: Tensor) -> Tensor:
         """Low-dose patches in HU to smaller denoised ones in units of 100 HU, without any padding."""
-        x = self.intensity.to_model(low)
-        for module in self.net.children():
-            x = F.conv2d(x, module.weight, module.bias) if isinstance(module, nn.Conv2d) else module(x)
+        x = run_valid(self.net, self.intensity.to_model(low))
         return cast(Tensor, self.intensity.to_hu(x)) / _UNIT_HU
 
 
@@ -238,7 +252,10 @@ def initialise(net: nn.Module, generator: torch.Generator, identity: bool) -> No
             module.weight[0, 0, centre, centre] = 1.0
 
 
-def _optimiser(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def _optimiser(net: nn.Module, recipe: Recipe, unit: float) -> torch.optim.Optimizer:
+    if recipe.optimiser == "natural":
+        layers = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
+        return NaturalGradient(layers, recipe.rate, recipe.momentum, recipe.clip, unit)
     if recipe.optimiser == "sgd":
         return torch.optim.SGD(net.parameters(), recipe.rate, momentum=recipe.momentum)
     return torch.optim.Adam(net.parameters(), recipe.rate, betas=recipe.betas)

@@ -19,12 +19,15 @@ class Recipe:
         patch: Side of the patches that the loss compares, in pixels. Low-dose patches have a margin,
             so that the loss never sees the zeros that the convolutions pad.
         batch: Patches per step.
-        optimiser: ``sgd`` (with momentum) or ``adam``.
+        optimiser: ``sgd`` (with momentum), ``natural`` (the same in the metric of
+            :class:`~ctinv.zoo.training.natural.NaturalGradient`) or ``adam``.
         rate: Learning rate at the start; it falls to ``final_rate`` times that along half a cosine.
         final_rate: See ``rate``.
-        momentum: For ``sgd``.
+        momentum: For ``sgd`` and ``natural``.
         betas: For ``adam``.
-        clip: Largest norm of the gradient over all weights.
+        clip: Largest norm of the gradient over all weights; for ``natural`` in its metric.
+        balance: A patch counts by its low dose's root mean squared error to the power ``-2 balance``:
+            0 as it is, 1 all alike. Noisy slices teach little about the quiet ones.
         pixel: Weight of the mean squared difference, in units of 100 HU.
         perceptual: Weight of the mean squared difference of features.
         adversarial: Weight of the critic's score; 0 trains without a critic.
@@ -42,12 +45,13 @@ class Recipe:
     intensity: str = "unit:-1024:3072"
     patch: int = 64
     batch: int = 16
-    optimiser: Literal["sgd", "adam"] = "adam"
+    optimiser: Literal["sgd", "natural", "adam"] = "adam"
     rate: float = 1e-3
     final_rate: float = 0.01
     momentum: float = 0.9
     betas: tuple[float, float] = (0.9, 0.999)
     clip: float = 1.0
+    balance: float = 0.0
     pixel: float = 1.0
     perceptual: float = 0.0
     adversarial: float = 0.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -39,6 +39,10 @@ class Scores:
         power: Noise power of the denoised slices over that of full dose, by band (:data:`BANDS`), mean
             over slices; 1 is the texture of full dose, 0 is perfectly smooth.
         power_low: The same for the low-dose slices.
+        bound: The reduction that is left to one who knows the noise-free slice: nobody can tell the
+            target's own noise from what the lower dose added, only how much of each there is at every
+            frequency. From both spectra in the uniform regions, where what the target holds counts
+            as noise; one half where the added noise is three times the target's throughout.
     """
 
     slices: int
@@ -51,6 +55,7 @@ class Scores:
     regions: int
     power: dict[str, float]
     power_low: dict[str, float]
+    bound: float
 
     def rounded(self) -> dict[str, Any]:
         """All fields, numbers rounded to three decimals, for files and model cards."""
@@ -77,6 +82,7 @@ def score(denoise: Callable[[_Array], _Array], pairs: TrainingSet) -> Scores:
     after: dict[str, list[float]] = {}
     pixels: dict[str, int] = {}
     power: list[NDArray[np.float64]] = []
+    least: list[tuple[float, float]] = []
     regions = 0
     for pair in pairs.pairs:
         body = body_mask(pair.full)
@@ -94,6 +100,9 @@ def score(denoise: Callable[[_Array], _Array], pairs: TrainingSet) -> Scores:
         if found:
             bands = [sum(_band_power(image[at]) for at in found) for image in (denoised, low, pair.full)]
             power.append(np.stack(bands[:2]) / bands[2])
+            least.append(
+                _least_error([pair.full[at] for at in found], [(low - pair.full)[at] for at in found])
+            )
     if not pixels:
         raise ImageError("no held-out slice shows a body, so nothing can be scored; give slices of patients")
     count = sum(pixels.values())
@@ -101,6 +110,7 @@ def score(denoise: Callable[[_Array], _Array], pairs: TrainingSet) -> Scores:
     rmse = np.sqrt(sum(map(sum, after.values())) / count)
     each = [1.0 - np.sqrt(sum(after[key]) / sum(before[key])) for key in pixels]
     ratio = np.mean(power, axis=0) if power else np.full((2, len(BANDS)), np.nan)
+    left, added = (sum(values) for values in zip(*least, strict=True)) if least else (np.nan, 1.0)
     return Scores(
         slices=sum(map(len, before.values())),
         patients=len(pixels),
@@ -112,6 +122,7 @@ def score(denoise: Callable[[_Array], _Array], pairs: TrainingSet) -> Scores:
         regions=regions,
         power=dict(zip(BANDS, map(float, ratio[0]), strict=True)),
         power_low=dict(zip(BANDS, map(float, ratio[1]), strict=True)),
+        bound=float(1.0 - np.sqrt(left / added)),
     )
 
 
@@ -162,6 +173,19 @@ def noise_power(region: _Array) -> tuple[NDArray[np.float64], NDArray[np.float64
     spectrum = np.abs(np.fft.fft2(rest.reshape(side, side))) ** 2 / side**2
     frequency = np.fft.fftfreq(side)
     return np.hypot(frequency[:, None], frequency[None, :]), spectrum
+
+
+def _least_error(own: Sequence[_Array], added: Sequence[_Array]) -> tuple[float, float]:
+    """Power in HU^2 that must stay of the added noise, and all of it, both mean over regions."""
+    spectra = []
+    for regions in (own, added):
+        radius = noise_power(regions[0])[0]
+        ring = (radius * _SIDE).astype(int).ravel()
+        mean = np.mean([noise_power(region)[1] for region in regions], axis=0).ravel()
+        spectra.append((np.bincount(ring, mean) / np.bincount(ring))[ring])
+    # Of the sum of two noises the best guess at one is its share; its error is their product over their sum.
+    error = spectra[0] * spectra[1] / np.maximum(spectra[0] + spectra[1], 1e-12)
+    return float(error.mean()), float(spectra[1].mean())
 
 
 def _band_power(region: _Array) -> NDArray[np.float64]:
