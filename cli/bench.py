@@ -1,4 +1,4 @@
-"""``ctinv bench``: how fast samples are drawn here."""
+"""``ctinv bench``: how fast samples are drawn here, and beside what."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from .options import (
     input_option,
     json_option,
     model_options,
+    out_option,
     preset_options,
     quiet_option,
     samples_option,
@@ -25,7 +26,119 @@ from .options import (
 __all__ = ["bench"]
 
 
-@click.command()
+@click.group()
+def bench() -> None:
+    """Measure how fast samples are drawn.
+
+    \b
+    Examples:
+      ctinv bench sampling --preset paper2024 --device cuda --json
+      ctinv bench suite --out bench
+      ctinv bench analyze --model model.onnx --layer conv7
+    """
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    from ctinv.adapters.errors import CtinvError
+
+    if not name.startswith(("cpu", "cuda")):
+        raise CtinvError(f"{name!r} is no device; give auto, cpu, cuda or cuda:N")
+    return name
+
+
+@bench.command()
+@preset_options
+@click.option(
+    "--samples", "-n", default=50, show_default=True, type=click.IntRange(min=2), help="Draws a round."
+)
+@click.option(
+    "--loop", default=3, show_default=True, type=click.IntRange(min=1), help="The same of the published loop."
+)
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(min=1), help="Timed rounds.")
+@device_option
+@json_option
+@quiet_option
+def sampling(
+    preset: str,
+    overrides: tuple[tuple[str, str], ...],
+    samples: int,
+    loop: int,
+    rounds: int,
+    device: str,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Samples a second of a preset, in turns with the published loop on the same weights.
+
+    The published loop draws one sample at a time, embeds anew for each, computes spectral
+    normalisation again and enlarges before it convolves. Both sides' images are compared.
+    """
+    with Screen(as_json, quiet) as screen:
+        from ctinv.invariance.presets import preset as find_preset
+
+        chosen = find_preset(preset, dict(overrides))
+        where = _device(device)
+        from ctinv.invariance.bench import bench_sampling
+
+        with screen.progress() as progress:
+            found = bench_sampling(
+                chosen, device=where, samples=samples, loop=loop, rounds=rounds, progress=progress
+            )
+        if as_json:
+            screen.result(found)
+            return
+        screen.line(
+            f"preset {preset} on {found['machine']['name']} ({where}): {found['samples_per_s']:.4g} samples "
+            f"a second, {found['ratio_to_published_loop']:.1f} times the published loop's "
+            f"{found['published_samples_per_s']:.4g}; relative difference of the images "
+            f"{found['relative_error']:.1e}; {100 * found['share_of_matmul_rate']:.0f} % of the measured "
+            f"matrix rate; 250 samples of 512 x 512 pixels in {found['seconds_per_slice']:.0f} s"
+        )
+
+
+@bench.command()
+@out_option("ctinv-bench")
+@click.option("--preset", "presets", multiple=True, metavar="NAME", help="Only these presets; repeatable.")
+@click.option("--no-commands", is_flag=True, help="Leave the command line's own times out.")
+@device_option
+@json_option
+@quiet_option
+def suite(
+    out: Path, presets: tuple[str, ...], no_commands: bool, device: str, as_json: bool, quiet: bool
+) -> None:
+    """Everything: presets, the flow beside other libraries, start-up, analyses, peak memory.
+
+    DIR receives bench.json, bench.md and bench.png. Libraries to compare with come with
+    pip install 'ctinv[bench]'; those that are not installed are listed as such.
+    """
+    with Screen(as_json, quiet) as screen:
+        from ctinv.invariance.files import check_writable
+        from ctinv.invariance.presets import preset as find_preset
+
+        check_writable(out)
+        names = presets or ("tiny", "small", "paper2024")
+        for name in names:
+            find_preset(name)
+        where = _device(device)
+        from ctinv.invariance.bench import bench_suite
+        from ctinv.invariance.bench.suite import markdown
+
+        with screen.progress() as progress:
+            found = bench_suite(
+                out, presets=names, devices=(where,), commands=not no_commands, progress=progress
+            )
+        if as_json:
+            screen.result(found)
+            return
+        screen.line(markdown(found))
+        screen.line(f"written to {out}: bench.json, bench.md, bench.png")
+
+
+@bench.command("analyze")
 @model_options
 @click.option("--layer", "-l", required=True, metavar="L", help="The layer's name.")
 @input_option
@@ -36,7 +149,7 @@ __all__ = ["bench"]
 @seed_option
 @json_option
 @quiet_option
-def bench(
+def analyze(
     layer: str,
     source: Path | None,
     samples: int,
@@ -48,7 +161,7 @@ def bench(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Measure how many samples a second are drawn, after one run to warm up.
+    """Samples a second of one model's layer and slice, after one run to warm up.
 
     The fit comes from the cache, or is made first and is not timed. Give a preset with few steps,
     --set fit.steps=10, where only the speed matters: it does not depend on how well the fit went.

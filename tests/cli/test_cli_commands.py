@@ -153,7 +153,7 @@ def test_bench_counts_samples_per_second(run, fits, monkeypatch):
             return Explanation(x=x, denoised=x, reconstruction=x, samples=x[None], mean=x, std=x, meta=meta)
 
     monkeypatch.setattr("ctinv.invariance.fit", lambda *_, **__: Timed())
-    result = run("bench", "-m", "chen", "-l", "conv1", "--samples", 10, "--repeats", 3, "--json")
+    result = run("bench", "analyze", "-m", "chen", "-l", "conv1", "--samples", 10, "--repeats", 3, "--json")
     assert result.code == 0, result.err
     assert result.json["seconds"] == [2.0, 1.0, 4.0]
     assert result.json["samples_per_second"] == 5.0

@@ -1,0 +1,167 @@
+"""All measurements in one go, as JSON, a Markdown table and a picture."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ctinv.invariance.files import write_files
+
+from .commands import bench_commands
+from .flows import bench_flows
+from .sampling import bench_sampling
+
+__all__ = ["bench_suite", "markdown"]
+
+Progress = Callable[[str, int, int], None]
+_LOOP = {"tiny": 60, "small": 40}
+_SAMPLES = {"tiny": 500, "small": 250}
+
+
+def bench_suite(
+    out: str | Path,
+    *,
+    presets: Sequence[str] = ("tiny", "small", "paper2024"),
+    devices: Sequence[str] = ("cpu",),
+    commands: bool = True,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Measure everything and write ``bench.json``, ``bench.md`` and ``bench.png``.
+
+    Arguments:
+        out: Folder to write into.
+        presets: Presets to sample with.
+        devices: Devices to sample on.
+        commands: Whether to time the command line too.
+        progress: Called with (stage, done, total).
+
+    Raises:
+        CtinvError: The folder cannot be written, or a command failed.
+    """
+    total = len(presets) * len(devices) + len(devices) + commands
+    done = 0
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        if progress:
+            progress("benchmark", done, total)
+
+    found: dict[str, Any] = {"schema_version": 1, "sampling": [], "flows": []}
+    for device in devices:
+        for preset in presets:
+            large = device != "cpu"
+            found["sampling"].append(
+                bench_sampling(
+                    preset,
+                    device=device,
+                    samples=250 if large else _SAMPLES.get(preset, 20),
+                    loop=20 if large else _LOOP.get(preset, 3),
+                )
+            )
+            step()
+        found["flows"].append(bench_flows(device=device))
+        step()
+    if commands:
+        found["commands"] = bench_commands()
+        step()
+    write_files(
+        out,
+        {
+            "bench.json": (json.dumps(found, indent=2) + "\n").encode(),
+            "bench.md": markdown(found).encode(),
+            "bench.png": _plot(found),
+        },
+    )
+    return found
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """The figures as Markdown tables.
+
+    Arguments:
+        found: What :func:`bench_suite` returns.
+    """
+    parts = []
+    rows = [
+        [
+            row["preset"],
+            row["machine"]["device"],
+            f"{row['samples_per_s']:.3g}",
+            f"{row['published_samples_per_s']:.3g}",
+            f"{row['ratio_to_published_loop']:.1f}",
+            f"{row['relative_error']:.0e}",
+            f"{100 * row['share_of_matmul_rate']:.0f} %",
+            f"{row['seconds_per_slice']:.0f} s",
+        ]
+        for row in found["sampling"]
+    ]
+    heads = (
+        "preset",
+        "device",
+        "samples/s",
+        "published loop",
+        "ratio",
+        "difference",
+        "of matrix rate",
+        "slice of 512 x 512, 250 samples",
+    )
+    parts.append(_table(heads, rows))
+    for flows in found["flows"]:
+        best = flows["samples_per_s"]
+        rows = [[name, f"{rate:.0f}", f"{best['ctinv'] / rate:.1f}"] for name, rate in best.items()]
+        rows += [[name, "not installed", ""] for name in flows["skipped"]]
+        rows.append(["arithmetic bound", f"{flows['bound_samples_per_s']:.0f}", ""])
+        parts.append(
+            _table((f"flow alone, {flows['machine']['device']}", "samples/s", "ctinv is faster by"), rows)
+        )
+    if "commands" in found:
+        rows = [
+            [name, f"{row['seconds']:.1f} s", f"{row['peak_mbytes']:.0f} MB"]
+            for name, row in found["commands"]["commands"].items()
+        ]
+        parts.append(_table((f"command, preset {found['commands']['preset']}", "time", "peak memory"), rows))
+    about = found["sampling"][0]["machine"] if found["sampling"] else found["flows"][0]["machine"]
+    parts.append(
+        f"{about['name']}, {about['threads']} threads, {about['matmul_gflops']:.0f} GFLOP/s, "
+        f"{about['bandwidth_gbytes']:.0f} GB/s, torch {about['torch']}"
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def _plot(found: Mapping[str, Any]) -> bytes:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for k, row in enumerate(found["sampling"]):
+        left.bar(k - 0.2, row["samples_per_s"], 0.4, color="#1f6f8b", label=None if k else "ctinv")
+        left.bar(
+            k + 0.2,
+            row["published_samples_per_s"],
+            0.4,
+            color="#b0b0b0",
+            label=None if k else "published loop",
+        )
+    left.set_xticks(range(len(found["sampling"])), [r["preset"] for r in found["sampling"]])
+    left.set_yscale("log")
+    left.set_ylabel("samples/s")
+    left.legend(frameon=False)
+    for flows in found["flows"][:1]:
+        names = list(flows["samples_per_s"])[::-1]
+        colours = ["#1f6f8b" if name.startswith("ctinv") else "#b0b0b0" for name in names]
+        right.barh(names, [flows["samples_per_s"][name] for name in names], color=colours)
+        right.axvline(flows["bound_samples_per_s"], color="black", linestyle=":", label="arithmetic bound")
+        right.set_xlabel("flow alone, samples/s")
+        right.legend(frameon=False, fontsize=8)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    return buffer.getvalue()
