@@ -9,17 +9,34 @@ if TYPE_CHECKING:
     from .explainer import Explainer
     from .explanation import Explanation
     from .fitting import fit
+    from .lesions import Lesion, LesionGrid
     from .presets import PRESETS, Preset, preset
+    from .probing import Probe, probe
 
-__all__ = ["PRESETS", "Explainer", "Explanation", "Preset", "fit", "preset"]
+__all__ = [
+    "PRESETS",
+    "Explainer",
+    "Explanation",
+    "Lesion",
+    "LesionGrid",
+    "Preset",
+    "Probe",
+    "fit",
+    "preset",
+    "probe",
+]
 
 _HOMES = {
     "Explainer": "explainer",
     "Explanation": "explanation",
+    "Lesion": "lesions",
+    "LesionGrid": "lesions",
     "PRESETS": "presets",
     "Preset": "presets",
+    "Probe": "probing",
     "fit": "fitting",
     "preset": "presets",
+    "probe": "probing",
 }
 
 
