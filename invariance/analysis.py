@@ -161,6 +161,7 @@ def analyse(
         scores=explainer.info.get("scores", {}),
         why=_why(observer, request),
         seed=request.seed,
+        spacing=spacing,
     )
     found = audit(evidence)
     clock.append(time.perf_counter())

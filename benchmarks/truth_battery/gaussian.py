@@ -89,7 +89,7 @@ def sizes(steps: int, patches: int) -> Preset:
 
 
 def gaussian_truth(
-    seed: int, steps: int = 2000, fields: int = 300, contexts: int = 16, pairs: int = 256, draws: int = 1000
+    seed: int, steps: int = 2000, fields: int = 300, contexts: int = 16, pairs: int = 2048, draws: int = 1000
 ) -> dict[str, Any]:
     """Fit a flow on Gaussian fields and hold it against the closed form.
 
@@ -141,7 +141,7 @@ def gaussian_truth(
 
     mean, log_var = vae.posterior(x[:pairs])
     codes = mean + (0.5 * log_var).exp() * torch.randn(mean.shape, generator=generator)
-    found = calibrate(codes.double().numpy(), draw, log_prob, draws=256, seed=seed)
+    found = calibrate(codes.double().numpy(), draw, log_prob, draws=128, seed=seed)
     # Entropy of the conditional law: no flow can have a lower likelihood.
     entropy = 0.5 * np.linalg.slogdet(2 * np.pi * np.e * (conditional + NOISE**2 * np.eye(PATCH**2)))[1]
     return {

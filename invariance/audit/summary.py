@@ -12,7 +12,9 @@ import torch
 from ctinv.invariance.data import quality
 from torch import Tensor
 
-from .leakage import seen_changes
+from .figures import figure
+from .leakage import Seen, seen_changes
+from .places import leakage_by_tissue, places, quiet
 from .verdict import Facts, hides, verdict
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ class Evidence:
         scores: Figures of the fit.
         why: Why there was no refinement, as a clause.
         seed: Draws the controls.
+        spacing: Row and column spacing in mm, where known.
     """
 
     denoiser: Denoiser
@@ -62,15 +65,7 @@ class Evidence:
     scores: Mapping[str, Any]
     why: str
     seed: int
-
-
-def _figure(values: Any, unit: str, meaning: str, n: int | None = None) -> dict[str, Any]:
-    values = np.atleast_1d(np.asarray(values, dtype=float))
-    figure: dict[str, Any] = {"value": float(np.median(values)), "unit": unit, "n": n or len(values)}
-    if len(values) > 1:
-        low, high = np.quantile(values, (0.05, 0.95))
-        figure.update(low=float(low), high=float(high), interval="90 %")
-    return {**figure, "meaning": meaning}
+    spacing: tuple[float, float] | None = None
 
 
 def _rms(image: Any, inside: _Mask) -> float:
@@ -81,13 +76,16 @@ def audit(e: Evidence) -> dict[str, Any]:
     """Audit one explanation.
 
     Returns:
-        Figures in groups ``map``, ``leakage``, ``noise_ratio``, ``output``, ``embedding``, ``flow``
-        and ``curve``, and ``verdict``.
+        Figures in groups ``map``, ``leakage``, ``noise_ratio``, ``output``, ``embedding``, ``flow``,
+        ``where``, ``leakage_in`` and ``curve``, and ``verdict``.
     """
     body = np.asarray(e.x > -900)
     inside = body if body.any() else np.ones_like(body)
     noise = _rms(e.noise, inside)
-    leaks, ratios = _seen(e)
+    leaks, ratios, shown_seen = _seen(e)
+    denoised = np.asarray(e.denoiser.denoise(e.x[None, None]), dtype=np.float32)[0, 0]
+    clean = quiet(e.x, denoised)
+    changes = e.refined.at(e.rho) if e.refined else e.flow - e.reconstruction
     std, std_flow = _rms(e.std, inside), _rms(e.std_flow, inside)
     shown = "refined" if e.refined else "flow_from_reconstruction"
     scores = e.scores
@@ -102,19 +100,21 @@ def audit(e: Evidence) -> dict[str, Any]:
     )
     count = e.refined.changes.shape[1] if e.refined else None
     maps = {
-        "std": _figure(std, "HU", "RMS of the map inside the body.", count)
+        "std": figure(std, "HU", "RMS of the map inside the body.", count)
         | {"found": hides(facts), "rho": facts.rho},
-        "noise": _figure(noise, "HU", "Spread of the image's own noise inside the body, as simulated."),
+        "noise": figure(noise, "HU", "Spread of the image's own noise inside the body, as simulated."),
     }
     if e.refined:
-        maps["std_flow"] = _figure(std_flow, "HU", "The same before refinement.")
+        maps["std_flow"] = figure(std_flow, "HU", "The same before refinement.")
     return {
         "map": maps,
         "leakage": leaks,
         "noise_ratio": ratios,
-        "output": _output(e, inside),
+        "output": _output(e, inside, denoised),
         "embedding": _embedding(e, inside),
         "flow": _flow(scores),
+        "where": places(e.std, changes, clean, e.noise, e.spacing),
+        "leakage_in": leakage_by_tissue(shown_seen, clean),
         "curve": _curve(e.refined, inside) if e.refined else {},
         "verdict": verdict(facts),
     }
@@ -124,11 +124,11 @@ def _embedding(e: Evidence, inside: _Mask) -> dict[str, Any]:
     error = e.reconstruction - e.x
     alike = quality(e.reconstruction, e.x, None, data_range=3024.0)
     return {
-        "rmse": _figure(
+        "rmse": figure(
             _rms(error, inside), "HU", "Difference of D(E(x)) from x inside the body; noise included."
         ),
-        "ssim": _figure(alike.ssim, "", "Structural similarity of D(E(x)) and x over 3024 HU."),
-        "cut_off": _figure(
+        "ssim": figure(alike.ssim, "", "Structural similarity of D(E(x)) and x over 3024 HU."),
+        "cut_off": figure(
             transfer_cut_off(e.reconstruction, e.x),
             "cycles/pixel",
             "Up to this frequency D(E(x)) carries half of what x holds; 0.5 is the finest there is.",
@@ -152,8 +152,8 @@ def transfer_cut_off(image: Image, reference: Image) -> float:
     return float(below[0] / 64) if len(below) else 0.5
 
 
-def _seen(e: Evidence) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Leakage and noise ratio of the flow's samples and of the refined ones."""
+def _seen(e: Evidence) -> tuple[dict[str, Any], dict[str, Any], Seen]:
+    """Leakage and noise ratio of the flow's samples and of the refined ones; how the shown ones are seen."""
 
     @torch.no_grad()
     def see(image: Image) -> Tensor:
@@ -167,18 +167,18 @@ def _seen(e: Evidence) -> tuple[dict[str, Any], dict[str, Any]]:
     embedded = seen_changes(see, e.reconstruction, few, np.random.default_rng([e.seed, 4]))
     direct = seen_changes(see, e.x, few, np.random.default_rng([e.seed, 5]))
     leaks = {
-        "flow_from_reconstruction": _figure(
+        "flow_from_reconstruction": figure(
             embedded.leakage(),
             "",
             "Share of the change by the flow's samples that the layer sees, counted from D(E(x)): 0 is "
             "invisible, 1 is as visible as a random change of the same size and texture.",
         ),
-        "flow": _figure(
+        "flow": figure(
             direct.leakage(), "", "The same counted from x; it includes what the autoencoder loses."
         ),
     }
     ratios = {
-        "flow": _figure(
+        "flow": figure(
             ratio(direct.size), "", "Change of the layer by the flow's samples, over the change by noise."
         )
     }
@@ -187,30 +187,31 @@ def _seen(e: Evidence) -> tuple[dict[str, Any], dict[str, Any]]:
             see, e.x, e.x + e.refined.at(e.rho)[: 2 * _MOST], np.random.default_rng([e.seed, 7])
         )
         leaks = {
-            "refined": _figure(refined.leakage(), "", "Leakage of the refined samples, from x."),
+            "refined": figure(refined.leakage(), "", "Leakage of the refined samples, from x."),
             **leaks,
         }
         ratios = {
-            "refined": _figure(
+            "refined": figure(
                 ratio(refined.size), "", "Change of the layer by refined samples, over the change by noise."
             ),
             **ratios,
         }
-    return leaks, ratios
+        embedded = refined
+    return leaks, ratios, embedded
 
 
-def _output(e: Evidence, inside: _Mask) -> dict[str, Any]:
+def _output(e: Evidence, inside: _Mask, denoised: Image) -> dict[str, Any]:
     """How far the samples move what the denoiser returns."""
 
-    def moved(base: Image, samples: Image) -> list[float]:
-        clean = np.asarray(e.denoiser.denoise(base[None, None]))[0, 0]
+    def moved(clean: Image, samples: Image) -> list[float]:
         edge = (e.x.shape[0] - clean.shape[0]) // 2
         part = inside[edge : edge + clean.shape[0], edge : edge + clean.shape[1]]
         return [_rms(np.asarray(e.denoiser.denoise(s[None, None]))[0, 0] - clean, part) for s in samples]
 
+    base = np.asarray(e.denoiser.denoise(e.reconstruction[None, None]))[0, 0]
     found = {
-        "flow": _figure(
-            moved(e.reconstruction, e.flow[:_MOST]),
+        "flow": figure(
+            moved(base, e.flow[:_MOST]),
             "HU",
             "RMS difference of f(x') from f(D(E(x))) in the body.",
         )
@@ -218,7 +219,7 @@ def _output(e: Evidence, inside: _Mask) -> dict[str, Any]:
     if e.refined:
         few = e.x + e.refined.at(e.rho)[:_MOST]
         found = {
-            "refined": _figure(moved(e.x, few), "HU", "RMS difference of f(x'') from f(x) in the body."),
+            "refined": figure(moved(denoised, few), "HU", "RMS difference of f(x'') from f(x) in the body."),
             **found,
         }
     return found
@@ -229,8 +230,8 @@ def _flow(scores: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     n = scores["held_out_patches"]
     return {
-        "nll": _figure(scores["nll"], "bits/dim", "Held-out negative log-likelihood of codes given z.", n),
-        "nll_shuffled": _figure(
+        "nll": figure(scores["nll"], "bits/dim", "Held-out negative log-likelihood of codes given z.", n),
+        "nll_shuffled": figure(
             scores["nll_shuffled"], "bits/dim", "The same with z of other patches; it must be worse.", n
         ),
     }
@@ -243,7 +244,7 @@ def _curve(refined: Refined, inside: _Mask) -> dict[str, Any]:
         changes = refined.changes[row]
         spread = _rms(changes.std(0, ddof=1), inside) if len(changes) > 1 else 0.0
         meaning = f"Spread of samples that move the layer by {100 * rho:g} % of what noise does."
-        curve[f"{rho:g}"] = _figure(spread, "HU", meaning, len(changes)) | {
+        curve[f"{rho:g}"] = figure(spread, "HU", meaning, len(changes)) | {
             "title": f"Spread at noise ratio {rho:g}",
             "rho": rho,
             "reached": float(np.median(refined.reached[row])),

@@ -274,8 +274,11 @@ def test_leakage_of_known_layers():
 def test_audit_is_plain_and_complete(blind, slices):
     explanation = blind.explain(slices[3], samples=6)
     audit = json.loads(json.dumps(explanation.result["audit"]))
-    groups = {"embedding", "leakage", "noise_ratio", "output", "flow", "map", "curve", "verdict"}
-    assert set(audit) == groups
+    groups = {"embedding", "leakage", "leakage_in", "noise_ratio", "output", "flow", "map", "where", "curve"}
+    assert set(audit) == {*groups, "verdict"}
+    shares = [f["value"] for name, f in audit["where"].items() if name not in ("flat", "frequency")]
+    assert sum(shares) == pytest.approx(100, abs=3)
+    assert set(audit["leakage_in"]) == {*audit["where"]} - {"flat", "frequency"}
     assert audit["leakage"]["flow"]["n"] == 4
     assert 0 <= audit["leakage"]["flow_from_reconstruction"]["value"] < 1
     assert audit["noise_ratio"]["refined"]["high"] <= 1.011 * RHO < audit["noise_ratio"]["flow"]["low"]
@@ -298,7 +301,8 @@ def test_refinement_clears_what_the_layer_sees_and_keeps_what_it_does_not(blind,
 
 def test_refinement_can_be_left_out(blind, slices):
     plain = blind.explain(slices[3], samples=6, refine=0)
-    assert plain.std_flow is None and plain.audit["curve"] == {}
+    assert plain.std_flow is None
+    assert plain.audit["curve"] == {}
     assert plain.audit["verdict"].startswith("The samples are not refined (it was not asked for).")
     refined = blind.explain(slices[3], samples=6)
     np.testing.assert_array_equal(refined.std_flow, plain.std)
