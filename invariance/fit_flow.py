@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .checkpoints import Checkpoint
 from .embed import Embedder, build_embedder
+from .fit_vae import denoised_slices
 from .flow import ConditionalFlow
 from .optimise import Material, Objective, optimise
 from .presets import Preset
@@ -95,14 +96,28 @@ def _rolled(image: Image, rng: np.random.Generator) -> Image:
     return np.ascontiguousarray(np.roll(image, shift, (0, 1)))
 
 
-def encode_places(vae: VAE, images: Sequence[Image], places: Sequence[Place]) -> tuple[Tensor, Tensor]:
-    """Posterior mean and standard deviation of the codes of patches, each (N, code_dim)."""
+def encode_places(
+    vae: VAE, images: Sequence[Image], places: Sequence[Place], denoised: Sequence[Image] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Posterior mean and standard deviation of the codes of patches, each (N, code_dim).
+
+    Arguments:
+        vae: The autoencoder.
+        images: Slices (H, W) in HU.
+        places: Where the patches lie.
+        denoised: ``f(x)`` of the slices in HU; a conditional autoencoder needs it.
+    """
     p = vae.config.patch
+
+    def tiles(slices: Sequence[Image], some: Sequence[Place]) -> Tensor:
+        return torch.from_numpy(np.stack([slices[k][i : i + p, j : j + p] for k, i, j in some])[:, None])
+
     parts = []
     for start in range(0, len(places), 256):
-        tiles = np.stack([images[k][i : i + p, j : j + p] for k, i, j in places[start : start + 256]])
+        some = places[start : start + 256]
+        guide = None if denoised is None else tiles(denoised, some)
         with torch.no_grad():
-            parts.append(vae.posterior(torch.from_numpy(tiles[:, None])))
+            parts.append(vae.posterior(tiles(images, some), guide))
     mean, log_var = (torch.cat(part) for part in zip(*parts, strict=True))
     return mean, (0.5 * log_var).exp()
 
@@ -163,7 +178,8 @@ def fit_flows(
     if len(images) < 2:
         raise CtinvError(f"{len(images)} slice is too few to fit on; give two or more")
     images = [_rolled(image, rng) for image in images]
-    patches = _Patches(images, vae, preset, rng, seed)
+    denoised = denoised_slices(denoiser, images) if vae.config.conditional else None
+    patches = _Patches(images, vae, preset, rng, denoised)
     everyone = world()
     for group in passes(denoiser, layers, images):
         with open_stores(
@@ -200,8 +216,14 @@ class _Patches:
     """Draws the places of patches and encodes them: once for all layers that keep the same rows."""
 
     def __init__(
-        self, images: Sequence[Image], vae: VAE, preset: Preset, rng: np.random.Generator, seed: int
+        self,
+        images: Sequence[Image],
+        vae: VAE,
+        preset: Preset,
+        rng: np.random.Generator,
+        denoised: Sequence[Image] | None,
     ) -> None:
+        self._denoised = denoised
         self._images, self._vae, self._preset, self._rng = images, vae, preset, rng
         self._known: dict[tuple[tuple[int, ...], ...], _Drawn] = {}
 
@@ -220,7 +242,8 @@ class _Patches:
         train = draw_places(images[held:], config.patches, patch, rng, starts[held:])
         train = [(k + held, i, j) for k, i, j in train]
         test = draw_places(images[:held], min(256, config.patches), patch, rng, starts[:held])
-        codes = (*encode_places(self._vae, images, train), *encode_places(self._vae, images, test))
+        learnt, held_out = (encode_places(self._vae, images, p, self._denoised) for p in (train, test))
+        codes = (*learnt, *held_out)
         return _Drawn(train, test, *codes, slices=len(images) - held, held=held)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from ctinv.adapters.base import Denoiser
 from ctinv.adapters.errors import CtinvError
 from torch import Tensor
 
@@ -20,10 +21,15 @@ from .presets import VAEConfig
 from .vae import VAE
 from .vae_loop import VAELoop
 
-__all__ = ["fit_vae", "load_vae", "save_vae", "shipped_vae"]
+__all__ = ["denoised_slices", "fit_vae", "load_vae", "save_vae", "shipped_vae"]
 
 Image = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
+
+
+def denoised_slices(denoiser: Denoiser, images: Sequence[Image]) -> list[Image]:
+    """``f(x)`` of slices (H, W) in HU, slice by slice."""
+    return [np.asarray(denoiser.denoise(image[None, None]), np.float32)[0, 0] for image in images]
 
 
 def fit_vae(

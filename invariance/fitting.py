@@ -19,7 +19,7 @@ from .cache import cache_root, content_key, image_digest, publish
 from .checkpoints import Checkpoint
 from .explainer import FORMAT, Explainer
 from .fit_flow import FitResult, fit_flows
-from .fit_vae import fit_vae, load_vae, save_vae, shipped_vae
+from .fit_vae import denoised_slices, fit_vae, load_vae, save_vae, shipped_vae
 from .presets import Preset
 from .presets import preset as find_preset
 from .processes import World, world
@@ -129,7 +129,9 @@ class _Request:
         digest = image_digest(images)
         vae, info["vae"] = self._autoencoder(images, digest, everyone)
         keys = {name: self._key(name, digest, vae, everyone) for name in layers}
-        found = {name: stored for name in layers if (stored := self._stored(keys[name])) is not None}
+        found = {
+            name: stored for name in layers if (stored := self._stored(keys[name], everyone)) is not None
+        }
         missing = [name for name in layers if name not in found]
         if split is not None:
             info["split"] = split
@@ -176,9 +178,9 @@ class _Request:
                 checkpoints[result.layer].remove()
         return explainer
 
-    def _stored(self, key: str) -> Explainer | None:
+    def _stored(self, key: str, everyone: World) -> Explainer | None:
         folder = cache_root() / "explainers" / key
-        there = self.cache and (folder / "config.json").is_file()
+        there = everyone.all_have(self.cache and (folder / "config.json").is_file())
         return Explainer.load(folder, self.denoiser) if there else None
 
     def _key(self, layer: str, digest: str, vae: VAE, everyone: World) -> str:
@@ -187,17 +189,27 @@ class _Request:
         several = {} if everyone.alone else {"processes": everyone.size}
         return content_key(
             format=FORMAT,
-            model=self.denoiser.fingerprint,
-            intensity=str(self.denoiser.intensity),
-            output=self.denoiser.output,
+            **self._model(),
             layer=layer,
             preset=fields,
             data=digest,
             vae=_weights_digest(vae),
             seed=self.seed,
-            device=self.device.partition(":")[0],
+            device=self._kind(),
             **several,
         )
+
+    def _model(self) -> dict[str, str | None]:
+        """What decides the denoiser's outputs."""
+        denoiser = self.denoiser
+        return {
+            "model": denoiser.fingerprint,
+            "intensity": str(denoiser.intensity),
+            "output": denoiser.output,
+        }
+
+    def _kind(self) -> str:
+        return self.device.partition(":")[0]
 
     def _autoencoder(self, images: Sequence[Image], digest: str, everyone: World) -> tuple[VAE, str]:
         """The shipped VAE of these sizes, else one fitted on the data, once per data set."""
@@ -205,15 +217,36 @@ class _Request:
         vae = shipped_vae(config)
         if vae is not None:
             return vae, "shipped"
-        key = content_key(format=FORMAT, vae=dataclasses.asdict(config), data=digest, seed=self.seed)
+        fit = self.preset.fit
+        training = {"steps": fit.vae_steps, "batch": fit.vae_batch, "rate": fit.vae_rate}
+        model = self._model() if config.conditional else {}
+        fields = dataclasses.asdict(config)
+        key = content_key(
+            format=FORMAT, vae=fields, data=digest, seed=self.seed, **training, **model, on=self._kind()
+        )
         file = cache_root() / "vaes" / key / "vae.safetensors"
-        if self.cache and file.is_file():
+        if everyone.all_have(self.cache and file.is_file()):
             return load_vae(file), "fitted on the data"
-        steps = self.preset.fit.vae_steps if everyone.leads else 0
-        vae = fitted = fit_vae(images, config, seed=self.seed, steps=steps, progress=self.progress)
+        checkpoint = Checkpoint(cache_root() / "checkpoints", f"vae-{key}")
+        vae = fitted = fit_vae(
+            images,
+            config,
+            denoised=denoised_slices(self.denoiser, images) if config.conditional else None,
+            seed=self.seed,
+            steps=fit.vae_steps if everyone.leads else 0,
+            batch=fit.vae_batch,
+            rate=fit.vae_rate,
+            device=self.device,
+            half=self._kind() == "cuda",
+            checkpoint=checkpoint if self.cache and everyone.leads and fit.checkpoint else None,
+            every=fit.checkpoint,
+            progress=self.progress,
+        )
         everyone.shared(vae.state_dict().values())
+        vae.ready()
         if self.cache and everyone.leads:
             publish(file.parent, lambda where: save_vae(fitted, where / file.name))
+            checkpoint.remove()
         return vae, "fitted on the data"
 
 
@@ -225,7 +258,7 @@ def _training_device(asked: str | None, denoiser: Denoiser) -> str:
     """
     import torch
 
-    wanted = asked or denoiser.device
+    wanted = world().device(asked or denoiser.device)
     if not wanted.startswith("cuda"):
         return "cpu"
     if torch.cuda.is_available():

@@ -142,6 +142,8 @@ class VAE(nn.Module):
         if isinstance(self.decoder, BigGANDecoder):
             self.decoder.bake()
         self.eval().requires_grad_(False)
+        # Fitted or loaded, the weights lie alike in memory: the same convolutions run, to the last bit.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         fold_upsampling(self)
         return self
 

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from ctinv import adapters, invariance
 from ctinv.adapters.errors import CtinvError
 from ctinv.invariance.checkpoints import Checkpoint
 from ctinv.invariance.critic import Adversary, Critic, gradient_penalty
@@ -218,3 +219,53 @@ def test_what_is_trained_comes_out_ready(images):
     assert not any(parametrize.is_parametrized(m) for m in vae.modules())
     assert not any(p.requires_grad for p in vae.parameters())
     assert all(block.conv1.folded is not None for block in vae.decoder.blocks)
+
+
+# -- with a denoiser ------------------------------------------------------------------------------
+
+TINY_PAPER = {
+    "vae.patch": 32,
+    "vae.code_channels": 12,
+    "vae.code_size": 1,
+    "vae.widths": "",
+    "vae.mapping": "16",
+    "vae.encoder": "resnet18",
+    "vae.channels": 2,
+    "vae.critic": 2,
+    "flow.blocks": 2,
+    "flow.width": 8,
+    "flow.context": 6,
+    "flow.embed_width": 4,
+    "fit.steps": 6,
+    "fit.batch": 8,
+    "fit.patches": 32,
+    "fit.check": 3,
+    "fit.vae_steps": 2,
+    "fit.vae_batch": 4,
+    "tile.batch": 8,
+}
+
+
+@pytest.mark.parametrize("name", ["paper", "paper2024"])
+def test_the_papers_method_end_to_end(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("CTINV_CACHE", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    slices = [rng.normal(0, 200, (32, 40)).astype(np.float32) for _ in range(3)]
+
+    def fit(scale):
+        module = nn.Conv2d(1, 1, 3, padding=1, bias=False)
+        nn.init.constant_(module.weight, scale)
+        denoiser = adapters.wrap(nn.Sequential(module, nn.ReLU()), intensity="hu", output="image")
+        return invariance.fit(denoiser, "0", data=slices, preset=name, overrides=TINY_PAPER)
+
+    explainers = [fit(0.1), fit(0.2)]
+    kept = list((tmp_path / "cache" / "vaes").iterdir())
+    # Where the autoencoder depends on the denoiser each denoiser has its own.
+    assert len(kept) == (2 if name == "paper2024" else 1)
+    explanation = explainers[0].explain(slices[0], samples=3)
+    assert explanation.std.shape == (32, 40)
+    assert np.isfinite(explanation.std).all()
+    explainers[0].save(tmp_path / "bundle")
+    again = invariance.Explainer.load(tmp_path / "bundle", explainers[0].denoiser)
+    np.testing.assert_array_equal(again.explain(slices[0], samples=3, cache=False).std, explanation.std)
+    assert not list((tmp_path / "cache" / "checkpoints").glob("vae-*"))
