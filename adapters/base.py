@@ -218,8 +218,17 @@ class Denoiser(ABC):
             progress=progress,
         )
         self.intensity, self.output = found.intensity, found.output
+        ties = ", ".join(str(trial.intensity) for trial in found.ties)
+        as_well = f"; {ties} would do as well: soft tissue is the same to within 5 HU, other tissue is not"
+        bias = next(trial.tissue_bias for trial in found.table if trial.intensity == found.intensity)
+        rough = (
+            f"; a rough choice: the model denoises only with noise of {found.noise:.0f} HU, and biases "
+            f"soft tissue by {bias:.0f} HU"
+        )
         self._notify(
             f"units found by calibration: {found.intensity}, output {found.output}, margin {found.margin:.2f}"
+            + (as_well if ties else "")
+            + (rough if found.noise > 30.0 else "")
         )
         return found
 

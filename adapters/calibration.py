@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,11 @@ _MIN_MARGIN = 0.05
 _MIN_REMOVED = 0.05
 _MAX_TISSUE_BIAS = 15.0
 _SAME = 1.0
+_AGREE = 5.0
+_WHOLE = 100.0
+_STRONG = 100.0
+_MAX_LEFT = 0.6
+_DOUBT = 0.5
 
 
 @dataclass(frozen=True)
@@ -67,12 +73,16 @@ class Calibration:
         margin: How much worse the next convention is that would change the result: the natural
             logarithm of the ratio of scores (0.69 is a factor of two).
         table: All trials, the best first.
+        ties: Trials that do as well and give the same soft tissue, but not the same elsewhere.
+        noise: Standard deviation of the noise, HU, with which the choice was made.
     """
 
     intensity: Intensity
     output: Output
     margin: float
     table: tuple[Trial, ...]
+    ties: tuple[Trial, ...] = ()
+    noise: float = 30.0
 
 
 def calibrate(
@@ -118,6 +128,24 @@ def calibrate(
         IntensityError: No convention makes a denoiser of the model, or several do as well.
     """
     clean = _patches(images, size)
+    trials = _trials(run, clean, noise, seed, candidates, outputs, progress)
+    if trials and min(trial.score for trial, _ in trials) >= _HOPELESS and noise < _STRONG:
+        strong = _trials(run, clean, _STRONG, seed, candidates, outputs, progress)
+        if min(trial.score for trial, _ in strong) < _HOPELESS:
+            return dataclasses.replace(choose(strong), noise=_STRONG)
+    return dataclasses.replace(choose(trials), noise=noise)
+
+
+def _trials(
+    run: Run,
+    clean: Array,
+    noise: float,
+    seed: int,
+    candidates: Sequence[str],
+    outputs: Sequence[Output],
+    progress: Callable[[str, int, int], None] | None,
+) -> list[tuple[Trial, Array]]:
+    """Every convention with every kind of output."""
     added = noise * _noise(clean.shape, seed)
     trials: list[tuple[Trial, Array]] = []
     for done, spec in enumerate(candidates):
@@ -131,10 +159,10 @@ def calibrate(
         except ModelError:
             continue
         for output, found in zip(outputs, both, strict=True):
-            trials.append(_judged(clean, added, found, intensity, output))
+            trials.append(_judged(clean, added, found, intensity, output, noise))
     if progress:
         progress("calibrate", len(candidates), len(candidates))
-    return choose(trials)
+    return trials
 
 
 def choose(trials: Sequence[tuple[Trial, Array]]) -> Calibration:
@@ -145,7 +173,8 @@ def choose(trials: Sequence[tuple[Trial, Array]]) -> Calibration:
             trials of the same effect are told.
 
     Raises:
-        IntensityError: No trial denoises, or the best two differ in effect but hardly in score.
+        IntensityError: No trial denoises; or the best differ hardly in score, but by more than 5 HU in
+            soft tissue, or in what the network is taken to return, or spoil what is no soft tissue.
     """
     ranked = sorted(trials, key=lambda pair: pair[0].score)
     table = tuple(trial for trial, _ in ranked)
@@ -164,13 +193,26 @@ def choose(trials: Sequence[tuple[Trial, Array]]) -> Calibration:
         for trial, other in trials
         if trial.score < table[0].score + _MIN_MARGIN and not _differs(image, other)
     )
-    rivals = [trial for trial, other in ranked[1:] if _differs(image, other)]
-    margin = (rivals[0].score if rivals else _HOPELESS) - table[0].score
-    if margin < _MIN_MARGIN:
+    doubts = [t for t in table[1:] if t.score < table[0].score + _DOUBT and 4 * t.bias < table[0].bias]
+    if table[0].bias > _WHOLE and doubts:  # good in a part of the range, where another is in all of it
         raise IntensityError(
-            f"the model's units cannot be told: {_told(best)}, hardly better than {_told(rivals[0])}; {mend}"
+            f"the model's units cannot be told: {_told(table[0])}, yet {_told(doubts[0])}; give more slices, "
+            f"or {mend}"
         )
-    return Calibration(best.intensity, best.output, margin, table)
+    rivals = [(trial, other) for trial, other in ranked[1:] if _differs(image, other)]
+    margin = (rivals[0][0].score if rivals else _HOPELESS) - table[0].score
+    close = [(trial, other) for trial, other in rivals if trial.score < table[0].score + _MIN_MARGIN]
+    for trial, other in close:
+        whole = max(trial.bias, table[0].bias) < _WHOLE
+        if trial.output != best.output or not whole or _apart(image, other) > _AGREE:
+            raise IntensityError(
+                f"the model's units cannot be told: {_told(best)}, hardly better than {_told(trial)}; {mend}"
+            )
+    # Nothing that matters here tells these apart: the most common is taken, and the others are told.
+    tied = [best, *(trial for trial, _ in close)]
+    chosen = next(trial for trial, _ in trials if trial in tied)
+    ties = tuple(trial for trial in tied if trial != chosen)
+    return Calibration(chosen.intensity, chosen.output, margin, table, ties)
 
 
 def _told(trial: Trial) -> str:
@@ -185,8 +227,15 @@ def _differs(a: Array, b: Array) -> bool:
     return not float(np.sqrt(np.mean(np.square(gap, dtype=np.float64)))) < _SAME
 
 
+def _apart(a: Array, b: Array) -> float:
+    """Root mean square, HU, of what two results differ by in soft tissue, noise aside."""
+    change = _blurred(a.astype(np.float64) - b)
+    inside = _tissue(a) & _tissue(b)
+    return math.sqrt(float(np.square(change[inside]).mean())) if inside.any() else math.inf
+
+
 def _judged(
-    clean: Array, added: Array, found: Array, intensity: Intensity, output: Output
+    clean: Array, added: Array, found: Array, intensity: Intensity, output: Output, noise_hu: float
 ) -> tuple[Trial, Array]:
     crop = (clean.shape[-1] - found.shape[-1]) // 2
     inner = (..., slice(crop, clean.shape[-2] - crop), slice(crop, clean.shape[-1] - crop))
@@ -203,10 +252,12 @@ def _judged(
     spread = float(np.quantile(np.abs(bias), 0.9))
     low = math.sqrt(float(np.square(bias[tissue]).mean()))
     score = _HOPELESS + math.log(max(error, 1.0))
-    if removed > _MIN_REMOVED and low < _MAX_TISSUE_BIAS:
+    strength = max(1.0, noise_hu / 30.0)
+    fit = strength == 1.0 or error < _MAX_LEFT * noise_hu
+    if fit and removed > _MIN_REMOVED and low < _MAX_TISSUE_BIAS * strength:
         score = math.log(error) + 0.3 * math.log(max(low, 0.7)) - 0.25 * math.log(removed)
         score -= 0.1 * math.log(intensity.scale)
-        score += math.log(min(max(spread, _BIAS_COUNTS[0]), _BIAS_COUNTS[1]))
+        score += math.log(min(max(spread, _BIAS_COUNTS[0] * strength), _BIAS_COUNTS[1] * strength))
     return Trial(intensity, output, error, low, spread, removed, score), found
 
 

@@ -103,7 +103,7 @@ class TestValues:
         np.testing.assert_array_equal(read(file)[0].hu, stored.astype(np.float32) - 1024)
 
     @pytest.mark.parametrize(("slope", "intercept"), [("2", "-1000"), ("0.5", "0"), ("1.000244", "-1024.5")])
-    def test_rescale(self, tmp_path, stored, slope, intercept):
+    def test_D05_rescale(self, tmp_path, stored, slope, intercept):
         file = save(dicom(stored, RescaleSlope=slope, RescaleIntercept=intercept), tmp_path / "a.dcm")
         expected = stored.astype(np.float64) * float(slope) + float(intercept)
         np.testing.assert_array_equal(read(file)[0].hu, expected.astype(np.float32))
@@ -146,7 +146,7 @@ class TestValues:
 
 class TestOutside:
     @pytest.mark.parametrize("declared", [-2000, 63536])
-    def test_padding_even_when_its_sign_is_lost(self, tmp_path, stored, declared):
+    def test_D05_padding_even_when_its_sign_is_lost(self, tmp_path, stored, declared):
         values = stored.astype(np.int16)
         values[5:8, 5:8] = -2000
         ds = dicom(values)
@@ -155,7 +155,7 @@ class TestOutside:
         np.testing.assert_array_equal(found.valid, values != -2000)
         assert (found.hu[5:8, 5:8] == OUTSIDE_HU).all()
 
-    def test_padding_range(self, tmp_path, stored):
+    def test_D05_padding_range(self, tmp_path, stored):
         values = stored.astype(np.int16)
         values[:2], values[2:4] = -2000, -1990
         ds = dicom(values)

@@ -1,0 +1,58 @@
+"""Every known hard case has a test that bears its number; each adapter leaves the other's runtime alone."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+# T: PyTorch modules, O: ONNX graphs, E: devices and numbers, D: denoisers and CT. T07 is row T7.
+ROWS = [
+    f"{kind}{number:02d}"
+    for kind, count in (("T", 20), ("O", 26), ("E", 7), ("D", 7))
+    for number in range(1, count + 1)
+]
+
+
+def named():
+    """Numbers in the names of tests."""
+    found: set[str] = set()
+    for file in TESTS.rglob("test_*.py"):
+        for name in re.findall(r"def (test_\w+)", file.read_text(encoding="utf-8")):
+            found.update(re.findall(r"_([TOED]\d\d)(?=_|$)", name))
+    return found
+
+
+def test_every_row_has_a_test():
+    assert not set(ROWS) - named()
+
+
+def test_no_test_bears_an_unknown_number():
+    assert not named() - set(ROWS)
+
+
+def imported(code):
+    program = f"{code}\nimport sys\nprint(*sorted({{'torch', 'onnx', 'onnxruntime'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("code", "needs"),
+    [
+        ("from ctinv.adapters import TorchDenoiser", ["torch"]),
+        ("from ctinv.adapters import OnnxDenoiser", []),
+        (
+            "import torch\nfrom ctinv import adapters\n"
+            "d = adapters.wrap(torch.nn.Conv2d(1, 1, 3, padding=1), intensity='hu')\n"
+            "d.features(torch.zeros(1, 1, 32, 32), d.layers[0].name) if d.layers else 0\n"
+            "d.denoise(torch.zeros(1, 1, 32, 32))",
+            ["torch"],
+        ),
+    ],
+)
+def test_an_adapter_does_not_import_the_runtime_of_the_other(code, needs):
+    assert imported(code) == needs
