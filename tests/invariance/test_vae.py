@@ -76,7 +76,7 @@ def test_fit_learns_and_repeats():
 
 
 def test_weights_round_trip(tmp_path):
-    vae = VAE(SMALL).eval()
+    vae = VAE(SMALL).ready()
     save_vae(vae, tmp_path / "vae.safetensors", {"steps": 3})
     again = load_vae(tmp_path / "vae.safetensors")
     x = torch.randn(2, 1, 16, 16) * 300
