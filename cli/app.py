@@ -23,6 +23,7 @@ _COMMANDS = {
     "fit": "fit:fit",
     "sample": "fit:sample",
     "audit": "audit:audit",
+    "probe": "probe:probe",
     "compare-models": "compare:compare",
     "zoo": "zoo:zoo",
     "data": "data:data",

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Detectability", "Hotelling", "measure"]
+__all__ = ["Detectability", "Hotelling", "cross_fit", "measure"]
 
 _FLOOR = 0.01  # the observer's own noise, as a share of the map's mean noise power
 _CHANNELS = 64
@@ -87,6 +87,32 @@ class Hotelling:
     def fits_all(self) -> bool:
         """Whether all channels are used, so that the observer serves any signal."""
         return self._basis is None
+
+
+def cross_fit(absent: Tensor, present: Tensor, known: list[Hotelling] | None = None) -> Detectability:
+    """``d'`` in maps: each half of the noise is judged by the observer that the other half taught.
+
+    Arguments:
+        absent: Maps without the lesion, (N, C, h, w).
+        present: Maps of the same noise with it, (N, C, h, w).
+        known: Observers that earlier calls on the same ``absent`` have learned; filled where it is
+            empty, and used again where they serve any signal.
+    """
+    known = [] if known is None else known
+    count = len(absent) // 2
+    without, having = [], []
+    for half in (0, 1):
+        taught, judged = slice(half, None, 2), slice(1 - half, None, 2)
+        change = (present[taught] - absent[taught]).mean(0)
+        if len(known) > half and known[half].fits_all:
+            observer = known[half]
+        else:
+            observer = Hotelling(absent[taught], change[None])
+            known[half:] = [observer, *known[half + 1 :]]
+        template, middle = observer.template(change), absent[taught].mean(0)
+        without.append(((absent[judged] - middle) * template).sum((1, 2, 3))[:count])
+        having.append(((present[judged] - middle) * template).sum((1, 2, 3))[:count])
+    return measure(torch.stack(without), torch.stack(having))
 
 
 def _basis(residual: Tensor, signals: Tensor) -> Tensor | None:

@@ -244,7 +244,7 @@ def calm_place(x: Image, size: float, spacing: tuple[float, float]) -> tuple[int
     """
     from scipy.ndimage import gaussian_filter, uniform_filter
 
-    reach = [int(round((size / 2 + _ROOM) / step)) for step in spacing]
+    reach = [round((size / 2 + _ROOM) / step) for step in spacing]
     smooth = gaussian_filter(x, [2.0 / step for step in spacing]).astype(np.float64)
     window = [2 * n + 1 for n in reach]
     soft = ((smooth > _SOFT[0]) & (smooth < _SOFT[1])).astype(np.float64)

@@ -100,8 +100,8 @@ def figures(probe: Probe) -> dict[str, Any]:
             "value": _finite(found.efficiency),
             **_efficiency_range(found),
             "n": n,
-            "meaning": "(d' in the layer / d' in the image) squared: the share of the lesion's information that "
-            "a linear observer still finds in the layer.",
+            "meaning": "(d' in the layer / d' in the image) squared: the share of the lesion's information "
+            "that a linear observer still finds in the layer.",
         },
         "noise_ratio": {
             "local": {

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from ctinv.adapters.base import INPUT, OUTPUT, Denoiser
 from ctinv.adapters.errors import CtinvError, ImageError
 from torch import Tensor
 
-from .hotelling import Detectability, Hotelling, measure
+from .hotelling import Detectability, Hotelling, cross_fit
 from .lesions import Lesion, LesionGrid, lesion_signal, place_lesion
 from .noise import noise_level
 from .scene import Scene, Shift, scene
@@ -105,12 +104,12 @@ class Probe:
         return float(self.meta.get("level", LEVEL))
 
     def map(self, of: str) -> npt.NDArray[np.float64]:
-        """The detectability map of ``image``, ``layer`` or ``output``: (contrasts, sizes), empty without a grid."""
+        """``d'`` in ``image``, ``layer`` or ``output``, (contrasts, sizes); empty without a grid."""
         values = np.array([getattr(f, of).value for f in self.findings], dtype=np.float64)
         return values.reshape(-1, len(self.grid.sizes)) if self.grid else values.reshape(0, 0)
 
     def thresholds(self, of: str) -> list[float | None]:
-        """For each contrast of the grid the smallest size, mm, from which on all are visible; None if none is."""
+        """Per contrast the smallest size of the grid, mm, from which on all are visible; None if none."""
         found: list[float | None] = []
         for row in self.map(of):
             seen = int(np.cumprod((row >= self.level)[::-1]).sum())
@@ -285,29 +284,11 @@ def _detect(
 ) -> list[dict[str, Detectability]]:
     """``d'`` of every layer for every lesion, each half of the noise judged by what the other taught."""
     absent = view.observe()
-    halves = [(slice(a, None, 2), slice(1 - a, None, 2)) for a in (0, 1)]
-    observers: dict[tuple[str, int], Hotelling] = {}
+    observers: dict[str, list[Hotelling]] = {name: [] for name in view.layers}
     found = []
     for number, signal in enumerate(signals):
         present = view.observe(signal)
-        entry = {}
-        for name in view.layers:
-            without, having = absent[name], present[name]
-            scores: list[tuple[Tensor, Tensor]] = []
-            count = len(without) // 2
-            for half, (taught, judged) in enumerate(halves):
-                change = (having[taught] - without[taught]).mean(0)
-                observer = observers.get((name, half))
-                if observer is None or not observer.fits_all:
-                    observer = observers[name, half] = Hotelling(without[taught], change[None])
-                template, middle = observer.template(change), without[taught].mean(0)
-                scores.append(
-                    (
-                        ((without[judged] - middle) * template).sum((1, 2, 3))[:count],
-                        ((having[judged] - middle) * template).sum((1, 2, 3))[:count],
-                    )
-                )
-            entry[name] = measure(torch.stack([s[0] for s in scores]), torch.stack([s[1] for s in scores]))
+        entry = {name: cross_fit(absent[name], present[name], observers[name]) for name in view.layers}
         found.append(entry)
         if progress:
             progress("lesions", number + 1, len(signals))

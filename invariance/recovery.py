@@ -78,8 +78,8 @@ class Recovery:
             said = "may keep it or lose it"
         kind = "refined samples" if self.refined else "the flow's samples"
         return (
-            f"Of {self.contrast:+g} HU put in, {kind} of {layer} show {best.mean:+.1f} HU ({100 * kept:.0f} %; "
-            f"{best.low:+.1f} to {best.high:+.1f}): they {said}."
+            f"Of {self.contrast:+g} HU put in, {kind} of {layer} show {best.mean:+.1f} HU "
+            f"({100 * kept:.0f} %; {best.low:+.1f} to {best.high:+.1f}): they {said}."
         )
 
     def as_dict(self) -> dict[str, Any]:

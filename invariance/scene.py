@@ -177,8 +177,8 @@ def scene(
     level = noise_level(x)
     if level < _LEAST_NOISE:
         raise ImageError(
-            f"the slice holds {level:.2g} HU of noise; whether a lesion can be told is a question of noise: give "
-            "a slice as the scanner made it"
+            f"the slice holds {level:.2g} HU of noise; whether a lesion can be told is a question of noise: "
+            "give a slice as the scanner made it"
         )
     window = _window(x.shape, centre, reach)
     whole = (slice(0, x.shape[0]), slice(0, x.shape[1]))
@@ -238,8 +238,8 @@ def _window(shape: tuple[int, ...], centre: tuple[int, int], reach: int) -> tupl
     side = -(-2 * (reach + _AROUND) // _STEP) * _STEP
     if side > min(shape):
         raise ImageError(
-            f"the slice of {shape[0]} x {shape[1]} pixels has no room for this lesion and {_AROUND} pixels around "
-            "it; give a smaller lesion or a larger slice"
+            f"the slice of {shape[0]} x {shape[1]} pixels has no room for this lesion and {_AROUND} pixels "
+            "around it; give a smaller lesion or a larger slice"
         )
     starts = [
         min(max(0, round((middle - side / 2) / _STEP) * _STEP), (length - side) // _STEP * _STEP)

@@ -1,0 +1,194 @@
+"""``ctinv probe``: whether a layer can tell a lesion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .console import Screen
+from .images import folder_names, read_slices
+from .models import ModelSpec, distinct, open_model, settle_units
+from .options import (
+    data_option,
+    device_option,
+    input_option,
+    json_option,
+    layer_option,
+    model_options,
+    out_option,
+    preset_options,
+    quiet_option,
+    seed_option,
+    series_option,
+)
+
+if TYPE_CHECKING:
+    from ctinv.invariance import Probe
+
+__all__ = ["probe"]
+
+
+@click.command()
+@model_options
+@layer_option
+@input_option
+@series_option
+@click.option(
+    "--lesion",
+    default="size=6mm,contrast=-15HU",
+    show_default=True,
+    metavar="SPEC",
+    help="The lesion: size=6mm,contrast=-15HU[,at=COLUMN:ROW]; without a place, in homogeneous soft tissue.",
+)
+@click.option(
+    "--grid",
+    metavar="SPEC",
+    help="A detectability map over sizes=2:4:6:8,contrasts=-10:-20:-40, in mm and HU.",
+)
+@click.option("--level", default=3.0, show_default=True, help="Detectability d' that counts as visible.")
+@click.option(
+    "--realisations",
+    default=128,
+    show_default=True,
+    type=click.IntRange(min=16),
+    help="Noise realisations.",
+)
+@click.option(
+    "--samples",
+    "-n",
+    default=0,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Samples of the layer's invariances to look for the lesion in; this fits the layer first.",
+)
+@out_option("ctinv-probe")
+@preset_options
+@data_option
+@device_option
+@seed_option
+@json_option
+@quiet_option
+def probe(
+    layers: tuple[str, ...],
+    source: Path | None,
+    series: str | None,
+    lesion: str,
+    grid: str | None,
+    level: float,
+    realisations: int,
+    samples: int,
+    out: Path,
+    preset: str,
+    overrides: tuple[tuple[str, str], ...],
+    data: Path | None,
+    seed: int,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Put a lesion into a slice and say whether layers of a denoiser can tell.
+
+    DIR receives result.json, figure.png and report.html; with several layers each has a folder of
+    its own, and one report spans them.
+
+    \b
+    Examples:
+      ctinv probe -m yang -l conv7 -i slice.dcm --lesion size=6mm,contrast=-15HU
+      ctinv probe -m model.onnx -l conv7 --grid sizes=2:4:6:8,contrasts=-10:-20:-40
+    """
+    spec = ModelSpec(**options)
+    with Screen(as_json, quiet) as screen:
+        from ctinv.adapters.errors import ImageError
+        from ctinv.invariance.files import check_writable
+        from ctinv.invariance.lesions import Lesion, LesionGrid
+        from ctinv.invariance.presets import preset as find_preset
+
+        # Everything that can be refused is refused here, before anything long.
+        wanted = Lesion.parse(lesion)
+        sizes = None if grid is None else LesionGrid.parse(grid)
+        check_writable(out)
+        find_preset(preset, dict(overrides))
+        denoiser = open_model(spec)
+        names = distinct(denoiser, layers)
+        slices = read_slices(source, series)
+        if len(slices) > 1:
+            raise ImageError(f"{source} holds {len(slices)} slices; a probe needs one: name its file")
+        found_by = settle_units(denoiser, spec, slices, screen)
+        for notice in denoiser.notices:
+            screen.note(f"note: {notice}")
+
+        from ctinv import invariance
+        from ctinv.invariance.probe_report import save, save_report
+        from ctinv.invariance.probing import SPACING
+
+        if slices[0].spacing is None:
+            screen.note(f"note: the slice does not tell its pixel spacing; {SPACING[0]} mm is assumed")
+        with screen.progress() as progress:
+            explainers = {}
+            if samples:
+                for name in names:
+                    explainers[denoiser.resolve(name).name] = invariance.fit(
+                        denoiser,
+                        name,
+                        data=data,
+                        preset=preset,
+                        overrides=dict(overrides),
+                        seed=seed,
+                        progress=progress,
+                    )
+            probes = invariance.probe(
+                denoiser,
+                names,
+                slices[0],
+                wanted,
+                grid=sizes,
+                level=level,
+                realisations=realisations,
+                seed=seed,
+                explainers=explainers,
+                samples=max(samples, 2),
+                progress=progress,
+            )
+        probes = tuple(replace(p, meta={**p.meta, "intensity_found": found_by}) for p in probes)
+        folders = [out / name for name in folder_names(names)] if len(names) > 1 else [out]
+        files = [save(one, folder) for one, folder in zip(probes, folders, strict=True)]
+        report = save_report(probes, out / "report.html") if len(probes) > 1 else None
+        _show(screen, list(zip(probes, files, strict=True)), report)
+
+
+def _show(screen: Screen, done: list[tuple[Probe, Mapping[str, Path]]], report: Path | None) -> None:
+    if screen.as_json:
+        results = [{**p.result, "files": {n: str(f) for n, f in files.items()}} for p, files in done]
+        screen.result(results[0] if report is None else results)
+        return
+    from ctinv.invariance.probe_words import figures
+    from ctinv.invariance.scores import scores
+
+    for p, files in done:
+        place = p.finding.lesion.at or (0, 0)
+        screen.line(
+            f"\n{p.meta['model']}, {p.meta['layer']}: {p.finding.lesion} at column {place[0]}, row {place[1]}"
+        )
+        screen.table(
+            "", ("Figure", "Value", "n"), [(s.title, s.text, str(s.n or "")) for s in scores(figures(p))]
+        )
+        if p.grid:
+            heads = ("d' in the layer (in the image)", *(f"{size:g} mm" for size in p.grid.sizes))
+            rows = [
+                (f"{contrast:+g} HU", *(f"{a:.1f} ({b:.1f})" for a, b in zip(layer, image, strict=True)))
+                for contrast, layer, image in zip(
+                    p.grid.contrasts, p.map("layer"), p.map("image"), strict=True
+                )
+            ]
+            screen.table("", heads, rows)
+        for line in p.verdict:
+            screen.line(line)
+        screen.line(
+            f"written to {next(iter(files.values())).parent}: {', '.join(sorted(files, reverse=True))}"
+        )
+    if report is not None:
+        screen.line(f"\nthe report on all of them: {report}")
