@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .biggan import BigGANDecoder, SelfAttention
+from .fewer import MANY, MinimalConv, MinimalUpConv
 from .layers import ConditionalNorm, UpConv
 from .vae import VAE, Decoder
 
@@ -75,12 +76,24 @@ class _Up:
         return _back(F.conv_transpose2d(_front(x), self._kernel, self._bias, stride=2, padding=1))
 
 
+def _up(conv: UpConv) -> Callable[[Tensor], Tensor]:
+    weight = conv.weight.detach()
+    few = weight.shape[1] < MANY or weight.device.type != "cpu"
+    return _Up(conv) if few else MinimalUpConv(weight, conv.bias.detach())
+
+
+def _same(conv: nn.Conv2d) -> Callable[[Tensor], Tensor]:
+    weight, bias = conv.weight.detach(), conv.bias
+    few = weight.shape[1] < MANY or weight.device.type != "cpu"
+    return _Conv(conv) if few else MinimalConv(weight, None if bias is None else bias.detach())
+
+
 class _Block:
     """One residual block of either decoder."""
 
     def __init__(self, block: nn.Module) -> None:
         self._norm1, self._norm2 = _Affine(block.norm1), _Affine(block.norm2)  # type: ignore[arg-type]
-        self._conv1, self._conv2 = _Up(block.conv1), _Conv(block.conv2)  # type: ignore[arg-type]
+        self._conv1, self._conv2 = _up(block.conv1), _same(block.conv2)  # type: ignore[arg-type]
         self._skip = _Conv(block.skip)  # type: ignore[arg-type]
         guide = getattr(block, "guide", None)
         self._guide = None if guide is None else _Conv(guide)
@@ -122,7 +135,8 @@ def prepared_decoder(vae: VAE) -> Decode:
 
     Normalisations are folded into one scale and shift a channel, nearest upsampling into the
     convolution after it, and the skip is added without being enlarged; maps lie channels last in
-    memory. Weights are read once. Spectral normalisation must be baked in (see :meth:`VAE.ready`).
+    memory. On a processor, convolutions of many channels take fewer multiplications. Weights are
+    read once. Spectral normalisation must be baked in (see :meth:`VAE.ready`).
 
     Returns:
         A function of codes (N, code_dim) and, where the autoencoder depends on it, ``f(x)`` (1 or N,

@@ -11,8 +11,10 @@ from ctinv import adapters
 from ctinv.adapters.errors import CtinvError
 from ctinv.invariance import sampling
 from ctinv.invariance.budget import Budget, available_memory, memory_size, ran_out
+from ctinv.invariance.data import phantom
 from ctinv.invariance.draws import invariance_noise
 from ctinv.invariance.explainer import Explainer
+from ctinv.invariance.fewer import MinimalConv, MinimalUpConv
 from ctinv.invariance.fit_flow import networks
 from ctinv.invariance.fit_vae import shipped_vae
 from ctinv.invariance.flow import ConditionalFlow
@@ -22,8 +24,10 @@ from ctinv.invariance.prepared import prepared_decoder
 from ctinv.invariance.presets import preset
 from ctinv.invariance.representation import probe_geometry, represent
 from ctinv.invariance.sampler import Sampler
+from ctinv.invariance.tiles import STEP, grid
 from ctinv.invariance.vae import VAE
 from torch import nn
+from torch.nn import functional as F
 
 SMALL = {
     "vae.channels": 4,
@@ -138,8 +142,24 @@ DECODERS = {
 }
 
 
+@pytest.mark.parametrize("size", [(4, 4), (2, 6), (8, 2)], ids=str)
+def test_convolutions_by_fewer_products_are_the_same(size):
+    x, bias = torch.randn(3, 5, *size), torch.randn(7)
+    weight = torch.randn(7, 5, 3, 3)
+    last = x.permute(0, 2, 3, 1).contiguous()
+    found = MinimalConv(weight, bias)(last).permute(0, 3, 1, 2)
+    torch.testing.assert_close(found, F.conv2d(x, weight, bias, padding=1), rtol=1e-4, atol=1e-4)
+    bare = MinimalConv(weight, None)(last).permute(0, 3, 1, 2)
+    torch.testing.assert_close(bare, F.conv2d(x, weight, padding=1), rtol=1e-4, atol=1e-4)
+    found = MinimalUpConv(weight, bias)(last).permute(0, 3, 1, 2)
+    wanted = F.conv2d(F.interpolate(x, scale_factor=2), weight, bias, padding=1)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("many", [1, 768])
 @pytest.mark.parametrize("name", DECODERS)
-def test_prepared_decoder_is_the_autoencoders(name):
+def test_prepared_decoder_is_the_autoencoders(name, many, monkeypatch):
+    monkeypatch.setattr("ctinv.invariance.prepared.MANY", many)
     config = preset(*DECODERS[name]).vae
     vae = stir(VAE(config), 0.05)
     for module in vae.modules():
@@ -226,6 +246,23 @@ def test_vector_codes_and_conditional_decoders(name, image):
     assert drawn.mean.shape == (56, 56)
     assert np.isfinite(drawn.samples).all()
     assert drawn.std.min() > 0
+
+
+def test_no_seam_shows_in_the_spread():
+    """Gradients of the std map at tile borders are like those elsewhere on the code's lattice."""
+    explainer = make_explainer("small", {"fit.steps": "1"})
+    x = phantom(np.random.default_rng(0), 208).hu
+    overlap, p = explainer.preset.tile.overlap, explainer.preset.vae.patch
+    tiles = grid(x.shape, p, overlap)
+    log = np.log(sampling.sample_slice(explainer, x, 10, 0, 0).std.astype(np.float64) + 1)
+    starts = sorted({column for _, column in tiles.corners})
+    borders = {a - 1 for a in starts[1:]} | {a + p - 1 for a in starts[:-1]}
+    for axis in (0, 1):
+        gradient = np.abs(np.diff(log, axis=axis)).mean(1 - axis)
+        at = np.array(sorted(borders))
+        # The decoder has a lattice of 8 pixels of its own, and tiles begin on it.
+        inside = np.setdiff1d(np.arange(7, len(gradient), STEP), at)
+        assert 0.8 < gradient[at].mean() / gradient[inside].mean() < 1.2
 
 
 # -- statistics
