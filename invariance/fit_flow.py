@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +22,7 @@ from .optimise import Material, Objective, optimise
 from .presets import Preset
 from .processes import World, world
 from .representation import Geometry
-from .stores import Place, RepresentationStore, keep_patches, open_stores, passes
+from .stores import Blocks, Place, RepresentationStore, open_stores, passes
 from .tiles import STEP
 from .vae import VAE
 
@@ -56,30 +56,16 @@ class FitResult:
     notices: tuple[str, ...] = ()
 
 
-def draw_places(
-    images: Sequence[Image],
-    count: int,
-    patch: int,
-    rng: np.random.Generator,
-    starts: Sequence[Sequence[int]] | None = None,
-) -> list[Place]:
+def draw_places(images: Sequence[Image], count: int, patch: int, rng: np.random.Generator) -> list[Place]:
     """Places (slice, row, column) of patches, on the tile step, mostly inside the body.
 
     A patch without tissue (no pixel above -900 HU) is drawn one time in four.
-
-    Arguments:
-        images: Slices (H, W) in HU.
-        count: How many places.
-        patch: Side of a patch.
-        rng: Draws them.
-        starts: For each slice the rows at which a patch may start; all where None.
     """
     places: list[Place] = []
     while len(places) < count:
         k = int(rng.integers(len(images)))
-        rows, columns = (range(0, side - patch + 1, STEP) for side in images[k].shape)
-        allowed = rows if starts is None else starts[k]
-        row, column = allowed[int(rng.integers(len(allowed)))], columns[int(rng.integers(len(columns)))]
+        limits = [(side - patch) // STEP for side in images[k].shape]
+        row, column = (int(rng.integers(limit + 1)) * STEP for limit in limits)
         tissue = images[k][row : row + patch : 4, column : column + patch : 4] > -900
         if tissue.any() or rng.random() < 0.25:
             places.append((k, row, column))
@@ -179,22 +165,17 @@ def fit_flows(
         raise CtinvError(f"{len(images)} slice is too few to fit on; give two or more")
     images = [_rolled(image, rng) for image in images]
     denoised = denoised_slices(denoiser, images) if vae.config.conditional else None
-    patches = _Patches(images, vae, preset, rng, denoised)
+    drawn = _draw(images, vae, preset, rng, denoised)
+    # Held-out patches come first: of wide layers only as many are kept as find room.
+    blocks = Blocks(images, [*drawn.test, *drawn.train], preset.vae.patch)
     everyone = world()
-    for group in passes(denoiser, layers, images):
-        with open_stores(
-            denoiser, group, images, preset.vae.patch, seed=seed, world=everyone, progress=progress
-        ) as stores:
-            pending = [store for store in stores.values() if not store.geometry.local]
-            if pending:
-                drawn = patches.of(pending[0])
-                keep_patches(pending, [*drawn.train, *drawn.test], everyone, progress)
+    for group in passes(denoiser, layers, blocks):
+        with open_stores(denoiser, group, blocks, world=everyone, progress=progress) as stores:
             for layer, store in stores.items():
                 told = _staged(progress, f"flow {layer}" if len(layers) > 1 else "flow")
                 checkpoint = (checkpoints or {}).get(layer)
-                yield _fit_one(
-                    layer, store, patches.of(store), preset, seed, everyone, device, checkpoint, told
-                )
+                own = drawn.first(store.count - len(drawn.test))
+                yield _fit_one(layer, store, own, preset, seed, everyone, device, checkpoint, told)
                 store.close()
 
 
@@ -211,40 +192,34 @@ class _Drawn:
     slices: int
     held: int
 
+    def first(self, count: int) -> _Drawn:
+        """With only so many patches to learn from.
 
-class _Patches:
-    """Draws the places of patches and encodes them: once for all layers that keep the same rows."""
+        Raises:
+            CtinvError: There would be none.
+        """
+        if count >= len(self.train):
+            return self
+        if count < 1:
+            raise CtinvError("the layer is too large to be fitted; choose another, or a smaller vae.patch")
+        return dataclasses.replace(
+            self, train=self.train[:count], mean=self.mean[:count], spread=self.spread[:count]
+        )
 
-    def __init__(
-        self,
-        images: Sequence[Image],
-        vae: VAE,
-        preset: Preset,
-        rng: np.random.Generator,
-        denoised: Sequence[Image] | None,
-    ) -> None:
-        self._denoised = denoised
-        self._images, self._vae, self._preset, self._rng = images, vae, preset, rng
-        self._known: dict[tuple[tuple[int, ...], ...], _Drawn] = {}
 
-    def of(self, store: RepresentationStore) -> _Drawn:
-        """The patches for one store."""
-        starts = store.starts
-        if starts not in self._known:
-            self._known[starts] = self._draw(starts)
-        return self._known[starts]
-
-    def _draw(self, starts: tuple[tuple[int, ...], ...]) -> _Drawn:
-        # Every layer draws from the same state, as if it were alone.
-        rng, config, patch = copy.deepcopy(self._rng), self._preset.fit, self._preset.vae.patch
-        images = self._images[: len(starts)]
-        held = max(1, round(config.holdout * len(images)))
-        train = draw_places(images[held:], config.patches, patch, rng, starts[held:])
-        train = [(k + held, i, j) for k, i, j in train]
-        test = draw_places(images[:held], min(256, config.patches), patch, rng, starts[:held])
-        learnt, held_out = (encode_places(self._vae, images, p, self._denoised) for p in (train, test))
-        codes = (*learnt, *held_out)
-        return _Drawn(train, test, *codes, slices=len(images) - held, held=held)
+def _draw(
+    images: Sequence[Image],
+    vae: VAE,
+    preset: Preset,
+    rng: np.random.Generator,
+    denoised: Sequence[Image] | None,
+) -> _Drawn:
+    config, patch = preset.fit, preset.vae.patch
+    held = max(1, round(config.holdout * len(images)))
+    train = [(k + held, i, j) for k, i, j in draw_places(images[held:], config.patches, patch, rng)]
+    test = draw_places(images[:held], min(256, config.patches), patch, rng)
+    learnt, held_out = (encode_places(vae, images, places, denoised) for places in (train, test))
+    return _Drawn(train, test, *learnt, *held_out, slices=len(images) - held, held=held)
 
 
 def _fit_one(

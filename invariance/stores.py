@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +19,10 @@ from .processes import World
 from .representation import Geometry, Reader, probe_geometry
 from .tiles import STEP
 
-__all__ = ["Place", "RepresentationStore", "keep_patches", "open_stores", "passes"]
+__all__ = ["Blocks", "Place", "RepresentationStore", "open_stores", "passes"]
 
-_LAYER_BYTES = 5e8
-"""What one layer may take on disk; never a function of other layers, so that a fit never is."""
-_PASS_BYTES = 1.5e9
-"""What the layers that are read in one pass may take together."""
+_BYTES = 1.5e9
+"""What the layers that are kept at the same time may take on disk, and a single one of them."""
 _CHUNK = 128
 _RANGE = 64.0  # the largest value of the first slice becomes this, far inside half precision
 
@@ -33,187 +31,199 @@ Progress = Callable[[str, int, int], None]
 Place = tuple[int, int, int]
 
 
-def passes(denoiser: Denoiser, layers: Sequence[str], images: Sequence[Image]) -> list[list[str]]:
+class Blocks:
+    """Which squares of 8 x 8 pixels the patches of a fit cover, numbered as they first come up.
+
+    Patches overlap and leave much air out: what they cover together is far less than the patches
+    one by one, and less than the slices.
+
+    Arguments:
+        images: Slices (H, W) in HU.
+        places: Patches at (slice, row, column), rows and columns multiples of 8.
+        patch: Side of the patches.
+
+    Example:
+        >>> blocks = Blocks([np.zeros((64, 64), np.float32)], [(0, 0, 0), (0, 0, 8)], 16)
+        >>> blocks.upto
+        [4, 6]
+    """
+
+    def __init__(self, images: Sequence[Image], places: Sequence[Place], patch: int) -> None:
+        self.images, self.places, self.patch = images, list(places), patch
+        self._side = -(-patch // STEP)
+        self._numbers = [
+            np.full([-(-side // STEP) for side in image.shape], -1, dtype=np.int64) for image in images
+        ]
+        self.upto: list[int] = []
+        count = 0
+        for place in self.places:
+            numbers = self._window(place)
+            fresh = numbers < 0
+            numbers[fresh] = np.arange(count, count + int(fresh.sum()))
+            count += int(fresh.sum())
+            self.upto.append(count)
+
+    def _window(self, place: Place) -> npt.NDArray[np.int64]:
+        k, row, column = place[0], place[1] // STEP, place[2] // STEP
+        return self._numbers[k][row : row + self._side, column : column + self._side]
+
+    def of(self, places: Sequence[Place]) -> Tensor:
+        """Numbers of the blocks of patches, (N, side, side)."""
+        return torch.from_numpy(np.stack([self._window(place) for place in places]))
+
+    def within(self, k: int, count: int) -> tuple[Tensor, Tensor]:
+        """The blocks of a slice with a number below ``count``: a mask over its grid, and their numbers."""
+        numbers = torch.from_numpy(self._numbers[k])
+        wanted = (numbers >= 0) & (numbers < count)
+        return wanted, numbers[wanted]
+
+    def affordable(self, each: float) -> int:
+        """How many of the places, from the first on, find room when a block takes ``each`` bytes."""
+        return int(np.searchsorted(self.upto, _BYTES / each, side="right"))
+
+
+def passes(denoiser: Denoiser, layers: Sequence[str], blocks: Blocks) -> list[list[str]]:
     """Divide layers into groups, in their order, that are read and kept at the same time.
 
     Arguments:
         denoiser: The denoiser.
         layers: Canonical names.
-        images: Slices (H, W) in HU.
+        blocks: What is kept of a map.
     """
     probe = math.prod(denoiser.probe_size)
-    pixels = sum(image.size for image in images)
+    pixels = blocks.upto[-1] * STEP**2
     groups: list[list[str]] = []
     room = 0.0
     for name in layers:
-        wanted = min(_LAYER_BYTES, 2 * math.prod(denoiser.resolve(name).shape or (1,)) / probe * pixels)
+        wanted = min(_BYTES, 2 * math.prod(denoiser.resolve(name).shape or (1,)) / probe * pixels)
         if wanted > room:
             groups.append([])
-            room = _PASS_BYTES
+            room = _BYTES
         groups[-1].append(name)
         room -= wanted
     return groups
 
 
 class RepresentationStore:
-    """Representations of many slices at one layer, as half-precision numbers on disk.
+    """Representations of the patches of a fit at one layer, as half-precision numbers on disk.
 
-    The layer sees every slice once, whole; patches are then cut from the maps. Where the maps of
-    all slices are too large, only a band of rows is kept of each, at a random height (it goes on
-    at the top where it meets the bottom); where even that is too much, there are fewer slices, but
-    two at least. A layer whose output is not a map is run on each patch instead: once for those
-    of :func:`keep_patches`, else whenever it is asked for.
+    The layer sees every slice once, whole; of its map the blocks that patches need are kept. A
+    layer whose output is not a map is run on each patch instead. Of wide layers only so many of
+    the patches are kept as find room, the first ones. ``count`` says how many.
 
     Arguments:
         reader: Reads the layer.
         layer: Its name.
         first: What it gives for the first slice.
-        images: Slices (H, W) in HU.
-        patch: Side of the patches.
-        folder: Where to put the files.
-        seed: Draws the bands.
+        blocks: Slices and patches.
+        file: Where to keep the numbers.
+        create: Whether this process makes the file.
     """
 
     def __init__(
-        self,
-        reader: Reader,
-        layer: str,
-        first: Tensor,
-        images: Sequence[Image],
-        patch: int,
-        folder: Path,
-        seed: int,
+        self, reader: Reader, layer: str, first: Tensor, blocks: Blocks, file: Path, create: bool
     ) -> None:
-        self._reader, self.layer = reader, layer
-        self._images, self._patch, self._folder = images, patch, folder
-        shape = images[0].shape
-        self.geometry = probe_geometry(first, (shape[0], shape[1]), patch)
+        self.layer, self._reader, self._blocks, self._file = layer, reader, blocks, file
+        height, width = blocks.images[0].shape
+        self.geometry = probe_geometry(first, (height, width), blocks.patch)
         self._scale = float(first.abs().max().clamp_min(1e-30)) / _RANGE
         self._rows: dict[Place, int] = {}
-        self._opened: dict[int | str, Tensor] = {}
-        self._count, self._share = len(images), 1.0
+        self._kept: Tensor | None = None
+        self._created = create
         if self.geometry.local:
-            whole = 2 * first.numel() / images[0].size * sum(image.size for image in images)
-            low = min(1.0, 2 * patch / min(image.shape[0] for image in images))
-            self._share = min(1.0, max(low, _LAYER_BYTES / whole))
-            self._count = min(len(images), max(2, int(len(images) * _LAYER_BYTES / (whole * self._share))))
+            self._side = max(1, round(STEP * self.geometry.scale))
+            one = (self.geometry.channels, self._side, self._side)
+            self.count = blocks.affordable(2 * math.prod(one))
+            self._shape = (blocks.upto[self.count - 1] if self.count else 0, *one)
         else:
-            one = as_map(self.read([(0, 0, 0)], [layer])[layer])
-            self.geometry = Geometry(False, 1.0, (0, 0), one.shape[1], (one.shape[2], one.shape[3]))
-        rng = np.random.default_rng([seed, 6])
-        self._bands = [self._band(image, rng) for image in images[: self._count]]
+            alone = as_map(self.read(blocks.places[:1]))
+            one = (alone.shape[1], alone.shape[2], alone.shape[3])
+            self.geometry = Geometry(False, 1.0, (0, 0), one[0], one[1:])
+            self.count = min(len(blocks.places), int(_BYTES / (2 * math.prod(one))))
+            places = list(dict.fromkeys(blocks.places[: self.count]))
+            self._rows = {place: row for row, place in enumerate(places)}
+            self._shape = (len(places), *one)
+        if create and self._shape[0]:
+            np.memmap(file, np.float16, "w+", shape=self._shape).flush()
 
     @property
-    def count(self) -> int:
-        """How many of the slices are kept."""
-        return self._count
-
-    @property
-    def starts(self) -> tuple[tuple[int, ...], ...]:
-        """For each slice kept, the rows at which a patch may start."""
-        found = []
-        for image, (top, height) in zip(self._images, self._bands, strict=False):
-            rows = range(0, image.shape[0] - self._patch + 1, STEP)
-            found.append(tuple(r for r in rows if (r - top) % image.shape[0] + self._patch <= height))
-        return tuple(found)
-
-    def _band(self, image: Image, rng: np.random.Generator) -> tuple[int, int]:
-        """First row and number of rows."""
-        rows = image.shape[0]
-        start = int(rng.integers(rows // STEP)) * STEP
-        height = -(-int(self._share * rows) // STEP) * STEP
-        return (0, rows) if height >= rows else (start, height)
-
-    # -- what is kept ---------------------------------------------------------------------------
+    def alone(self) -> list[Place]:
+        """The patches that the layer must see on their own; none for a map."""
+        return list(self._rows)
 
     def put(self, k: int, z: Tensor) -> None:
-        """Keep what the layer gives for slice ``k``."""
-        if not self.geometry.local or k >= self._count:
+        """Keep what a layer that is a map gives for slice ``k``."""
+        wanted, numbers = self._blocks.within(k, self._shape[0])
+        if not len(numbers):
             return
-        z = as_map(z)[0]
-        # Rows that are never written take no room: the file has holes.
-        stored = np.lib.format.open_memmap(self._file(k), "w+", np.float16, tuple(z.shape))
-        for low, high in self._pieces(k, z.shape[1]):
-            stored[:, low:high] = self._halved(z[:, low:high])
-        stored.flush()
+        z, side = as_map(z)[0], self._side
+        # Beyond the map its edge is repeated, as where a cut reaches there.
+        rows, columns = (
+            (torch.arange(cells * side) + offset).clamp(0, size - 1)
+            for cells, offset, size in zip(wanted.shape, self.geometry.offset, z.shape[1:], strict=True)
+        )
+        grid = z[:, rows][:, :, columns].unflatten(2, (-1, side)).unflatten(1, (-1, side))
+        self._opened()[numbers] = self._halved(grid.permute(1, 3, 0, 2, 4)[wanted])
 
-    def _pieces(self, k: int, mapped: int) -> Iterator[tuple[int, int]]:
-        """Rows of the map that belong to the band of a slice: one range or two."""
-        scale, offset = self.geometry.scale, self.geometry.offset[0]
-        (top, height), rows = self._bands[k], self._images[k].shape[0]
-        for low, high in ((top, min(top + height, rows)), (0, top + height - rows)):
-            if high > low:
-                bounds = math.floor(low * scale) + offset, math.ceil(high * scale) + offset
-                # What lies beyond the map is its edge, repeated: the edge itself must be there.
-                yield min(max(bounds[0], 0), mapped - 1), max(1, min(bounds[1], mapped))
+    def put_alone(self, start: int, z: Tensor) -> None:
+        """Keep the answers to some of :attr:`alone`, from this one on."""
+        self._opened()[start : start + len(z)] = self._halved(as_map(z))
 
-    def prepare(self, places: Sequence[Place], write: bool) -> bool:
-        """Make room for the answers to patches; False where there is no need for it, or no room."""
-        shape = (len(places), self.geometry.channels, *self.geometry.size)
-        if self.geometry.local or 2 * math.prod(shape) > _LAYER_BYTES:
-            return False
-        self._rows = {place: row for row, place in enumerate(places)}
-        if write:
-            np.lib.format.open_memmap(self._file("patches"), "w+", np.float16, shape).flush()
-        return True
-
-    def put_patches(self, start: int, z: Tensor) -> None:
-        """Keep the answers to some of the patches that :meth:`prepare` was told."""
-        self._open("patches")[start : start + len(z)] = torch.from_numpy(self._halved(as_map(z)))
-
-    def _halved(self, z: Tensor) -> npt.NDArray[np.float16]:
-        halved: npt.NDArray[np.float16] = (z / self._scale).clamp(-60000, 60000).half().numpy()
-        return halved
-
-    def _file(self, name: int | str) -> Path:
-        return self._folder / f"{self._reader.layers.index(self.layer)}-{name}.npy"
-
-    # -- what is given back ---------------------------------------------------------------------
+    def cut(self, places: Sequence[Place]) -> Tensor:
+        """Representations of patches at (slice, row, column), of those that are kept: (N, C, h, w)."""
+        kept = self._opened()
+        if not self.geometry.local:
+            return kept[[self._rows[place] for place in places]].float() * self._scale
+        numbers = self._blocks.of(places)
+        if int(numbers.min()) < 0:
+            raise ValueError("a patch is not among those that are kept")
+        height, width = self.geometry.size
+        found = kept[numbers].permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+        return found[:, :, :height, :width].float() * self._scale
 
     def where(self, places: Sequence[Place], code_size: int) -> Tensor:
         """Coordinates of the patches at (slice, row, column), see :func:`embed.coordinates`.
 
         A layer that is shown each patch alone cannot know the place; then all are as if alone.
         """
-        p = self._patch
+        p, images = self._blocks.patch, self._blocks.images
         if not self.geometry.local:
             return coordinates([(0, 0)] * len(places), [(p, p)] * len(places), p, code_size)
-        shapes = [(self._images[k].shape[0], self._images[k].shape[1]) for k, _, _ in places]
+        shapes = [(images[k].shape[0], images[k].shape[1]) for k, _, _ in places]
         return coordinates([(i, j) for _, i, j in places], shapes, p, code_size)
 
-    def cut(self, places: Sequence[Place]) -> Tensor:
-        """Representations of the patches at (slice, row, column): (N, C, h, w)."""
-        if self.geometry.local:
-            cuts = [self.geometry.cut(self._open(k), i, j) for k, i, j in places]
-            return torch.stack(cuts).float() * self._scale
-        if all(place in self._rows for place in places):
-            return self._open("patches")[[self._rows[place] for place in places]].float() * self._scale
-        return as_map(self.read(places, [self.layer])[self.layer])
-
-    def _open(self, name: int | str) -> Tensor:
-        if name not in self._opened:
-            self._opened[name] = torch.from_numpy(np.lib.format.open_memmap(self._file(name), "r+"))
-        return self._opened[name]
-
-    def read(self, places: Sequence[Place], layers: Sequence[str]) -> dict[str, Tensor]:
-        """What layers of the same denoiser give for each patch on its own."""
-        p = self._patch
-        tiles = np.stack([self._images[k][i : i + p, j : j + p] for k, i, j in places])[:, None]
-        return self._reader(tiles, layers)
+    def read(self, places: Sequence[Place]) -> Tensor:
+        """What the layer gives for each patch on its own."""
+        return self._reader(tiles(self._blocks, places), [self.layer])[self.layer]
 
     def close(self) -> None:
-        """Let go of the files."""
-        self._opened.clear()
+        """Let go of the file, and free its room."""
+        self._kept = None
+        if self._created:
+            with suppress(OSError):  # where a mapped file cannot go yet, its folder goes later
+                self._file.unlink()
+
+    def _opened(self) -> Tensor:
+        if self._kept is None:
+            self._kept = torch.from_numpy(np.memmap(self._file, np.float16, "r+", shape=self._shape))
+        return self._kept
+
+    def _halved(self, z: Tensor) -> Tensor:
+        return (z / self._scale).clamp(-60000, 60000).half()
+
+
+def tiles(blocks: Blocks, places: Sequence[Place]) -> Image:
+    """The patches of the slices, (N, 1, p, p), HU."""
+    p = blocks.patch
+    return np.stack([blocks.images[k][i : i + p, j : j + p] for k, i, j in places])[:, None]
 
 
 @contextmanager
 def open_stores(
     denoiser: Denoiser,
     layers: Sequence[str],
-    images: Sequence[Image],
-    patch: int,
+    blocks: Blocks,
     *,
-    seed: int = 0,
     world: World = World(),  # noqa: B008 (frozen)
     progress: Progress | None = None,
 ) -> Iterator[dict[str, RepresentationStore]]:
@@ -224,9 +234,7 @@ def open_stores(
     Arguments:
         denoiser: The denoiser.
         layers: Canonical names of its layers.
-        images: Slices (H, W) in HU.
-        patch: Side of the patches.
-        seed: Draws which part of large maps is kept.
+        blocks: Slices and patches.
         world: The processes.
         progress: Called with (stage, done, total).
 
@@ -235,58 +243,51 @@ def open_stores(
     """
     reader = Reader(denoiser, layers)
     with ExitStack() as stack:
-        own = ""
-        if world.local_rank == 0:
+        own, creates = "", world.local_rank == 0
+        if creates:
             own = stack.enter_context(
                 tempfile.TemporaryDirectory(prefix="ctinv-", ignore_cleanup_errors=True)
             )
         folder = Path(world.machine_text(own))
-        z = reader(images[0][None, None])
+        z = reader(blocks.images[0][None, None])
         stores = {
-            name: RepresentationStore(reader, name, z[name], images, patch, folder, seed) for name in layers
+            name: RepresentationStore(reader, name, z[name], blocks, folder / str(number), creates)
+            for number, name in enumerate(layers)
         }
         for store in stores.values():
             stack.callback(store.close)
-        maps = [name for name, store in stores.items() if store.geometry.local]
-        count = max((stores[name].count for name in maps), default=0)
+        world.wait()
+        maps = {name: store for name, store in stores.items() if store.geometry.local}
+        count = len(blocks.images) if maps else 0
         for k in range(world.local_rank, count, world.local_size):
-            wanted = [name for name in maps if k < stores[name].count]
             if k:
-                z = reader(images[k][None, None], wanted)
-            for name in wanted:
-                stores[name].put(k, z[name])
+                z = reader(blocks.images[k][None, None], list(maps))
+            for name, store in maps.items():
+                store.put(k, z[name])
             if progress:
                 progress("representations", k + 1, count)
         del z
+        _read_alone(reader, [s for s in stores.values() if s.alone], blocks, world, progress)
         world.wait()
         yield stores
         world.wait()
 
 
-def keep_patches(
+def _read_alone(
+    reader: Reader,
     stores: Sequence[RepresentationStore],
-    places: Sequence[Place],
-    world: World = World(),  # noqa: B008 (frozen)
-    progress: Progress | None = None,
+    blocks: Blocks,
+    world: World,
+    progress: Progress | None,
 ) -> None:
-    """Run layers that are not maps on these patches once, where their answers find room.
-
-    Arguments:
-        stores: From one call of :func:`open_stores`.
-        places: Patches at (slice, row, column).
-        world: The processes.
-        progress: Called with (stage, done, total).
-    """
-    places = list(dict.fromkeys(places))
-    waiting = [store for store in stores if store.prepare(places, world.local_rank == 0)]
-    if not waiting:
-        return
-    world.wait()
-    starts = range(0, len(places), _CHUNK)
+    """Run layers that are not maps on single patches, each patch once for all of them."""
+    longest = max((store.alone for store in stores), key=len, default=[])
+    starts = range(0, len(longest), _CHUNK)
     for start in starts[world.local_rank :: world.local_size]:
-        z = waiting[0].read(places[start : start + _CHUNK], [store.layer for store in waiting])
-        for store in waiting:
-            store.put_patches(start, z[store.layer])
+        some = longest[start : start + _CHUNK]
+        wanted = {store.layer: store for store in stores if start < len(store.alone)}
+        z = reader(tiles(blocks, some), list(wanted))
+        for name, store in wanted.items():
+            store.put_alone(start, z[name][: len(store.alone) - start])
         if progress:
-            progress("representations", min(start + _CHUNK, len(places)), len(places))
-    world.wait()
+            progress("representations", start + len(some), len(longest))

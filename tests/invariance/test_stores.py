@@ -9,7 +9,7 @@ from ctinv import adapters, zoo
 from ctinv.adapters.errors import CtinvError
 from ctinv.invariance import stores as module
 from ctinv.invariance.representation import Reader
-from ctinv.invariance.stores import keep_patches, open_stores, passes
+from ctinv.invariance.stores import Blocks, open_stores, passes
 from torch import nn
 
 LAYERS = {
@@ -69,9 +69,17 @@ def noise(count, *shape):
     return [rng.normal(0, 100, shape).astype(np.float32) for _ in range(count)]
 
 
+def everywhere(images, patch):
+    """All places of patches, shuffled."""
+    rows, columns = (range(0, side - patch + 1, 8) for side in images[0].shape)
+    places = [(k, row, column) for k in range(len(images)) for row in rows for column in columns]
+    return [places[k] for k in np.random.default_rng(0).permutation(len(places))]
+
+
 @contextlib.contextmanager
-def store_of(denoiser, images, patch):
-    with open_stores(denoiser, ["layer"], images, patch) as found:
+def store_of(denoiser, images, patch, places=None):
+    blocks = Blocks(images, places or everywhere(images, patch), patch)
+    with open_stores(denoiser, ["layer"], blocks) as found:
         yield found["layer"]
 
 
@@ -99,28 +107,32 @@ def test_global_layers_see_each_patch_alone_and_once(monkeypatch):
     denoiser = adapters.wrap(Branching(), intensity="hu", output="image")
     images = noise(2, 64, 64)
     places = [(0, 8, 16), (1, 0, 0), (0, 32, 32), (1, 0, 0)]
-    with open_stores(denoiser, ["vector"], images, 32) as found:
-        store = found["vector"]
-        assert not store.geometry.local
-        asked = store.cut(places)
-        keep_patches([store], places)
+    with open_stores(denoiser, ["vector", "pool"], Blocks(images, places, 32)) as found:
         runs = count_runs(denoiser, monkeypatch)
-        torch.testing.assert_close(store.cut(places), asked, rtol=1e-3, atol=1e-3 * asked.abs().max().item())
-        assert not runs
-    alone = denoiser.features(images[0][None, None, 8:40, 16:48].copy(), "vector")
-    torch.testing.assert_close(asked[:1].flatten(1), torch.as_tensor(alone))
+        for store in found.values():
+            assert not store.geometry.local
+            cut = store.cut(places)
+            assert not runs
+            for (k, i, j), one in zip(places, cut, strict=True):
+                alone = denoiser.features(images[k][None, None, i : i + 32, j : j + 32].copy(), store.layer)
+                expected = torch.as_tensor(alone).flatten()
+                torch.testing.assert_close(
+                    one.flatten(), expected, rtol=1e-3, atol=1e-3 * cut.abs().max().item()
+                )
+            runs.clear()
 
 
 def test_one_run_a_slice_serves_all_layers(monkeypatch):
     denoiser = adapters.wrap(Branching(), intensity="hu", output="image")
-    images = noise(5, 64, 64)
+    images, places = noise(5, 64, 64), [(3, 16, 24), (4, 0, 32), (0, 0, 0)]
+    blocks = Blocks(images, places, 32)
     runs = count_runs(denoiser, monkeypatch)
-    with open_stores(denoiser, ["first", "second"], images, 32) as found:
+    with open_stores(denoiser, ["first", "second"], blocks) as found:
         assert runs == [("first", "second")] * len(images)
-        together = {name: store.cut([(3, 16, 24), (4, 0, 32)]) for name, store in found.items()}
+        together = {name: store.cut(places) for name, store in found.items()}
     for name, values in together.items():
-        with open_stores(denoiser, [name], images, 32) as found:
-            assert torch.equal(found[name].cut([(3, 16, 24), (4, 0, 32)]), values)
+        with open_stores(denoiser, [name], blocks) as found:
+            assert torch.equal(found[name].cut(places), values)
 
 
 @pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
@@ -135,60 +147,56 @@ def test_layers_read_together_give_the_bits_of_each_alone(tmp_path, exporter):
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize("share", [0.3, 0.6])
-def test_bands_of_large_maps_hold_what_whole_maps_hold(monkeypatch, layer, share):
-    denoiser, images = wrapped(LAYERS[layer]), noise(4, 160, 96)
-    with store_of(denoiser, images, 16) as store:
-        assert all(rows == tuple(range(0, 145, 8)) for rows in store.starts)
-        size = 2 * denoiser.features(images[0][None, None], "layer").size * len(images)
-        monkeypatch.setattr(module, "_LAYER_BYTES", share * size)
-        with store_of(denoiser, images, 16) as banded:
-            assert banded.count == len(images)
-            assert len(set(banded.starts)) > 1
-            for k, rows in enumerate(banded.starts):
-                assert 0 < len(rows) < 0.8 * len(store.starts[k])
-                places = [(k, row, column) for row in rows for column in (0, 40, 80)]
-                assert torch.equal(banded.cut(places), store.cut(places))
+@pytest.mark.parametrize("shape", [(96, 64), (90, 77)])
+@pytest.mark.parametrize("patch", [16, 20])
+def test_blocks_hold_what_whole_maps_hold(layer, shape, patch):
+    denoiser, images = wrapped(LAYERS[layer]), noise(2, *shape)
+    places = everywhere(images, patch)
+    with store_of(denoiser, images, patch, places) as store:
+        found = store.cut(places)
+        for (k, row, column), one in zip(places, found, strict=True):
+            z = torch.as_tensor(denoiser.features(images[k][None, None], "layer"))[0]
+            expected = store.geometry.cut(z, row, column)
+            torch.testing.assert_close(one, expected, rtol=2e-3, atol=1e-4 * found.abs().max().item())
 
 
-def test_bands_lie_anywhere(monkeypatch):
-    denoiser, images = wrapped(LAYERS["same"]), noise(60, 64, 16)
-    monkeypatch.setattr(module, "_LAYER_BYTES", 60 * 64 * 16 * 3 * 2 * 0.6)
-    with store_of(denoiser, images, 16) as store:
-        seen = np.bincount([row // 8 for rows in store.starts for row in rows], minlength=7)
-    assert seen.min() > 0.5 * seen.max()
-
-
-def test_very_wide_layers_keep_fewer_slices(monkeypatch):
-    monkeypatch.setattr(module, "_LAYER_BYTES", 3 * 2 * 5 * 64 * 64)
-    denoiser = wrapped(nn.Conv2d(1, 5, 3, padding=1))
-    images = [np.full((64, 64), k, np.float32) for k in range(6)]
-    with store_of(denoiser, images, 32) as store:
-        assert store.count == 3
-        assert store.cut([(2, 0, 0)]).shape == (1, 5, 32, 32)
-
-
-def test_what_lies_on_disk_is_bounded_and_goes_away(monkeypatch):
-    denoiser, images = wrapped(nn.Conv2d(1, 8, 3, padding=1)), noise(8, 256, 256)
-    bound = 0.5 * 8 * 8 * 256 * 256 * 2
-    monkeypatch.setattr(module, "_LAYER_BYTES", bound)
-    with store_of(denoiser, images, 32) as store:
-        files = list(store._folder.iterdir())
-        assert len(files) == 8
-        assert sum(512 * file.stat().st_blocks for file in files) < 1.2 * bound
-        folder = store._folder
+def test_only_what_patches_cover_is_kept():
+    denoiser, images = wrapped(nn.Conv2d(1, 8, 3, padding=1)), noise(3, 128, 128)
+    places = [(0, 0, 0), (0, 0, 8), (0, 0, 0), (2, 96, 96)]
+    with store_of(denoiser, images, 32, places) as store:
+        assert store.count == len(places)
+        assert store._file.stat().st_size == (4 * 5 + 4 * 4) * 8 * 64 * 2
+        with pytest.raises(ValueError, match="not among those"):
+            store.cut([(1, 0, 0)])
+        folder = store._file.parent
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("layer", ["same", "vector"])
+def test_of_very_wide_layers_the_first_patches_are_kept(monkeypatch, layer):
+    kinds = {"same": nn.Conv2d(1, 8, 1), "vector": nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())}
+    denoiser, images = wrapped(kinds[layer]), noise(4, 64, 64)
+    places = [(k, row, column) for k in range(4) for row in (0, 32) for column in (0, 32)]
+    each = 32 * 32 * 8 * 2 if layer == "same" else 2
+    monkeypatch.setattr(module, "_BYTES", 5.5 * each)
+    with store_of(denoiser, images, 32, places) as store:
+        assert store.count == 5
+        assert store._file.stat().st_size == 5 * each
+        monkeypatch.undo()
+        with store_of(denoiser, images, 32, places) as whole:
+            assert whole.count == len(places)
+            torch.testing.assert_close(store.cut(places[:5]), whole.cut(places[:5]), rtol=0, atol=0)
 
 
 def test_layers_are_read_in_as_few_passes_as_find_room(monkeypatch):
     denoiser = zoo.load("chen")
     images = noise(4, 64, 64)
-    assert passes(denoiser, ["conv1", "conv3", "conv5"], images) == [["conv1", "conv3", "conv5"]]
+    blocks = Blocks(images, everywhere(images, 32), 32)
+    assert passes(denoiser, ["conv1", "conv3", "conv5"], blocks) == [["conv1", "conv3", "conv5"]]
     one = 2 * 4 * 64 * 64 * 64
-    monkeypatch.setattr(module, "_LAYER_BYTES", one)
-    monkeypatch.setattr(module, "_PASS_BYTES", 1.6 * one)
-    assert passes(denoiser, ["conv1", "conv3", "conv5"], images) == [["conv1", "conv3", "conv5"]]
-    assert passes(denoiser, ["conv1", "relu2", "conv5"], images) == [["conv1"], ["relu2", "conv5"]]
+    monkeypatch.setattr(module, "_BYTES", 1.6 * one)
+    assert passes(denoiser, ["conv1", "conv3", "conv5"], blocks) == [["conv1", "conv3", "conv5"]]
+    assert passes(denoiser, ["conv1", "relu2", "conv5"], blocks) == [["conv1"], ["relu2", "conv5"]]
 
 
 def test_values_that_are_not_finite_are_refused():
