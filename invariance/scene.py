@@ -222,9 +222,10 @@ def _seed(seed: int, part: int) -> int:
 def _standard(z: Tensor, known: tuple[Tensor, Tensor] | None) -> _Standard:
     if known is not None:
         return _Standard(known[0], known[1].reciprocal())
-    spread, mean = torch.std_mean(as_map(z).float(), (0, 2, 3), keepdim=True)
-    if as_map(z)[0, 0].numel() == 1:  # a vector has no spread over places
-        spread = torch.ones_like(mean)
+    maps = as_map(z).float()
+    if maps[0, 0].numel() == 1:  # a vector has no spread over places
+        return _Standard(torch.zeros_like(maps[0]), torch.ones_like(maps[0]))
+    spread, mean = torch.std_mean(maps, (0, 2, 3), keepdim=True)
     spread = torch.where(spread > 1e-6 * mean.abs() + 1e-12, spread, torch.inf)
     return _Standard(mean[0], spread[0].reciprocal())
 

@@ -202,28 +202,28 @@ class Scaled(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.same, self.half, self.none = nn.Identity(), nn.Identity(), nn.Identity()
+        self.same, self.right, self.none = nn.Identity(), nn.Identity(), nn.Identity()
         self.centred, self.vector = nn.Identity(), nn.Identity()
 
     def forward(self, x):
         self.same(3 * x - 50)
-        self.half(torch.where(torch.arange(x.shape[-1]) < 64, x, 0 * x))
+        self.right(torch.where(torch.arange(x.shape[-1]) < 64, x, 0 * x))
         self.none(torch.zeros_like(x))
         self.vector(x.mean((2, 3)))
         return x + 0 * self.centred(x - x.mean((2, 3), keepdim=True))
 
 
 def test_layers_of_one_network():
-    names = ["same", "half", "none", "vector", "centred"]
+    names = ["same", "right", "none", "vector", "centred"]
     grid = LesionGrid((4.0, 8.0), (-30.0,))
     found = look(Scaled(), names, lesion=Lesion(6, -30, (90, 64)), grid=grid)
-    same, half, none, vector, centred = found
+    same, right, none, vector, centred = found
     image = same.finding.image.value
     assert image > 3
     assert same.finding.layer.value == pytest.approx(image, rel=1e-3)
     assert same.finding.efficiency == pytest.approx(1, rel=1e-3)
     assert centred.finding.layer.value == pytest.approx(image, rel=0.05)
-    for blind in (half, none):
+    for blind in (right, none):
         assert blind.finding.layer.value == 0
         assert (blind.shift.local, blind.shift.whole) == (0, 0)
         assert blind.finding.says() == "lost"
