@@ -132,12 +132,38 @@ class Probe:
 
 
 @overload
-def probe(denoiser: Denoiser, layer: str, image: Any, lesion: Lesion = ..., **options: Any) -> Probe: ...
+def probe(
+    denoiser: Denoiser,
+    layer: str,
+    image: Any,
+    lesion: Lesion | None = ...,
+    *,
+    grid: LesionGrid | None = ...,
+    level: float = ...,
+    realisations: int = ...,
+    seed: int = ...,
+    spacing: tuple[float, float] | None = ...,
+    explainers: Mapping[str, Explainer] | None = ...,
+    samples: int = ...,
+    progress: Progress | None = ...,
+) -> Probe: ...
 
 
 @overload
 def probe(
-    denoiser: Denoiser, layer: Sequence[str], image: Any, lesion: Lesion = ..., **options: Any
+    denoiser: Denoiser,
+    layer: Sequence[str],
+    image: Any,
+    lesion: Lesion | None = ...,
+    *,
+    grid: LesionGrid | None = ...,
+    level: float = ...,
+    realisations: int = ...,
+    seed: int = ...,
+    spacing: tuple[float, float] | None = ...,
+    explainers: Mapping[str, Explainer] | None = ...,
+    samples: int = ...,
+    progress: Progress | None = ...,
 ) -> tuple[Probe, ...]: ...
 
 

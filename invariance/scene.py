@@ -181,7 +181,6 @@ def scene(
             "give a slice as the scanner made it"
         )
     window = _window(x.shape, centre, reach)
-    whole = (slice(0, x.shape[0]), slice(0, x.shape[1]))
     z, moved_to = _read(denoiser, layers, x[None]), _read(denoiser, layers, (x + signal)[None])
     for name, values in (*z.items(), *moved_to.items()):
         if not bool(values.isfinite().all()):
