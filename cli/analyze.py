@@ -18,6 +18,7 @@ from .options import (
     input_option,
     json_option,
     layer_option,
+    memory_option,
     model_options,
     out_option,
     preset_options,
@@ -40,6 +41,7 @@ __all__ = ["analyze"]
 @out_option("ctinv-out")
 @samples_option
 @refine_options
+@memory_option
 @preset_options
 @data_option
 @click.option("--no-cache", is_flag=True, help="Fit anew and keep nothing in the user's cache.")
@@ -54,6 +56,7 @@ def analyze(
     out: Path,
     samples: int,
     refine: int | None,
+    memory: int | None,
     rho: float,
     preset: str,
     overrides: tuple[tuple[str, str], ...],
@@ -108,4 +111,4 @@ def analyze(
             )
 
         drawing = {"samples": samples, "refine": refine, "rho": rho, "seed": seed}
-        explain_all(screen, Task(source, slices, out, drawing, known), wanted, fit)
+        explain_all(screen, Task(source, slices, out, drawing, known, memory), wanted, fit)

@@ -18,6 +18,7 @@ from .options import (
     input_option,
     json_option,
     layer_option,
+    memory_option,
     model_options,
     out_option,
     preset_options,
@@ -120,6 +121,7 @@ def fit(
 @out_option("ctinv-out")
 @samples_option
 @refine_options
+@memory_option
 @device_option
 @seed_option
 @json_option
@@ -131,6 +133,7 @@ def sample(
     out: Path,
     samples: int,
     refine: int | None,
+    memory: int | None,
     rho: float,
     seed: int,
     as_json: bool,
@@ -162,4 +165,4 @@ def sample(
             return [explainer]
 
         drawing = {"samples": samples, "refine": refine, "rho": rho, "seed": seed}
-        explain_all(screen, Task(source, slices, out, drawing, known), [explainer.layer], ready)
+        explain_all(screen, Task(source, slices, out, drawing, known, memory), [explainer.layer], ready)

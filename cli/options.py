@@ -14,6 +14,7 @@ __all__ = [
     "input_option",
     "json_option",
     "layer_option",
+    "memory_option",
     "model_options",
     "out_option",
     "preset_options",
@@ -93,6 +94,27 @@ def preset_options(function: _F) -> _F:
     return click.option(
         "--preset", default="small", show_default=True, metavar="NAME", help="Sizes and steps of the fit."
     )(function)
+
+
+def _memory(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """An amount such as 1.5GB in bytes."""
+    if value is None:
+        return None
+    from ctinv.adapters.errors import CtinvError
+    from ctinv.invariance.budget import memory_size
+
+    try:
+        return memory_size(value)
+    except CtinvError as error:
+        raise click.BadParameter(str(error), ctx, param) from error
+
+
+memory_option = click.option(
+    "--memory",
+    callback=_memory,
+    metavar="SIZE",
+    help="Memory that sampling may take, such as 1.5GB.  [default: a quarter of what is free]",
+)
 
 
 def refine_options(function: _F) -> _F:

@@ -33,6 +33,7 @@ class Task:
         out: Where to write.
         drawing: How to draw: samples, refine, rho and seed, see ``Explainer.explain``.
         known: What else the report should say of the origin.
+        memory: Bytes that sampling may take; None for a quarter of what is free.
     """
 
     def __init__(
@@ -42,10 +43,11 @@ class Task:
         out: Path,
         drawing: Mapping[str, Any],
         known: Mapping[str, Any],
+        memory: int | None = None,
     ) -> None:
         self.by_slice = source is not None and source.is_dir()
         self.slices, self.out = slices, out
-        self.drawing, self.known = drawing, known
+        self.drawing, self.known, self.memory = drawing, known, memory
         self.names = folder_names([_stem(s.source) for s in slices])
 
     def place(self, row: int, layer: str | None) -> Path:
@@ -71,6 +73,7 @@ def explain_all(screen: Screen, task: Task, layers: Sequence[str], make: Maker) 
         for note in dict.fromkeys(note for e in explainers for note in notes(e)):
             screen.note(note)
         for column, explainer in enumerate(explainers):
+            explainer.memory = task.memory
             for row in range(everyone.rank, len(task.slices), everyone.size):
                 one = task.slices[row]
                 found = explainer.explain(one, **task.drawing, progress=progress)

@@ -51,6 +51,7 @@ class Explainer:
         embedder: The embedder.
         geometry: How the layer's output lies over the image.
         info: Where the fit comes from: seed, data, scores, timings.
+        memory: Bytes that sampling may take; a quarter of what is free where None.
     """
 
     denoiser: Denoiser
@@ -61,6 +62,7 @@ class Explainer:
     embedder: Embedder
     geometry: Geometry
     info: dict[str, Any] = field(default_factory=dict)
+    memory: int | None = None
 
     def explain(
         self,

@@ -97,7 +97,6 @@ def sample_slice(
     progress: Progress | None = None,
     *,
     quantiles: Sequence[float] = (),
-    memory: int | None = None,
 ) -> Drawn:
     """Draw invariances of every tile of a slice, in memory that does not grow with their number.
 
@@ -109,7 +108,6 @@ def sample_slice(
         keep: Whole images to keep.
         progress: Called with (stage, done, total).
         quantiles: Shares between 0 and 1 whose pixelwise quantiles are wanted.
-        memory: Bytes that decoding may take; a quarter of what is free where None.
     """
     preset, vae = explainer.preset, explainer.vae
     tiles = grid((x.shape[0], x.shape[1]), preset.vae.patch, preset.tile.overlap)
@@ -117,7 +115,7 @@ def sample_slice(
     denoised = None
     if preset.vae.conditional:
         denoised = np.asarray(explainer.denoiser.denoise(x[None, None]), dtype=np.float32)[0, 0]
-    sampler = Sampler(vae, explainer.flow, Budget(preset.tile.batch, memory))
+    sampler = Sampler(vae, explainer.flow, Budget(preset.tile.batch, explainer.memory))
     mosaic = Mosaic(tiles, keep)
     for number, tile in enumerate(tiles):
         guide = None if denoised is None else _patch(denoised, tile)

@@ -36,3 +36,11 @@ def test_bench_refuses_before_it_measures(run, tmp_path):
     assert run("bench", "sampling", "--preset", "tiny", "--device", "abacus").code == 2
     assert run("bench", "suite", "--preset", "none", "--out", tmp_path / "x").code == 2
     assert not (tmp_path / "x").exists()
+
+
+def test_memory_is_an_amount(run, fits, slices, tmp_path):
+    arguments = ("-m", "chen", "-l", "conv1", "-i", slices / "a.npy", "--intensity", "hu", "-n", 2)
+    result = run("analyze", *arguments, "-o", tmp_path / "a", "--memory", "much")
+    assert result.code == 2
+    assert "800MB" in result.err
+    assert run("analyze", *arguments, "-o", tmp_path / "b", "--memory", "500MB").code == 0

@@ -372,3 +372,48 @@ def test_amounts_of_memory_that_make_no_sense(text):
 
 def test_some_memory_is_free():
     assert available_memory(torch.device("cpu")) > 10**7
+
+
+# -- series
+
+
+def test_an_interrupted_series_goes_on_where_it_stopped(explainer, image, monkeypatch):
+    from ctinv.invariance import analysis
+
+    series = [image + 10 * k for k in range(4)]
+    explainer = dataclasses.replace(explainer, info={"key": "interrupted-series"})
+    drawn, sample = [], sampling.sample_slice
+
+    def interrupted(explainer, x, *args, **options):
+        if len(drawn) == 2:
+            raise KeyboardInterrupt
+        drawn.append(x)
+        return sample(explainer, x, *args, **options)
+
+    monkeypatch.setattr(analysis, "sample_slice", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _ = [explainer.explain(one, samples=3, refine=0) for one in series]
+    assert len(drawn) == 2
+    drawn.clear()
+    monkeypatch.setattr(
+        analysis, "sample_slice", lambda e, x, *a, **o: (drawn.append(x), sample(e, x, *a, **o))[1]
+    )
+    again = [explainer.explain(one, samples=3, refine=0) for one in series]
+    assert len(drawn) == 2
+    whole = [explainer.explain(one, samples=3, refine=0, cache=False) for one in series]
+    for a, b in zip(again, whole, strict=True):
+        np.testing.assert_array_equal(a.std, b.std)
+        np.testing.assert_array_equal(a.samples, b.samples)
+
+
+def test_the_memory_that_the_user_grants_bounds_the_batch(explainer, image, monkeypatch):
+    sizes, prepare = [], prepared_decoder
+
+    def watched(vae):
+        decode = prepare(vae)
+        return lambda code, denoised=None: (sizes.append(len(code)), decode(code, denoised))[1]
+
+    monkeypatch.setattr("ctinv.invariance.sampler.prepared_decoder", watched)
+    monkeypatch.setattr("ctinv.invariance.sampler._bytes_each", lambda _: 1000)
+    sampling.sample_slice(dataclasses.replace(explainer, memory=4000), image[:32, :32], 9, 0, 1)
+    assert set(sizes) == {4}
