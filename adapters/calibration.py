@@ -38,6 +38,7 @@ _WHOLE = 100.0
 _STRONG = 100.0
 _MAX_LEFT = 0.6
 _DOUBT = 0.5
+_CLEAR = 3.0
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Calibration:
         intensity: The convention chosen.
         output: Whether the network returns the image or the noise.
         margin: How much worse the next convention is that would change the result: the natural
-            logarithm of the ratio of scores (0.69 is a factor of two).
+            logarithm of the ratio of scores (0.69 is a factor of two), 3 at most.
         table: All trials, the best first.
         ties: Trials that do as well and give the same soft tissue, but not the same elsewhere.
         noise: Standard deviation of the noise, HU, with which the choice was made.
@@ -200,7 +201,7 @@ def choose(trials: Sequence[tuple[Trial, Array]]) -> Calibration:
             f"or {mend}"
         )
     rivals = [(trial, other) for trial, other in ranked[1:] if _differs(image, other)]
-    margin = (rivals[0][0].score if rivals else _HOPELESS) - table[0].score
+    margin = min((rivals[0][0].score if rivals else _HOPELESS) - table[0].score, _CLEAR)
     close = [(trial, other) for trial, other in rivals if trial.score < table[0].score + _MIN_MARGIN]
     for trial, other in close:
         whole = max(trial.bias, table[0].bias) < _WHOLE
