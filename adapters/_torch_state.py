@@ -15,6 +15,8 @@ __all__ = ["names_of", "plain_state", "preserved", "refuse_frozen", "unwrap"]
 
 # What every module has beside parameters, buffers and children: whoever adds a hook removes it.
 _HOOKS = frozenset(vars(nn.Module())) - {"_parameters", "_buffers", "_modules"}
+_SIMPLE = frozenset({bool, int, float, str, tuple, type(None)})
+_CONTAINERS = (dict, list, set)
 
 
 def refuse_frozen(module: nn.Module) -> None:
@@ -95,7 +97,9 @@ def preserved(root: nn.Module, everything: bool = False) -> Iterator[None]:
         own = vars(module)
         attributes.append((own, dict(own)))
         for key, value in own.items():
-            if isinstance(value, dict | list | set) and key not in _HOOKS:
+            if key in _HOOKS or type(value) in _SIMPLE:
+                continue
+            if isinstance(value, _CONTAINERS):
                 containers.append((value, value.copy()))
                 if key != "_parameters" or everything:
                     inside = value.values() if isinstance(value, dict) else value

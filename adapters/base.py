@@ -59,6 +59,7 @@ class Denoiser(ABC):
         self.output: Output | None = output
         self.channels = channels
         self.notices: list[str] = []
+        self._looked_up: tuple[Sequence[Layer], dict[str, str]] = ((), {})
         self._output_stated = output is not None
         self._output_checked = False
         self._geometry = Geometry(self._output_shape, self._probe_image, fixed_size, self._notify)
@@ -156,7 +157,7 @@ class Denoiser(ABC):
         check_images(x)
         self._check_grad(x, grad)
         intensity = self._units()
-        found = {name: self.resolve(name).name for name in wanted}
+        found = {name: self._canonical(name) for name in wanted}
         unique = list(dict.fromkeys(found.values()))
         parts: dict[str, list[Any]] = {name: [] for name in unique}
         with self._context(grad):
@@ -237,6 +238,18 @@ class Denoiser(ABC):
     def _notify(self, notice: str) -> None:
         if notice not in self.notices:
             self.notices.append(notice)
+
+    def _canonical(self, name: str) -> str:
+        """A layer's own name; looked up once while the layers are the same."""
+        if name in (INPUT, OUTPUT):
+            return name
+        layers = self.layers
+        if self._looked_up[0] is not layers:
+            self._looked_up = (layers, {})
+        known = self._looked_up[1]
+        if name not in known:
+            known[name] = self.resolve(name).name
+        return known[name]
 
     def _units(self) -> Intensity:
         if self.intensity is None:
