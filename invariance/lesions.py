@@ -164,7 +164,7 @@ def lesion_signal(
     Example:
         >>> disc = lesion_signal((64, 64), Lesion(20.0, 10.0), (32, 32), (1.0, 1.0))
         >>> round(float(disc.max()), 2), round(float(disc.sum() / 10), 1)
-        (10.0, 314.2)
+        (10.0, 313.5)
     """
     from scipy.ndimage import gaussian_filter
 
