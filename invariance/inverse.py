@@ -206,7 +206,7 @@ def _convolutional(step: Coupling) -> Bound:
 
         def inverse(state: Tensor) -> Tensor:
             code = _soft_(state * stay, 8.0).unflatten(1, step.shape)
-            x = F.silu(step.code(code).add_(shared), inplace=True)
+            x = step.first(code, shared)
             x = step.out(F.silu(step.hidden(x), inplace=True)).flatten(1).unflatten(1, (2, -1))
             # Nothing is done to numbers that stay: their shift and log-scale are zero.
             shift, log_scale = x.mul_(move).unbind(1)
