@@ -124,26 +124,32 @@ def calibrate(
         )
     count, size = truth.shape
     rng = np.random.default_rng([seed, 7])
-    scale = np.maximum(truth.std(0), 1e-12)
-    others = np.roll(np.arange(count), count // 2)
+    drawn = [np.asarray(draw(k, draws), dtype=np.float64) for k in range(count)]
+    if not all(np.isfinite(some).all() for some in drawn):
+        raise CtinvError("the flow draws codes that are not finite; fit again")
+    # Of the draws alone: a scale that knew the true codes would bring these nearer than draws can be.
+    scale = np.maximum(np.concatenate(drawn).std(0), 1e-12)
+    # One cycle through all pairs: with shorter ones, pairs would share their random points.
+    cycle = rng.permutation(count)
+    others = np.empty(count, dtype=int)
+    others[cycle] = np.roll(cycle, 1)
     random = rng.standard_normal((size, _PROJECTIONS if size > 1 else 0)) / scale[:, None]
     density, distance = np.empty(count), np.empty(count)
     along = np.empty((count, size + random.shape[1]))
     right, wrong = np.empty(count), np.empty(count)
     error, spread = np.zeros(size), np.zeros(size)
     for k, code in enumerate(truth):
-        drawn = np.asarray(draw(k, draws), dtype=np.float64)
-        both = np.concatenate([code[None], drawn])
+        both = np.concatenate([code[None], drawn[k]])
         logs = np.asarray(log_prob(both, k), dtype=np.float64)
-        if not (np.isfinite(logs).all() and np.isfinite(drawn).all()):
-            raise CtinvError("the flow draws codes, or gives them densities, that are not finite; fit again")
+        if not np.isfinite(logs).all():
+            raise CtinvError("the flow gives codes densities that are not finite; fit again")
         density[k] = _rank(-logs[:, None], rng)[0]
         away = np.square((both - truth[others[k]]) / scale).sum(1)
         distance[k] = _rank(away[:, None], rng)[0]
         along[k] = _rank(np.concatenate([both, both @ random], 1), rng)
         right[k], wrong[k] = logs[0], float(log_prob(truth[others[k]][None], k)[0])
-        error += np.square(code - drawn.mean(0))
-        spread += (1 + 1 / draws) * drawn.var(0, ddof=1)
+        error += np.square(code - drawn[k].mean(0))
+        spread += (1 + 1 / draws) * drawn[k].var(0, ddof=1)
     coverage = tuple(float(np.mean(density <= level)) for level in LEVELS)
     sbc = _uniform(along)
     unit = -1 / (size * math.log(2))

@@ -13,6 +13,7 @@ from ctinv.invariance.presets import preset
 from ctinv.invariance.sampling import reconstruct
 from ctinv.invariance.tiles import grid
 from scipy.ndimage import gaussian_filter
+from scipy.stats import chi2
 
 SIZE = 128
 
@@ -79,6 +80,11 @@ def test_ten_times_the_noise_does_not_pass_and_is_named(judge):
         assert not found.familiar
         assert found.odd in ("noise", "error")
         assert found.away > 3
+
+
+def test_distances_are_counted_in_the_tiles_own_spread(habit):
+    """Squared distances of white features have the chi-squared law: their median is near their number."""
+    assert np.exp(habit.centre) == pytest.approx(chi2.median(len(FEATURES)), rel=0.3)
 
 
 def test_the_description_survives_json(habit):
