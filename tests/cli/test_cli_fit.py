@@ -42,6 +42,32 @@ def test_fit_then_sample_equals_analyze(run, tmp_path, image):
     assert not (tmp_path / "c").exists()
 
 
+def test_several_layers_are_fitted_at_once_with_fields_changed(run, tmp_path):
+    import torch
+    from safetensors.torch import load_file
+
+    options = ("--preset", "tiny", "--set", "fit.steps=2", "--set", "fit.patches=32")
+    fitted = run(
+        *("fit", "-m", "chen", "-l", "conv3", "-l", "conv5", *options, "--set", "flow.blocks=3"),
+        *("-o", tmp_path / "fitted", "--json"),
+    )
+    assert fitted.code == 0, fitted.err
+    assert [entry["layer"] for entry in fitted.json] == ["conv3", "conv5"]
+    for entry in fitted.json:
+        folder = tmp_path / "fitted" / entry["layer"]
+        assert entry["folder"] == str(folder)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        assert config["preset"]["flow"]["blocks"] == 3
+        assert config["layer"] == entry["layer"]
+    alone = run(
+        *("fit", "-m", "chen", "-l", "conv5", *options, "--set", "flow.blocks=3"), "-o", tmp_path / "one"
+    )
+    assert alone.code == 0, alone.err
+    one, two = (load_file(f / "flow.safetensors") for f in (tmp_path / "one", tmp_path / "fitted" / "conv5"))
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+    assert sum(name.endswith("order") for name in one) == 3  # one shuffle per block
+
+
 def test_sample_refuses_a_folder_without_a_fit(run, tmp_path):
     result = run("sample", "-m", "chen", "-e", tmp_path, "-o", tmp_path / "out")
     assert result.code == 2

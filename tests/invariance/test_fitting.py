@@ -159,6 +159,17 @@ def test_layers_fitted_together_come_out_as_alone(slices):
                 assert torch.equal(value, expected[name]), name
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["chen", "yang"])
+def test_flows_use_what_every_layer_of_the_zoo_tells(slices, name):
+    denoiser = zoo.load(name)
+    layers = [layer.name for layer in denoiser.layers]
+    fitted = invariance.fit(denoiser, layers, data=slices[2:], preset="tiny", cache=False)
+    gaps = {e.layer: e.info["scores"]["nll_shuffled"] - e.info["scores"]["nll"] for e in fitted}
+    assert len(gaps) == {"chen": 5, "yang": 15}[name]
+    assert min(gaps.values()) > 0.05, gaps
+
+
 def test_only_layers_that_are_not_known_are_fitted(slices, tmp_path, monkeypatch):
     monkeypatch.setenv("CTINV_CACHE", str(tmp_path))
     denoiser, stages = zoo.load("chen"), []
