@@ -1,7 +1,8 @@
-"""How fast CT data is made and read: simulator, phantoms, DICOM and patches.
+"""How fast CT data is made and read, and in how much memory: simulator, phantoms, DICOM and patches.
 
 Each part runs in a process of its own for a few seconds on one thread; peak memory is that of the
-process, libraries included.
+process, libraries included. The last part shows what the whole of LDCT-and-Projection-data needs: give it
+a minute (``--seconds 60``) for its cache to fill up.
 
     python benchmarks/data.py [FOLDER] [--seconds 5] [--json FILE]
 
@@ -11,10 +12,12 @@ FOLDER holds CT slices; without one, phantoms are written as DICOM and read back
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import multiprocessing
 import os
 import resource
+import shutil
 import sys
 import tempfile
 import time
@@ -26,6 +29,7 @@ from pathlib import Path
 import numpy as np
 from ctinv.invariance.data import (
     CTSlice,
+    LDCTData,
     Pairs,
     PatchSampler,
     dose_pair,
@@ -37,6 +41,7 @@ from ctinv.invariance.data import (
 from ctinv.invariance.data import simulate_low_dose as simulate
 
 _SIZE, _PATCHES = 512, 64
+_DOSES = ("1.000000-Low Dose Images-1", "1.000000-Full Dose Images-2")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _Work = Callable[[], int]  # does a little and says how many slices or patches that were
 
@@ -90,11 +95,37 @@ def patches(_: Path) -> _Work:
     return work
 
 
+def collection(_: Path) -> _Work:
+    """Draw patches from as many slices as LDCT-and-Projection-data has, each from another slice.
+
+    The 150 scans of 333 slices at two doses are names of one pair of files; all of them are read.
+    """
+    root = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, root)
+    truth = phantom(np.random.default_rng(0), _SIZE)
+    one = CTSlice(truth.hu, np.ones(truth.hu.shape, bool), truth.spacing)
+    for dose in _DOSES:
+        write_dicom(one, None, root / f"{dose}.dcm", "phantom")
+    for scan in range(150):
+        for dose in _DOSES:
+            folder = root / "LDCT-and-Projection-data" / f"{'CLN'[scan % 3]}{scan:03d}" / "study" / dose
+            folder.mkdir(parents=True)
+            for number in range(1, 334):
+                os.link(root / f"{dose}.dcm", folder / f"1-{number:03d}.dcm")
+    sampler = PatchSampler(LDCTData(root), size=128, seed=0, split="train")
+
+    def work() -> int:
+        return len(sampler.draw(1)[0])
+
+    return work
+
+
 PARTS: dict[str, tuple[Callable[[Path], _Work], str]] = {
     "phantoms": (phantoms, f"slices of {_SIZE} x {_SIZE}"),
     "simulator": (simulator, f"slices of {_SIZE} x {_SIZE}"),
     "reading": (reading, "slices"),
     "patches": (patches, "patches of 128 x 128"),
+    "collection": (collection, "patches of 128 x 128, one per slice read"),
 }
 
 
