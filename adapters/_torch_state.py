@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from operator import is_
 from typing import Any
 
 import torch
@@ -44,7 +45,9 @@ def _is_unlifted_program(module: nn.Module) -> bool:
 def unwrap(module: nn.Module) -> nn.Module:
     """The eager, single-device module inside compiled and data-parallel wrappers."""
     while True:
-        inner = getattr(module, "_orig_mod", None)
+        # Not by getattr, which is slow where there is nothing; scripted modules' dictionary has no get.
+        wrapped = "_orig_mod" in module._modules
+        inner = module._modules["_orig_mod"] if wrapped else None
         if inner is None and isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
             inner = module.module
         if not isinstance(inner, nn.Module):
@@ -163,11 +166,13 @@ def _refill(container: Any, before: Any) -> None:
     if not container and not before:
         return
     if isinstance(container, dict):
-        same = len(container) == len(before) and all(
-            a is b and container[a] is c for a, (b, c) in zip(container, before.items(), strict=True)
+        same = (
+            len(container) == len(before)
+            and all(map(is_, container, before))
+            and all(map(is_, container.values(), before.values()))
         )
     elif isinstance(container, list):
-        same = len(container) == len(before) and all(a is b for a, b in zip(container, before, strict=True))
+        same = len(container) == len(before) and all(map(is_, container, before))
     else:
         same = container == before
     if same:
