@@ -23,7 +23,8 @@ def audit(folder: Path, as_json: bool, quiet: bool) -> None:
         from ctinv.invariance import Explanation
         from ctinv.invariance.scores import scores, verdict
 
-        places = sorted(path.parent for path in folder.rglob("result.json"))
+        # A probe's result has no arrays; it is not audited.
+        places = sorted(p.parent for p in folder.rglob("result.json") if (p.parent / "arrays.npz").is_file())
         if not places:
             raise CtinvError(f"{folder} holds no result.json; give a folder that ctinv analyze wrote")
         found = [(place, Explanation.load(place)) for place in places]

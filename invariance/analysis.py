@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
 from .audit import Evidence, audit
+from .audit.familiar import Habit
 from .noise import noise_like
 from .observer import Observer
 from .refine import RHO, Refined, affordable, noise_change, refine
@@ -162,6 +163,7 @@ def analyse(
         why=_why(observer, request),
         seed=request.seed,
         spacing=spacing,
+        habit=Habit.from_dict(habit) if (habit := explainer.info.get("habit")) else None,
     )
     found = audit(evidence)
     clock.append(time.perf_counter())

@@ -14,6 +14,7 @@ from ctinv.adapters.base import Denoiser
 from ctinv.adapters.errors import CtinvError
 from torch import Tensor
 
+from .audit.calibration import calibrate_flow
 from .checkpoints import Checkpoint
 from .embed import Embedder, build_embedder
 from .fit_vae import denoised_slices
@@ -254,6 +255,7 @@ def _fit_one(
     objective.to("cpu").eval()
     scores = {
         **best,
+        **_calibration(objective, store, drawn, test_codes, preset.fit.calibrated, seed),
         "patches": len(drawn.train),
         "held_out_patches": len(drawn.test),
         "slices": drawn.slices,
@@ -261,6 +263,33 @@ def _fit_one(
     }
     notices = tuple(checkpoint.notices) if checkpoint else ()
     return FitResult(layer, flow, embedder, store.geometry, scores, notices)
+
+
+def _calibration(
+    objective: Objective,
+    store: RepresentationStore,
+    drawn: _Drawn,
+    test_codes: Tensor,
+    wanted: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Tests of the flow's spread on some held-out patches; none where these are too few to tell."""
+    count = min(wanted, len(drawn.test))
+    if count < 8:
+        return {}
+    known = drawn.mean + drawn.spread * torch.randn(
+        drawn.mean.shape, generator=torch.Generator().manual_seed(seed)
+    )
+    found = calibrate_flow(
+        objective.flow,
+        objective.embedder,
+        store,
+        drawn.test[:count],
+        test_codes[:count],
+        known=known,
+        seed=seed,
+    )
+    return {"calibration": found.as_dict()}
 
 
 def _staged(progress: Progress | None, stage: str) -> Callable[[int, int], None]:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from ctinv.adapters.base import Denoiser
 from ctinv.adapters.errors import CtinvError
 
+from .audit.familiar import Habit, learn_habit
 from .cache import cache_root, content_key, image_digest, publish
 from .checkpoints import Checkpoint
 from .explainer import FORMAT, Explainer
@@ -26,6 +27,8 @@ from .processes import World, world
 from .vae import VAE
 
 __all__ = ["fit"]
+
+_HABIT = 16  # fitting slices that familiarity is learned from
 
 Image = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
@@ -137,6 +140,8 @@ class _Request:
             info["split"] = split
         if not everyone.alone:
             info["processes"] = everyone.size
+        if missing:
+            info["habit"] = self._habit(vae, images).as_dict()
         prepared = time.perf_counter() - started
         checkpoints = {name: Checkpoint(cache_root() / "checkpoints", keys[name]) for name in missing}
         before = time.perf_counter()
@@ -177,6 +182,22 @@ class _Request:
                 explainer.save(cache_root() / "explainers" / keys[result.layer])
                 checkpoints[result.layer].remove()
         return explainer
+
+    def _habit(self, vae: VAE, images: Sequence[Image]) -> Habit:
+        """What the fitting slices look like, so that an image unlike them is told."""
+
+        def denoise(x: Image) -> Image:
+            return np.asarray(self.denoiser.denoise(x[None, None]), dtype=np.float32)[0, 0]
+
+        conditional = self.preset.vae.conditional
+        return learn_habit(
+            vae,
+            images,
+            overlap=self.preset.tile.overlap,
+            denoise=denoise if conditional else None,
+            slices=_HABIT,
+            seed=self.seed,
+        )
 
     def _stored(self, key: str, everyone: World) -> Explainer | None:
         folder = cache_root() / "explainers" / key

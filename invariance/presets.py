@@ -113,6 +113,7 @@ class FitConfig:
         checkpoint: Steps between two checkpoints; 0 for none. It does not change the result.
         vae_batch: Patches a step of the autoencoder's.
         vae_rate: Peak learning rate of the autoencoder's Adam.
+        calibrated: Held-out patches that the flow's error bars are tested on; 0 for no test.
     """
 
     steps: int = 700
@@ -126,6 +127,7 @@ class FitConfig:
     holdout: float = 0.2
     vae_steps: int = 1500
     checkpoint: int = 50
+    calibrated: int = 64
     vae_batch: int = 32
     vae_rate: float = 2e-3
 
@@ -202,7 +204,7 @@ PRESETS: dict[str, Preset] = {
         "tiny",
         VAEConfig(patch=32, code_channels=4, code_size=8, widths=(24, 16), sigma=40.0),
         FlowConfig(blocks=2, width=24, context=16, embed_width=12),
-        FitConfig(steps=60, batch=32, patches=512, check=20, vae_steps=300),
+        FitConfig(steps=60, batch=32, patches=512, check=20, vae_steps=300, calibrated=0),
         TileConfig(overlap=8, batch=64),
     ),
     "small": Preset("small"),

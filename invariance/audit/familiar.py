@@ -124,7 +124,8 @@ class Habit:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {**dataclasses.asdict(self), "whitening": [list(row) for row in self.whitening]}
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+        return {**plain, "whitening": [list(row) for row in self.whitening]}
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Habit:

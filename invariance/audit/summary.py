@@ -12,6 +12,7 @@ import torch
 from ctinv.invariance.data import quality
 from torch import Tensor
 
+from .familiar import FEATURES, Habit
 from .figures import figure
 from .leakage import Seen, seen_changes
 from .places import leakage_by_tissue, places, quiet
@@ -49,6 +50,7 @@ class Evidence:
         why: Why there was no refinement, as a clause.
         seed: Draws the controls.
         spacing: Row and column spacing in mm, where known.
+        habit: What the fitting slices look like, where known.
     """
 
     denoiser: Denoiser
@@ -66,6 +68,7 @@ class Evidence:
     why: str
     seed: int
     spacing: tuple[float, float] | None = None
+    habit: Habit | None = None
 
 
 def _rms(image: Any, inside: _Mask) -> float:
@@ -99,6 +102,7 @@ def audit(e: Evidence) -> dict[str, Any]:
         bool(scores) and scores["nll"] >= scores["nll_shuffled"] - 1e-3,
     )
     count = e.refined.changes.shape[1] if e.refined else None
+    image, warnings = _familiarity(e)
     maps = {
         "std": figure(std, "HU", "RMS of the map inside the body.", count)
         | {"found": hides(facts), "rho": facts.rho},
@@ -112,12 +116,33 @@ def audit(e: Evidence) -> dict[str, Any]:
         "noise_ratio": ratios,
         "output": _output(e, inside, denoised),
         "embedding": _embedding(e, inside),
+        "image": image,
         "flow": _flow(scores),
         "where": places(e.std, changes, clean, e.noise, e.spacing),
         "leakage_in": leakage_by_tissue(shown_seen, clean),
         "curve": _curve(e.refined, inside) if e.refined else {},
-        "verdict": verdict(facts),
+        "verdict": [verdict(facts), *warnings],
     }
+
+
+def _familiarity(e: Evidence) -> tuple[dict[str, Any], list[str]]:
+    """Whether the image is like the fitting data; a warning where it is not."""
+    if e.habit is None:
+        return {}, []
+    found = e.habit.judge(e.x, e.reconstruction)
+    told = figure(
+        found.value,
+        "",
+        f"Distance of the image from the fitting data; up to {found.limit:.2g} is usual ({found.level:.0%}).",
+        e.habit.slices,
+    ) | {"title": "Strangeness of the image", "limit": found.limit, "familiar": found.familiar}
+    if found.familiar:
+        return {"strangeness": told}, []
+    side = "low" if found.away < 0 else "high"
+    return {"strangeness": told}, [
+        f"The image is unlike the data that the flow was fitted on ({FEATURES[found.odd]}: too {side}); "
+        "fit on CT like it with --data."
+    ]
 
 
 def _embedding(e: Evidence, inside: _Mask) -> dict[str, Any]:
@@ -229,11 +254,37 @@ def _flow(scores: Mapping[str, Any]) -> dict[str, Any]:
     if not scores:
         return {}
     n = scores["held_out_patches"]
+    tests = scores.get("calibration")
+    calibrated = (
+        {
+            "nll_unconditional": figure(
+                tests["nll_unconditional"],
+                "bits/dim",
+                "That of a Gaussian that knows no z; it must be worse.",
+                tests["pairs"],
+            ),
+            "coverage": figure(
+                tests["deviation"],
+                "points",
+                "Largest error of the flow's error bars: its 90 % region should hold 90 % of held-out codes.",
+                tests["pairs"],
+            ),
+            "error_ratio": figure(
+                tests["error_ratio"],
+                "",
+                "True codes' distance from the mean sample over the samples' spread; above 1: too sure.",
+                tests["pairs"],
+            ),
+        }
+        if tests
+        else {}
+    )
     return {
         "nll": figure(scores["nll"], "bits/dim", "Held-out negative log-likelihood of codes given z.", n),
         "nll_shuffled": figure(
             scores["nll_shuffled"], "bits/dim", "The same with z of other patches; it must be worse.", n
         ),
+        **calibrated,
     }
 
 

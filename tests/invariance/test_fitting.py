@@ -285,7 +285,18 @@ def test_leakage_of_known_layers():
 def test_audit_is_plain_and_complete(blind, slices):
     explanation = blind.explain(slices[3], samples=6)
     audit = json.loads(json.dumps(explanation.result["audit"]))
-    groups = {"embedding", "leakage", "leakage_in", "noise_ratio", "output", "flow", "map", "where", "curve"}
+    groups = {
+        "embedding",
+        "leakage",
+        "leakage_in",
+        "noise_ratio",
+        "output",
+        "flow",
+        "map",
+        "where",
+        "curve",
+        "image",
+    }
     assert set(audit) == {*groups, "verdict"}
     shares = [f["value"] for name, f in audit["where"].items() if name not in ("flat", "frequency")]
     assert sum(shares) == pytest.approx(100, abs=3)
@@ -294,7 +305,7 @@ def test_audit_is_plain_and_complete(blind, slices):
     assert 0 <= audit["leakage"]["flow_from_reconstruction"]["value"] < 1
     assert audit["noise_ratio"]["refined"]["high"] <= 1.011 * RHO < audit["noise_ratio"]["flow"]["low"]
     assert set(audit["curve"]) == {"1", "0.3", "0.1", "0.03", "0.01"}
-    assert "layer" in audit["verdict"]
+    assert "layer" in audit["verdict"][0]
 
 
 def test_refinement_clears_what_the_layer_sees_and_keeps_what_it_does_not(blind, slices):
@@ -307,14 +318,14 @@ def test_refinement_clears_what_the_layer_sees_and_keeps_what_it_does_not(blind,
     assert np.sqrt(np.mean(seen**2)) < 2 < np.sqrt(np.mean(flow[:, away:] ** 2))
     np.testing.assert_allclose(np.sqrt(np.mean(hidden**2)), np.sqrt(np.mean(flow[:, :half] ** 2)), rtol=0.05)
     assert explanation.audit["leakage"]["refined"]["value"] < 0.05
-    assert explanation.audit["verdict"].startswith("What the map shows is hidden from layer to")
+    assert explanation.audit["verdict"][0].startswith("What the map shows is hidden from layer to")
 
 
 def test_refinement_can_be_left_out(blind, slices):
     plain = blind.explain(slices[3], samples=6, refine=0)
     assert plain.std_flow is None
     assert plain.audit["curve"] == {}
-    assert plain.audit["verdict"].startswith("The samples are not refined (it was not asked for).")
+    assert plain.audit["verdict"][0].startswith("The samples are not refined (it was not asked for).")
     refined = blind.explain(slices[3], samples=6)
     np.testing.assert_array_equal(refined.std_flow, plain.std)
     with pytest.raises(CtinvError, match="noise ratio"):
