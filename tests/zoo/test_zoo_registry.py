@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from ctinv import zoo
 from ctinv.adapters.errors import CtinvError, ModelError
 from ctinv.zoo import registry
 
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "ct" / "tcga"
 LAYERS = {
     "chen": ["conv1", "relu2", "conv3", "relu4", "conv5"],
     "yang": [f"{'conv' if i % 2 else 'relu'}{i}" for i in range(1, 16)],
@@ -105,6 +107,32 @@ def test_card_tells_data_recipe_scores_and_limits(name):
         assert words in text
     scores = json.loads(zoo.metadata(name)["scores"])
     assert f"{100 * scores['reduction']:.1f} %" in text, "the card must quote the score of these very weights"
+
+
+def test_scores_are_what_was_asked():
+    """Chen smooths, Yang keeps texture: its noise power is twice as near to full dose at least."""
+    chen, yang = (json.loads(zoo.metadata(name)["scores"]) for name in ("chen", "yang"))
+    assert chen["reduction"] >= 0.35
+    assert yang["reduction"] >= 0.15
+    for band in ("mid", "high"):
+        assert abs(1 - chen["power"][band]) >= 2 * abs(1 - yang["power"][band])
+    assert chen["held_out"] == yang["held_out"]
+    assert len(chen["held_out"]) >= 6
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared CT slices are not there")
+def test_scores_come_out_again():
+    from ctinv.zoo import training
+
+    _, held = training.load_pairs(SHARED, {"abdomen": 0.25, "chest": 0.25}, 1).split()
+    for name in LAYERS:
+        told = json.loads(zoo.metadata(name)["scores"])
+        assert list(held.patients) == told["held_out"]
+        found = training.score(zoo.load(name).denoise, held)
+        assert found.reduction == pytest.approx(told["reduction"], abs=0.002)
+        assert found.bound == pytest.approx(told["bound"], abs=0.002)
+        assert found.power == pytest.approx(told["power"], abs=0.01)
 
 
 def test_damaged_weights_are_refused(tmp_path, monkeypatch):
