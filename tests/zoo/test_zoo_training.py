@@ -9,7 +9,7 @@ import pytest
 import torch
 from ctinv.adapters.errors import CtinvError, ImageError, ModelError
 from ctinv.zoo import registry
-from ctinv.zoo.training import RECIPES, Pair, TrainingSet, score, train
+from ctinv.zoo.training import RECIPES, Pair, TrainingSet, natural, score, train
 from ctinv.zoo.training import loop as loop_module
 from ctinv.zoo.training.loop import initialise
 from safetensors import safe_open
@@ -56,6 +56,8 @@ def pulls_the_plug(after):
 @pytest.mark.parametrize("after", [1, 3, 5])
 def test_resumed_training_ends_with_the_same_bits(name, after, data, tmp_path, monkeypatch):
     monkeypatch.setattr(loop_module, "_SAVE_EVERY", 2)
+    monkeypatch.setattr(loop_module, "_MEASURED", 1)
+    monkeypatch.setattr(natural, "_ROWS", 200)
     whole = train(TINY[name].network, data, 6, tmp_path / "whole", recipe=TINY[name])
     with pytest.raises(PlugPulledError):
         train(
