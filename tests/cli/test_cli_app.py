@@ -89,7 +89,7 @@ class Explainer:
     def explain(self, image, **_):
         x = image.hu
         return Explanation(x=x, denoised=x, reconstruction=x, samples=x[None], mean=x, std=x)
-invariance.fit = lambda *_, **__: Explainer()
+invariance.fit = lambda *_, **__: [Explainer()]
 whole = pathlib.Path.write_bytes
 def write_bytes(self, data):
     whole(self, data[: len(data) // 2])
