@@ -30,6 +30,7 @@ _SCALE_OF_BIAS = 3.0
 _BIAS_COUNTS = (4.0, 15.0)
 _HOPELESS = 20.0
 _MIN_MARGIN = 0.05
+_TIED = 0.2
 _MIN_REMOVED = 0.05
 _MAX_TISSUE_BIAS = 15.0
 _SAME = 1.0
@@ -202,15 +203,18 @@ def choose(trials: Sequence[tuple[Trial, Array]]) -> Calibration:
         )
     rivals = [(trial, other) for trial, other in ranked[1:] if _differs(image, other)]
     margin = min((rivals[0][0].score if rivals else _HOPELESS) - table[0].score, _CLEAR)
-    close = [(trial, other) for trial, other in rivals if trial.score < table[0].score + _MIN_MARGIN]
-    for trial, other in close:
+
+    def alike(trial: Trial, other: Array) -> bool:
         whole = max(trial.bias, table[0].bias) < _WHOLE
-        if trial.output != best.output or not whole or _apart(image, other) > _AGREE:
+        return trial.output == best.output and whole and _apart(image, other) <= _AGREE
+
+    for trial, other in rivals:
+        if trial.score < table[0].score + _MIN_MARGIN and not alike(trial, other):
             raise IntensityError(
                 f"the model's units cannot be told: {_told(best)}, hardly better than {_told(trial)}; {mend}"
             )
     # Nothing that matters here tells these apart: the most common is taken, and the others are told.
-    tied = [best, *(trial for trial, _ in close)]
+    tied = [best, *(t for t, other in rivals if t.score < table[0].score + _TIED and alike(t, other))]
     chosen = next(trial for trial, _ in trials if trial in tied)
     ties = tuple(trial for trial in tied if trial != chosen)
     return Calibration(chosen.intensity, chosen.output, margin, table, ties)
