@@ -91,7 +91,8 @@ class Embedder(nn.Module):
 
     def standardise(self, z: Tensor) -> Tensor:
         """Representations as maps with zero mean and unit spread per channel."""
-        return (as_map(z) - self.mean) * self.std.reciprocal()
+        scale = self.std.reciprocal()
+        return torch.addcmul(-self.mean * scale, as_map(z), scale)
 
 
 class MapEmbedder(Embedder):
@@ -143,7 +144,7 @@ class MapEmbedder(Embedder):
             where: Their places, (N, PLACES, code_size, code_size), see :func:`coordinates`.
         """
         # Values far beyond the fitting data's are drawn in, or they would dominate the context.
-        x = self.down(self.standardise(z).clamp(-8, 8))
+        x = self.down(self.standardise(z).clamp_(-8, 8))
         if x.shape[-2:] != (self.code_size, self.code_size):
             x = F.interpolate(x, (self.code_size, self.code_size), mode="bilinear", antialias=True)
         x = F.silu(self.around(torch.cat([x, where], 1)))
@@ -189,7 +190,7 @@ class VectorEmbedder(Embedder):
             z: Representations, any kind, N of them.
             where: Their places, (N, PLACES, 1, 1), see :func:`coordinates`.
         """
-        x = self.down(self.standardise(z).clamp(-8, 8))
+        x = self.down(self.standardise(z).clamp_(-8, 8))
         if x.shape[-2:] != self.left:
             x = F.adaptive_avg_pool2d(x, self.left)
         context: Tensor = self.out(x.flatten(1)) + self.place(where.flatten(1))

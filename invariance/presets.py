@@ -116,7 +116,7 @@ class FitConfig:
         calibrated: Held-out patches that the flow's error bars are tested on; 0 for no test.
     """
 
-    steps: int = 700
+    steps: int = 450
     batch: int = 32
     patches: int = 4096
     rate: float = 4e-3

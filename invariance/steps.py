@@ -177,7 +177,7 @@ class Coupling(LazyTransform):
         self.register_buffer("mask", mask)
         self.code = _conv(shape[0], width, shape[1])
         self.context = nn.Conv2d(context, width, 1)
-        self.whole = nn.Conv1d(3 * shape[0], width, 1, bias=False)
+        self.whole = nn.Linear(3 * shape[0], width, bias=False)
         nn.init.zeros_(self.whole.weight)
         self.hidden = nn.Conv2d(width, width, 1)
         self.out = _conv(width, _numbers(bins) * shape[0], shape[1])
@@ -186,15 +186,12 @@ class Coupling(LazyTransform):
 
     def first(self, code: Tensor, shared: Tensor) -> Tensor:
         """The first layer: codes (N, *shape), zero where they move, and the context's share."""
-        side = code.shape[-1]
-        rows, columns = code.sum(3) / math.sqrt(side), code.sum(2) / math.sqrt(side)
-        both = rows.sum(2, keepdim=True).expand_as(rows) / math.sqrt(side)
-        none = torch.zeros_like(rows)
-        down = self.whole(torch.cat([both, rows, none], 1))
-        across = self.whole(torch.cat([none, none, columns], 1))
-        return F.silu(
-            self.code(code).add_(shared).add_(down[..., None]).add_(across[:, :, None]), inplace=True
-        )
+        root = math.sqrt(code.shape[-1])
+        rows, columns = code.sum(3) / root, code.sum(2) / root
+        everywhere, along, across = self.whole.weight.chunk(3, 1)
+        down = F.linear(rows.mT, along) + F.linear(rows.sum(2) / root, everywhere)[:, None]
+        whole = down.mT[..., None] + F.linear(columns.mT, across).mT[:, :, None]
+        return F.silu(self.code(code).add_(shared).add_(whole), inplace=True)
 
     def _univariate(self, shared: Tensor, stays: Tensor) -> Transform:
         code = stays.new_zeros((len(stays), self.mask.numel()))
