@@ -298,7 +298,7 @@ def _curve(refined: Refined, inside: _Mask) -> dict[str, Any]:
         curve[f"{rho:g}"] = figure(spread, "HU", meaning, len(changes)) | {
             "title": f"Spread at noise ratio {rho:g}",
             "rho": rho,
-            "reached": float(np.median(refined.reached[row])),
+            "reached": float(np.nanmedian(refined.reached[row])),
             "fine": fine_share(changes - changes.mean(0)),
         }
     return curve
