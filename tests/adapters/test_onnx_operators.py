@@ -278,7 +278,7 @@ def test_values_and_gradients(tmp_path, name, monkeypatch):
 
     denoiser = graph(tmp_path, CASES[name], OPSETS.get(name, 20))
     runner = denoiser._runner
-    monkeypatch.setattr(runner, "_mixes", lambda *_: False)  # some of these graphs count the images on purpose
+    monkeypatch.setattr(runner, "_mixes", lambda *_: False)  # some graphs count the images on purpose
     module, _ = rebuilt(runner.trace, denoiser._places["y"], runner.inputs, False, False)
     u = torch.from_numpy(X) / 1000 - 0.05
     (expected,) = runner.read(u.numpy(), [denoiser._places["y"]]).values()
