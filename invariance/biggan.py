@@ -133,6 +133,15 @@ class BigGANDecoder(nn.Module):
         """Make spectral normalisation part of the weights."""
         bake_spectral_norm(self)
 
+    def begin(self, code: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The smallest map (N, C, start, start) and what each block is conditioned on, for codes."""
+        shared = self.mapping(code)
+        if not self.split:
+            return self.stem(code.unflatten(1, self.code_shape)), [shared] * len(self.blocks)
+        first, *parts = code.split(self.split, 1)
+        x = self.stem(first).unflatten(1, (-1, self.start, self.start))
+        return x, [torch.cat([part, shared], 1) for part in parts]
+
     def forward(self, code: Tensor, denoised: Tensor | None = None) -> Tensor:
         """Codes to patches (N, 1, p, p) in network units.
 
@@ -140,14 +149,7 @@ class BigGANDecoder(nn.Module):
             code: (N, code_dim).
             denoised: ``f(x)`` of the patches in network units, (N, 1, p, p), or one for all codes.
         """
-        shared = self.mapping(code)
-        conditions = [shared] * len(self.blocks)
-        if self.split:
-            first, *parts = code.split(self.split, 1)
-            x = self.stem(first).unflatten(1, (-1, self.start, self.start))
-            conditions = [torch.cat([part, shared], 1) for part in parts]
-        else:
-            x = self.stem(code.unflatten(1, self.code_shape))
+        x, conditions = self.begin(code)
         x = x.contiguous(memory_format=torch.channels_last)
         last = len(self.blocks) - 1
         for k, (block, condition) in enumerate(zip(self.blocks, conditions, strict=True)):

@@ -40,8 +40,12 @@ def noise_level(x: Image) -> float:
     The fine part is what a Gaussian of 1.5 pixels takes away; the spread is taken from the median
     absolute deviation, so that the few edges left do not count.
     """
-    fine = _fine(x)[_calm(x)]
-    return float(1.4826 * np.median(np.abs(fine - np.median(fine))))
+    return _spread(_fine(x)[_calm(x)])
+
+
+def _spread(values: Image) -> float:
+    """Standard deviation of normal values, from their median absolute deviation."""
+    return float(1.4826 * np.median(np.abs(values - np.median(values))))
 
 
 def noise_like(x: Image, count: int, seed: int, spacing: tuple[float, float] | None = None) -> Image:
@@ -67,7 +71,6 @@ def noise_like(x: Image, count: int, seed: int, spacing: tuple[float, float] | N
     )
     noise = np.stack([np.asarray(one - x, dtype=np.float32) for one in drawn])
     calm = _calm(x)
-    fine = _fine(noise[0])[calm]
-    found = float(1.4826 * np.median(np.abs(fine - np.median(fine))))
-    level = max(noise_level(x), _LEAST)
+    found = _spread(_fine(noise[0])[calm])
+    level = max(_spread(_fine(x)[calm]), _LEAST)
     return np.asarray(noise * np.float32(level / max(found, 1e-6)), dtype=np.float32)

@@ -190,14 +190,7 @@ def _biggan(
     guided = None if decoder.guide is None else _Conv(decoder.guide)
 
     def decode(code: Tensor, denoised: Tensor | None = None) -> Tensor:
-        shared = decoder.mapping(code)
-        conditions = [shared] * len(blocks)
-        if decoder.split:
-            first, *parts = code.split(decoder.split, 1)
-            x = decoder.stem(first).unflatten(1, (-1, decoder.start, decoder.start))
-            conditions = [torch.cat([part, shared], 1) for part in parts]
-        else:
-            x = decoder.stem(code.unflatten(1, decoder.code_shape))
+        x, conditions = decoder.begin(code)
         x = _back(x)
         guide = None if denoised is None else (denoised - centre) / spread
         last = len(blocks) - 1

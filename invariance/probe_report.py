@@ -13,8 +13,9 @@ import numpy as np
 
 from .figure import choose_window
 from .files import write_files
+from .pages import template
 from .probe_words import figures
-from .scores import number, scores
+from .scores import scores
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["probe_html", "probe_png", "save", "save_report"]
 
-_TEMPLATES = Path(__file__).parent / "templates"
 _INK, _QUIET = "#1a1d21", "#5a6270"
 _PLAIN: dict[str, Any] = {"color": _INK, "fontfamily": "DejaVu Sans", "parse_math": False}
 _MAPS = (("image", "in the image x"), ("layer", "in the layer"), ("output", "in f(x)"))
@@ -152,16 +152,6 @@ def probe_html(probes: Sequence[Probe], drawn: Sequence[bytes] | None = None) ->
         probes: At least one.
         drawn: Their figures as PNG files; drawn anew where None.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = number
     pictures = drawn or [probe_png(p) for p in probes]
     sections = [
         {
@@ -174,7 +164,7 @@ def probe_html(probes: Sequence[Probe], drawn: Sequence[bytes] | None = None) ->
         for p, png in zip(probes, pictures, strict=True)
     ]
     first = probes[0]
-    return environment.get_template("probe.html.j2").render(
+    return template("probe.html.j2").render(
         title=f"What {first.meta['model']} sees of a lesion of {first.finding.lesion}",
         sections=sections,
         facts=_facts(first),

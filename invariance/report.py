@@ -11,6 +11,7 @@ import numpy as np
 
 from .figure import figure_png, layers_png
 from .files import write_files
+from .pages import template
 from .scores import Score, number, scores, verdict
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["report_html", "summary"]
 
-_TEMPLATES = Path(__file__).parent / "templates"
 _HEADLINES = 5
 
 
@@ -31,8 +31,6 @@ def report_html(explanations: Sequence[Explanation], figures: Sequence[bytes] | 
         explanations: At least one.
         figures: Their figures as PNG files; None draws them small.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     drawn = figures if figures is not None else [figure_png(e, compact=True) for e in explanations]
     sections = [_section(e, png) for e, png in zip(explanations, drawn, strict=True)]
     several = len(explanations) > 1
@@ -40,15 +38,7 @@ def report_html(explanations: Sequence[Explanation], figures: Sequence[bytes] | 
     notices = _take_shared(sections, "notices")
     for section in sections:  # its heading says it already
         section["facts"] = [(name, text) for name, text in section["facts"] if name != "Layer"]
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = number
-    return environment.get_template("report.html.j2").render(
+    return template("report.html.j2").render(
         title=_title(explanations),
         sections=sections,
         columns=_columns(sections) if several else [],

@@ -12,7 +12,7 @@ from .figures import figure
 from .leakage import Seen
 from .where import TISSUE_RANGES, by_frequency, by_structure, by_tissue
 
-__all__ = ["leakage_by_tissue", "places"]
+__all__ = ["leakage_by_tissue", "places", "quiet"]
 
 Image = npt.NDArray[np.float32]
 _LEAST_AREA = 0.005  # tissues that cover less are left out

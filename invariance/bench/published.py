@@ -94,14 +94,7 @@ class PublishedLoop:
         return image * vae.spread + vae.centre
 
     def _biggan(self, decoder: BigGANDecoder, code: Tensor, guide: Tensor | None) -> Tensor:
-        shared = decoder.mapping(code)
-        conditions = [shared] * len(decoder.blocks)
-        if decoder.split:
-            first, *parts = code.split(decoder.split, 1)
-            x = decoder.stem(first).unflatten(1, (-1, decoder.start, decoder.start))
-            conditions = [torch.cat([part, shared], 1) for part in parts]
-        else:
-            x = decoder.stem(code.unflatten(1, decoder.code_shape))
+        x, conditions = decoder.begin(code)
         last = len(decoder.blocks) - 1
         for k, (block, condition) in enumerate(zip(decoder.blocks, conditions, strict=True)):
             if k == last:
