@@ -22,6 +22,7 @@ from .options import (
     model_options,
     out_option,
     preset_options,
+    quantiles_option,
     quiet_option,
     refine_options,
     samples_option,
@@ -41,6 +42,7 @@ __all__ = ["analyze"]
 @out_option("ctinv-out")
 @samples_option
 @refine_options
+@quantiles_option
 @memory_option
 @preset_options
 @data_option
@@ -58,6 +60,7 @@ def analyze(
     refine: int | None,
     memory: int | None,
     rho: float,
+    quantiles: tuple[float, ...],
     preset: str,
     overrides: tuple[tuple[str, str], ...],
     data: Path | None,
@@ -110,5 +113,11 @@ def analyze(
                 progress=progress,
             )
 
-        drawing = {"samples": samples, "refine": refine, "rho": rho, "seed": seed}
+        drawing = {
+            "samples": samples,
+            "refine": refine,
+            "rho": rho,
+            "quantiles": quantiles,
+            "seed": seed,
+        }
         explain_all(screen, Task(source, slices, out, drawing, known, memory), wanted, fit)

@@ -22,6 +22,7 @@ from .options import (
     model_options,
     out_option,
     preset_options,
+    quantiles_option,
     quiet_option,
     refine_options,
     samples_option,
@@ -121,6 +122,7 @@ def fit(
 @out_option("ctinv-out")
 @samples_option
 @refine_options
+@quantiles_option
 @memory_option
 @device_option
 @seed_option
@@ -135,6 +137,7 @@ def sample(
     refine: int | None,
     memory: int | None,
     rho: float,
+    quantiles: tuple[float, ...],
     seed: int,
     as_json: bool,
     quiet: bool,
@@ -164,5 +167,11 @@ def sample(
         def ready(names: Sequence[str], progress: Progress | None) -> list[invariance.Explainer]:
             return [explainer]
 
-        drawing = {"samples": samples, "refine": refine, "rho": rho, "seed": seed}
+        drawing = {
+            "samples": samples,
+            "refine": refine,
+            "rho": rho,
+            "quantiles": quantiles,
+            "seed": seed,
+        }
         explain_all(screen, Task(source, slices, out, drawing, known, memory), [explainer.layer], ready)

@@ -18,6 +18,7 @@ __all__ = [
     "model_options",
     "out_option",
     "preset_options",
+    "quantiles_option",
     "quiet_option",
     "refine_options",
     "samples_option",
@@ -114,6 +115,29 @@ memory_option = click.option(
     callback=_memory,
     metavar="SIZE",
     help="Memory that sampling may take, such as 1.5GB.  [default: a quarter of what is free]",
+)
+
+
+def _shares(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...]:
+    """Numbers between 0 and 1, separated by commas."""
+    if value is None:
+        return ()
+    try:
+        shares = tuple(float(part) for part in value.split(","))
+    except ValueError:
+        shares = ()
+    if not shares or not all(0 < share < 1 for share in shares):
+        raise click.BadParameter(
+            f"{value!r} is no list of numbers between 0 and 1; write it like 0.05,0.95", ctx, param
+        )
+    return shares
+
+
+quantiles_option = click.option(
+    "--quantiles",
+    callback=_shares,
+    metavar="Q,...",
+    help="Keep these pixelwise quantiles of the samples (before refinement) too, such as 0.05,0.95.",
 )
 
 

@@ -31,7 +31,7 @@ class Task:
         source: What the user gave as input; a folder has one sub-folder per slice.
         slices: The slices read from it.
         out: Where to write.
-        drawing: How to draw: samples, refine, rho and seed, see ``Explainer.explain``.
+        drawing: How to draw: samples, refine, rho, quantiles and seed, see ``Explainer.explain``.
         known: What else the report should say of the origin.
         memory: Bytes that sampling may take; None for a quarter of what is free.
     """

@@ -43,6 +43,7 @@ class Request:
         keep: Whole sample images to keep.
         refine: Samples to refine; None for as many as take some 30 s on two cores, 0 for none.
         rho: Noise ratio to refine to.
+        quantiles: Shares between 0 and 1 whose pixelwise quantiles are wanted.
     """
 
     samples: int = 250
@@ -50,6 +51,7 @@ class Request:
     keep: int = 5
     refine: int | None = None
     rho: float = RHO
+    quantiles: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +67,7 @@ class Analysis:
         audit: See :class:`ctinv.invariance.Explanation`.
         refinement: Samples refined, noise ratio, Lanczos steps, smoothing of the map in pixels.
         timings: Seconds by stage.
+        quantiles: Of the flow's samples, (Q, H, W), where they were asked for.
     """
 
     reconstruction: Image
@@ -75,6 +78,7 @@ class Analysis:
     audit: dict[str, Any]
     refinement: dict[str, Any]
     timings: dict[str, float]
+    quantiles: Image | None = None
 
 
 def spread_map(images: Image) -> tuple[Image, float]:
@@ -132,7 +136,9 @@ def analyse(
     moves = noise_change(observer, whole, noise)
     count = _refined_count(observer, whole, request)
     keep = min(request.samples, max(request.keep, count, 2))
-    drawn = sample_slice(explainer, whole, request.samples, request.seed, keep, progress)
+    drawn = sample_slice(
+        explainer, whole, request.samples, request.seed, keep, progress, quantiles=request.quantiles
+    )
     clock.append(time.perf_counter())
 
     refined: Refined | None = None
@@ -184,6 +190,7 @@ def analyse(
         if refined
         else {},
         timings=dict(zip(("sampling", "refinement", "audit"), seconds, strict=True)),
+        quantiles=None if drawn.quantiles is None else drawn.quantiles[crop],
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,7 @@ class Explainer:
         keep: int = 5,
         refine: int | None = None,
         rho: float = RHO,
+        quantiles: Sequence[float] = (),
         cache: bool = True,
         progress: Progress | None = None,
     ) -> Explanation:
@@ -87,19 +88,28 @@ class Explainer:
                 cores, 0 for none.
             rho: Noise ratio that refined samples keep: the layer's change over the change that noise
                 makes.
+            quantiles: Shares whose pixelwise quantiles are wanted, such as 0.05 and 0.95; of the flow's
+                samples, as refined ones are few.
             cache: Whether the answer may come from the cache, and goes there.
             progress: Called with (stage, done, total).
 
         Raises:
             ImageError: The image is not two-dimensional or not finite.
-            CtinvError: Fewer than two samples, or a noise ratio that is not positive.
+            CtinvError: Fewer than two samples, a noise ratio that is not positive, or a quantile that is
+                not between 0 and 1.
         """
         if samples < 2:
             raise CtinvError(f"{samples} samples have no spread; ask for two or more")
         if not rho > 0:
             raise CtinvError(f"the noise ratio {rho:g} is not positive; 0.01 to 1 make sense")
+        shares = tuple(float(share) for share in quantiles)
+        if not all(0 < share < 1 for share in shares):
+            raise CtinvError(
+                f"the quantiles {', '.join(f'{share:g}' for share in shares)} are not all between 0 and 1; "
+                "give shares such as 0.05 and 0.95"
+            )
         x = _as_image(image)
-        request = Request(samples, seed, min(keep, samples), refine, rho)
+        request = Request(samples, seed, min(keep, samples), refine, rho, shares)
         stored = self._stored(x, request) if cache else None
         if stored is not None and (stored / "result.json").is_file():
             found = Explanation.load(stored)
@@ -130,6 +140,7 @@ class Explainer:
             "seed": request.seed,
             "samples": request.samples,
             "refinement": found.refinement,
+            **({"quantiles": list(request.quantiles)} if request.quantiles else {}),
             **_origin(image),
             "timings": {**self.info.get("timings", {}), **found.timings},
         }
@@ -141,6 +152,7 @@ class Explainer:
             mean=found.mean,
             std=found.std,
             std_flow=found.std_flow,
+            quantiles=found.quantiles,
             audit=found.audit,
             meta=meta,
         )

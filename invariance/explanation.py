@@ -22,7 +22,8 @@ SCHEMA_VERSION = 1
 Image = npt.NDArray[np.float32]
 
 _REQUIRED = ("x", "denoised", "reconstruction", "samples", "mean", "std")
-_OPTIONAL = ("std_flow",)
+_OPTIONAL = ("std_flow", "quantiles")
+_STACKS = ("samples", "quantiles")
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,13 +41,16 @@ class Explanation:
         std: Pixelwise standard deviation of all (refined) samples, (H, W); smoothed where the
             refined ones are few, see :func:`ctinv.invariance.analysis.spread_map`.
         std_flow: The same before refinement onto the layer's fibre, (H, W), where there was one.
+        quantiles: Pixelwise quantiles of the flow's samples, before refinement, (Q, H, W), where they
+            were asked for; ``meta["quantiles"]`` holds their shares. Each is exact to a sixteenth of
+            the pixel's standard deviation.
         audit: How far the images can be trusted. Each figure is a mapping with ``value`` and, where
             they apply, ``unit``, ``n``, ``low``, ``high`` (an interval; ``interval`` says which) and
             ``meaning`` (one sentence); figures may be grouped in mappings. ``verdict`` is a
             sentence or a list of sentences.
         meta: Where it comes from. Keys that the report knows: ``model``, ``model_hash``,
             ``model_kind``, ``provider``, ``layer``, ``op``, ``preset``, ``seed``, ``samples``,
-            ``refinement``, ``units``, ``intensity``, ``intensity_found``, ``versions``,
+            ``quantiles``, ``refinement``, ``units``, ``intensity``, ``intensity_found``, ``versions``,
             ``timings`` (seconds), ``notices``, ``data`` (what the flow was fitted on), ``spacing``
             (mm, row then column), ``source`` (the file).
     """
@@ -58,6 +62,7 @@ class Explanation:
     mean: Image
     std: Image
     std_flow: Image | None = None
+    quantiles: Image | None = None
     audit: Mapping[str, Any] = field(default_factory=dict)
     meta: Mapping[str, Any] = field(default_factory=dict)
 
@@ -70,7 +75,7 @@ class Explanation:
             if given is None:
                 continue
             array = np.asarray(given, dtype=np.float32).view()
-            wanted = (len(array), *shape) if name == "samples" and array.ndim == 3 else shape
+            wanted = (*array.shape[:1], *shape) if name in _STACKS else shape
             if array.shape != wanted:
                 raise ValueError(f"{name} has shape {array.shape}, x has {shape}")
             array.flags.writeable = False

@@ -21,7 +21,7 @@ def test_fit_then_sample_equals_analyze(run, tmp_path, image):
     fitted = run("fit", "-m", "chen", "-l", "conv3", *TINY, "-o", tmp_path / "fitted", "--json")
     assert fitted.code == 0, fitted.err
     assert fitted.json["layer"] == "conv3"
-    common = ("-m", "chen", "-i", image, "-n", 3)
+    common = ("-m", "chen", "-i", image, "-n", 3, "--quantiles", "0.05, 0.95")
     sampled = run("sample", "-e", tmp_path / "fitted", *common, "-o", tmp_path / "a", "--json")
     assert sampled.code == 0, sampled.err
     analysed = run("analyze", "-l", "conv3", *TINY, *common, "-o", tmp_path / "b", "--json")
@@ -32,7 +32,11 @@ def test_fit_then_sample_equals_analyze(run, tmp_path, image):
             np.testing.assert_array_equal(a[name], b[name])
             assert np.isfinite(a[name]).all()
         assert a["std"].shape == (48, 48)
+        assert a["quantiles"].shape == (2, 48, 48)
+        assert a["quantiles"].dtype == np.float32
+        assert (a["quantiles"][0] < a["quantiles"][1]).mean() > 0.9
     assert sampled.json["audit"] == analysed.json["audit"]
+    assert sampled.json["quantiles"] == analysed.json["quantiles"] == [0.05, 0.95]
     for key in ("model_hash", "layer", "preset", "seed", "units", "intensity", "timings", "versions", "data"):
         assert analysed.json[key] not in (None, "", {}), key
 

@@ -60,6 +60,8 @@ def test_arrays_are_float32_and_read_only():
         {"samples": np.zeros((32, 32))[None, None]},
         {"samples": np.zeros((5, 16, 32))},
         {"std_flow": np.zeros((8, 8))},
+        {"quantiles": np.zeros((32, 32))},
+        {"quantiles": np.zeros((2, 8, 32))},
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(changes):
@@ -95,11 +97,12 @@ def test_result_json_is_strict_and_says_what_it_is(tmp_path):
 
 @pytest.mark.parametrize("refined", [False, True])
 def test_load_gives_back_what_was_saved(tmp_path, refined):
-    explanation = make(std_flow=np.full((32, 32), 7.0) if refined else None)
+    further = {"std_flow": np.full((32, 32), 7.0), "quantiles": np.stack([np.eye(32), 2 * np.eye(32)])}
+    explanation = make(**(further if refined else {}))
     explanation.save(tmp_path)
     again = Explanation.load(tmp_path)
     assert again.result == explanation.result
-    assert (again.std_flow is None) is not refined
+    assert (again.std_flow is None, again.quantiles is None) == (not refined, not refined)
     for field in dataclasses.fields(explanation):
         value = getattr(explanation, field.name)
         if isinstance(value, np.ndarray):
@@ -107,7 +110,7 @@ def test_load_gives_back_what_was_saved(tmp_path, refined):
 
 
 def test_arrays_are_stored_under_the_documented_names(tmp_path):
-    make(std_flow=np.zeros((32, 32))).save(tmp_path)
+    make(std_flow=np.zeros((32, 32)), quantiles=np.zeros((2, 32, 32))).save(tmp_path)
     with np.load(tmp_path / "arrays.npz", allow_pickle=False) as stored:
         assert set(stored.files) == {
             "x",
@@ -117,6 +120,7 @@ def test_arrays_are_stored_under_the_documented_names(tmp_path):
             "mean",
             "std",
             "std_flow",
+            "quantiles",
         }
         assert all(stored[name].dtype == np.float32 for name in stored.files)
 

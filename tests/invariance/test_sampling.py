@@ -221,6 +221,60 @@ def test_statistics_are_those_of_the_samples(explainer, image):
     assert (np.abs(drawn.quantiles - exact) <= spacing).all()
 
 
+class Normal:
+    """Stands for the sampler: every pixel normal, 3 HU about 40 HU."""
+
+    def __init__(self, *_):
+        pass
+
+    def draw(self, seed, tile, count, context, guide=None):
+        generator = torch.Generator().manual_seed(1000 * seed + tile)
+        yield from (40 + 3 * torch.randn(count, 32, 32, generator=generator)).split(700)
+
+
+def test_quantiles_of_a_normal_law_reach_the_user(explainer, image, monkeypatch):
+    """Over tiles that overlap, and cut to the image's own size."""
+    monkeypatch.setattr(sampling, "Sampler", Normal)
+    image = image[:45, :53]
+    found = explainer.explain(image, samples=4000, refine=0, quantiles=(0.05, 0.5, 0.95), cache=False)
+    assert found.quantiles.shape == (3, 45, 53)
+    wanted = 40 + 3 * np.array([-1.645, 0, 1.645])
+    np.testing.assert_allclose(found.quantiles.mean((1, 2)), wanted, atol=0.02)
+    np.testing.assert_allclose(found.quantiles, np.ones((45, 53)) * wanted[:, None, None], atol=0.6)
+    assert found.meta["quantiles"] == [0.05, 0.5, 0.95]
+
+
+def test_quantiles_are_of_the_samples_as_the_flow_draws_them(explainer, image):
+    small = image[:32, :32]
+    shares = (0.95, 0.05)  # in the order asked for
+    flow = explainer.explain(small, samples=40, keep=40, refine=0, quantiles=shares)
+    exact = np.quantile(flow.samples, shares, axis=0, method="hazen")
+    gap = np.abs(np.diff(np.sort(flow.samples, 0), axis=0)).max(0) + flow.std / 8
+    assert (np.abs(flow.quantiles - exact) <= gap).all()
+    refined = explainer.explain(small, samples=40, refine=2, quantiles=shares)
+    np.testing.assert_array_equal(refined.quantiles, flow.quantiles)
+    plain = explainer.explain(small, samples=40, refine=0)
+    assert plain.quantiles is None
+    assert "quantiles" not in plain.meta
+    np.testing.assert_array_equal(plain.std, flow.std)
+
+
+@pytest.mark.parametrize("shares", [(0.0, 0.5), (0.5, 1.0), (5, 95), (float("nan"),)])
+def test_quantiles_that_are_no_shares_are_refused(explainer, image, shares):
+    with pytest.raises(CtinvError, match="between 0 and 1"):
+        explainer.explain(image, samples=4, quantiles=shares)
+
+
+def test_a_stored_answer_has_the_quantiles_asked_for(explainer, image):
+    explainer = dataclasses.replace(explainer, info={"key": "with-quantiles"})
+    first, again = (explainer.explain(image, samples=4, refine=0, quantiles=(0.1,)) for _ in range(2))
+    np.testing.assert_array_equal(first.quantiles, again.quantiles)
+    assert again.meta["quantiles"] == [0.1]
+    other = explainer.explain(image, samples=4, refine=0, quantiles=(0.9,))
+    assert (other.quantiles > first.quantiles).any()
+    assert explainer.explain(image, samples=4, refine=0).quantiles is None
+
+
 @pytest.mark.parametrize("samples", [4, 60])
 def test_memory_does_not_grow_with_the_samples(explainer, image, samples, monkeypatch):
     portions, most = [], 0
