@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["division", "show", "with_meta"]
 
-_ROWS = 8
+_ROWS = 9
 _PARTS = {"train": "training", "validation": "validation", "test": "test"}
 
 

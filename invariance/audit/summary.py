@@ -12,11 +12,12 @@ import torch
 from ctinv.invariance.data import quality
 from torch import Tensor
 
+from .controls import controls, controls_figure, shuffled_control
 from .familiar import FEATURES, Habit
 from .figures import figure
 from .leakage import Seen, seen_changes
 from .places import leakage_by_tissue, places, quiet
-from .verdict import Facts, hides, verdict
+from .verdict import HIDDEN, Facts, hides, verdict
 
 if TYPE_CHECKING:
     from ctinv.adapters.base import Denoiser
@@ -80,7 +81,7 @@ def audit(e: Evidence) -> dict[str, Any]:
 
     Returns:
         Figures in groups ``map``, ``leakage``, ``noise_ratio``, ``output``, ``embedding``, ``flow``,
-        ``where``, ``leakage_in`` and ``curve``, and ``verdict``.
+        ``where``, ``leakage_in`` and ``curve``, the figure ``controls``, and ``verdict``.
     """
     body = np.asarray(e.x > -900)
     inside = body if body.any() else np.ones_like(body)
@@ -92,6 +93,10 @@ def audit(e: Evidence) -> dict[str, Any]:
     std, std_flow = _rms(e.std, inside), _rms(e.std_flow, inside)
     shown = "refined" if e.refined else "flow_from_reconstruction"
     scores = e.scores
+    tried = controls(e.x, e.flow[0] - e.reconstruction, e.noise, e.rho, e.seed)
+    # From a layer that sees nothing of the samples' changes there is nothing to be learned.
+    if leaks["flow_from_reconstruction"]["value"] > HIDDEN:
+        tried += shuffled_control(scores)
     facts = Facts(
         e.observer.layer,
         std,
@@ -99,7 +104,8 @@ def audit(e: Evidence) -> dict[str, Any]:
         e.rho if e.refined else None,
         noise,
         e.why,
-        bool(scores) and scores["nll"] >= scores["nll_shuffled"] - 1e-3,
+        not all(control.passed for control in shuffled_control(scores)),
+        tuple(control.trouble for control in tried if not control.passed),
     )
     count = e.refined.changes.shape[1] if e.refined else None
     image, warnings = _familiarity(e)
@@ -114,6 +120,7 @@ def audit(e: Evidence) -> dict[str, Any]:
         "map": maps,
         "leakage": leaks,
         "noise_ratio": ratios,
+        "controls": controls_figure(tried),
         "output": _output(e, inside, denoised),
         "embedding": _embedding(e, inside),
         "image": image,

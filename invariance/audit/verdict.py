@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Facts", "hides", "verdict"]
+__all__ = ["HIDDEN", "Facts", "hides", "verdict"]
 
-_HIDDEN, _SEEN = 0.05, 0.5
+HIDDEN = 0.05
+"""Leakage up to which a change counts as hidden."""
+
+_SEEN = 0.5
 _NOTHING = 1.0
 _TEXTURE = 0.8  # matched controls have the samples' spectrum: where that is hidden, they are too
 _LIKE_IDENTITY = 1.5
@@ -25,6 +28,7 @@ class Facts:
         noise: Standard deviation of the image's noise inside the body, HU.
         why: Why there was no refinement, as a clause.
         ignored: Whether the flow does no better with the right ``z`` than with wrong ones.
+        failed: What the controls that failed mean, as clauses.
     """
 
     layer: str
@@ -34,6 +38,7 @@ class Facts:
     noise: float
     why: str = ""
     ignored: bool = False
+    failed: tuple[str, ...] = ()
 
 
 def hides(facts: Facts) -> bool:
@@ -56,6 +61,8 @@ def verdict(facts: Facts) -> str:
 have a spread of 0.4 HU, no more than if it forgot nothing. There is no map to read.'
     """
     f = facts
+    if f.failed:
+        return f"Do not read this map: {' and '.join(f.failed)} (controls that failed)."
     if f.rho is None:
         return _unrefined(f)
     small = f"{100 * f.rho:g} % of what noise does"
@@ -70,7 +77,7 @@ have a spread of 0.4 HU, no more than if it forgot nothing. There is no map to r
             f"spread of {f.std:.1f} HU, {bound}. There is no map to read."
         )
     moved = f"changes with a spread of {f.std:.1f} HU move it by less than {small}"
-    if f.leakage <= _HIDDEN:
+    if f.leakage <= HIDDEN:
         return f"What the map shows is hidden from {f.layer} to {100 * (1 - f.leakage):.0f} %: {moved}."
     if f.leakage >= _TEXTURE:
         return f"{f.layer} is blind to this texture, whatever its pattern: {moved}, and so would others."
@@ -82,16 +89,14 @@ have a spread of 0.4 HU, no more than if it forgot nothing. There is no map to r
 
 def _unrefined(f: Facts) -> str:
     start = f"The samples are not refined ({f.why}). " if f.why else ""
-    if f.ignored:
-        if f.leakage <= _HIDDEN:
-            return start + (
-                f"The fit found nothing in {f.layer} that tells about the image: the map is the data's own "
-                "spread."
-            )
-        return start + f"Do not read this map: the flow ignores {f.layer}, which is not blind."
+    if f.ignored and f.leakage <= HIDDEN:
+        return start + (
+            f"The fit found nothing in {f.layer} that tells about the image: the map is the data's own "
+            "spread."
+        )
     if not hides(f):
         return start + f"{f.layer} hides nothing that was found: there is no map to read."
-    if f.leakage <= _HIDDEN:
+    if f.leakage <= HIDDEN:
         return start + f"What the map shows is hidden from {f.layer} to {100 * (1 - f.leakage):.0f} %."
     if f.leakage <= _SEEN:
         return start + (

@@ -297,7 +297,8 @@ def test_audit_is_plain_and_complete(blind, slices):
         "curve",
         "image",
     }
-    assert set(audit) == {*groups, "verdict"}
+    assert set(audit) == {*groups, "controls", "verdict"}
+    assert (audit["controls"]["value"], audit["controls"]["n"]) == (3, 3)
     shares = [f["value"] for name, f in audit["where"].items() if name not in ("flat", "frequency")]
     assert sum(shares) == pytest.approx(100, abs=3)
     assert set(audit["leakage_in"]) == {*audit["where"]} - {"flat", "frequency"}

@@ -1,0 +1,156 @@
+"""Controls: what must come out where the answer is known, tried anew with every analysis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from ctinv.adapters import wrap
+from ctinv.invariance.embed import Embedder
+from ctinv.invariance.observer import Observer
+from ctinv.invariance.refine import noise_change, refine
+from torch import Tensor, nn
+
+from .leakage import seen_changes
+
+__all__ = ["Control", "controls", "controls_figure", "shuffled_control"]
+
+Image = npt.NDArray[np.float32]
+
+_SLACK = 0.02
+_COST = 1e-3  # bits per dimension
+_NOISES = 2
+
+
+@dataclass(frozen=True)
+class Control:
+    """One control and its outcome.
+
+    Arguments:
+        name: ``identity``, ``constant`` or ``shuffled``.
+        passed: Whether what must come out did.
+        told: What came out, as a clause.
+        trouble: What it means where the control failed, as a clause.
+        figures: The numbers behind it.
+    """
+
+    name: str
+    passed: bool
+    told: str
+    trouble: str
+    figures: Mapping[str, float]
+
+
+class _Constant(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ones_like(x)
+
+
+class _Known(nn.Module):
+    """A network with a layer that forgets nothing and one that forgets everything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.identity, self.constant = nn.Identity(), _Constant()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.constant(x)
+        return self.identity(x) + 0.0
+
+
+def controls(x: Image, change: Image, noise: Image, rho: float, seed: int = 0) -> list[Control]:
+    """Refine and judge one sample of this very image as if the layer were another one.
+
+    Against a layer that forgets nothing, refinement must leave no more of the change than the noise
+    ratio grants, and leakage must be 1. Against one that forgets everything, all of the change must
+    be left, and leakage be 0. Both layers stand in a network that is read, linearised and refined by
+    the same code as the denoiser.
+
+    Arguments:
+        x: The slice (H, W), HU.
+        change: What a sample of the flow changes, (H, W), HU; noise is taken where it is nothing.
+        noise: Noise realisations of the slice, (N, H, W), HU.
+        rho: Noise ratio of the analysis.
+        seed: Draws the changes that leakage compares with.
+    """
+    if not change.any():
+        change = noise[0]
+    size = float(np.linalg.norm(change))
+    network = wrap(_Known(), intensity="hu", name="controls")
+    found = []
+    for name in ("identity", "constant"):
+        observer = Observer(network, name, Embedder(1, 1))
+        moves = noise_change(observer, x, noise[:_NOISES])
+        (left,) = refine(observer, x, change[None], moves, rho=rho, rhos=()).at(rho)
+        leak = _leakage(observer, x, change, seed)
+        share = float(np.linalg.norm(left)) / size if size else 0.0
+        if name == "identity":
+            limit = min(1.0, rho * moves / size) if size else 0.0
+            passed = share <= (1 + _SLACK) * limit and abs(leak - 1) <= _SLACK
+            told = (
+                f"a layer that forgets nothing leaves {share:.1%} of a change (limit {limit:.1%}; "
+                f"leakage {leak:.2f})"
+            )
+            trouble = "a layer that forgets nothing would have a map too"
+            figures = {"left": share, "limit": limit, "leakage": leak}
+        else:
+            off = float(np.linalg.norm(left - change)) / size if size else 0.0
+            passed = off <= _SLACK and leak <= _SLACK
+            told = f"one that forgets everything leaves {share:.0%} (leakage {leak:.2f})"
+            trouble = "a layer that forgets everything would not show it"
+            figures = {"left": share, "off": off, "leakage": leak}
+        # A change that is not a number fails, as no comparison holds.
+        found.append(Control(name, bool(passed), told, trouble, figures))
+    return found
+
+
+def _leakage(observer: Observer, x: Image, change: Image, seed: int) -> float:
+    @torch.no_grad()
+    def see(image: Image) -> Tensor:
+        z: Tensor = observer(torch.from_numpy(np.ascontiguousarray(image))[None, None])
+        return z[0]
+
+    seen = seen_changes(see, x, (x + change)[None], np.random.default_rng([seed, 9]))
+    return float(seen.leakage()[0])
+
+
+def shuffled_control(scores: Mapping[str, Any]) -> list[Control]:
+    """Whether the flow does worse with ``z`` of other patches, as it must unless the layer is blind.
+
+    Arguments:
+        scores: Figures of the fit, with ``nll`` and ``nll_shuffled`` in bits per dimension.
+
+    Returns:
+        One control; none where the fit has no figures.
+    """
+    if not scores:
+        return []
+    cost = float(scores["nll_shuffled"]) - float(scores["nll"])
+    return [
+        Control(
+            "shuffled",
+            bool(cost > _COST),
+            f"z of other patches costs the flow {cost:.3f} bits/dim",
+            "the flow does no worse with z of other patches than with the right one",
+            {"cost": cost},
+        )
+    ]
+
+
+def controls_figure(found: list[Control]) -> dict[str, Any]:
+    """The controls as one figure of an audit: how many passed, and which failed."""
+    failed = [control.name for control in found if not control.passed]
+    lead = f"Failed: {', '.join(failed)}. " if failed else ""
+    return {
+        "value": len(found) - len(failed),
+        "unit": f"of {len(found)}",
+        "n": len(found),
+        "meaning": f"{lead}Cases whose answer is known: {'; '.join(c.told for c in found)}.",
+        "title": "Controls passed",
+        "failed": failed,
+        "figures": {control.name: dict(control.figures) for control in found},
+    }
