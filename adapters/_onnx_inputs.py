@@ -96,7 +96,7 @@ def _image_input(values: list[onnx.ValueInfoProto], where: str, asked: str | Non
         raise UnsupportedModelError(
             f"{where}: no input takes float images (N, C, H, W); its inputs are: {listing}"
         )
-    raise ModelError(f"{where}: several inputs could take the image; name one as input name: {listing}")
+    raise ModelError(f"{where}: several inputs could take the image; say which with input_name=: {listing}")
 
 
 def read_inputs(

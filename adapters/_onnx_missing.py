@@ -25,6 +25,11 @@ def why_not(name: str, trace: Trace) -> str:
         return "it is the image itself; ask for @input"
     if any(name == value.name for value in trace.model.graph.input):
         return "it is an input besides the image"
+    depends = trace.from_image.intersection
+    called = [node for node in trace.nodes if name and node.name == name and depends(node.output)]
+    if len(called) > 1 and name not in trace.producer:
+        tensors = ", ".join(repr(node.output[0]) for node in called[:6])
+        return f"{len(called)} nodes bear that name; ask for one of their tensors, {tensors}"
     for node in trace.nodes:
         if name != node.name and name not in node.output:
             continue

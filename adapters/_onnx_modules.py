@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import onnx
-
-from ._onnx_scopes import Scope
+from ._onnx_scopes import Scope, metadata
 from ._onnx_trace import Trace
 
-__all__ = ["RULE", "metadata", "module_outputs", "unwrapped"]
+__all__ = ["RULE", "module_outputs", "unwrapped"]
 
 RULE = "pkg.onnxscript.rewriter.rule_name"
-
-
-def metadata(node: onnx.NodeProto, key: str) -> str:
-    """An entry of a node's metadata; empty where there is none."""
-    return next((entry.value for entry in node.metadata_props if entry.key == key), "")
 
 
 def unwrapped(module: str) -> str:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 import onnx
 
-from ._onnx_modules import RULE, metadata, module_outputs, unwrapped
+from ._onnx_modules import RULE, module_outputs, unwrapped
 from ._onnx_prune import Wanted
 from ._onnx_quant import Quantised, plain
-from ._onnx_scopes import Scope, read_scopes
+from ._onnx_scopes import Scope, metadata, read_scopes
 from ._onnx_trace import Trace
 from ._onnx_weights import inner_graphs
 

@@ -172,7 +172,10 @@ class Runner:
     def _tiled(self, x: np.ndarray, wants: tuple[Wanted, ...], exact: bool) -> list[np.ndarray]:
         height, width = self.size
         if height is None or width is None:
-            raise ModelError(f"the model takes images of {height or 'any'}x{width or 'any'} pixels only")
+            raise ModelError(
+                f"the model takes images of {height or 'any'}x{width or 'any'} pixels only, not "
+                f"{x.shape[-2]}x{x.shape[-1]}: {self._obstacle}; crop them"
+            )
         if x.shape[-2] < height or x.shape[-1] < width:
             raise ModelError(
                 f"the model takes images of {height}x{width} pixels, not {x.shape[-2]}x{x.shape[-1]}: "

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import onnx
 
-__all__ = ["Scope", "dotted", "read_scopes"]
+__all__ = ["Scope", "dotted", "metadata", "read_scopes"]
 
 _NAMES = "pkg.torch.onnx.name_scopes"
 _CLASSES = "pkg.torch.onnx.class_hierarchy"
@@ -54,7 +54,8 @@ def dotted(components: Sequence[str]) -> str:
     return ".".join(kept)
 
 
-def _metadata(node: onnx.NodeProto, key: str) -> str:
+def metadata(node: onnx.NodeProto, key: str) -> str:
+    """An entry of a node's metadata; empty where there is none."""
     return next((entry.value for entry in node.metadata_props if entry.key == key), "")
 
 
@@ -119,8 +120,8 @@ def _legacy(nodes: Sequence[onnx.NodeProto], weights: set[str]) -> list[Scope | 
 
 
 def _dynamo(nodes: Sequence[onnx.NodeProto]) -> list[Scope | None]:
-    chains = [_strings(_metadata(node, _NAMES)) for node in nodes]
-    classes = [_strings(_metadata(node, _CLASSES)) for node in nodes]
+    chains = [_strings(metadata(node, _NAMES)) for node in nodes]
+    classes = [_strings(metadata(node, _CLASSES)) for node in nodes]
     members: dict[str, list[int]] = {}
     for index, chain in enumerate(chains):
         if chain is not None and len(chain) > 2:

@@ -24,8 +24,8 @@ ENTRY_POINTS = "ctinv.adapters"
 """Entry-point group of loaders: each gets the source string and returns a Denoiser or None."""
 
 _CALLABLE = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_][\w.]*)(?:\?(.*))?")
-_WEIGHTS_ONLY = {".pt", ".pth", ".ckpt", ".bin", ".tar", ".safetensors", ".npz"}
-_FOREIGN = {".h5", ".keras", ".pb", ".tflite", ".mlmodel", ".pt2", ".engine", ".mat"}
+_WEIGHTS_ONLY = {".pt", ".pth", ".ckpt", ".bin", ".tar", ".safetensors"}
+_FOREIGN = {".npz", ".h5", ".keras", ".pb", ".tflite", ".mlmodel", ".pt2", ".engine", ".mat"}
 
 
 def wrap(

@@ -284,7 +284,7 @@ class TorchDenoiser(Denoiser):
             parameters = list(inspect.signature(self._module.forward).parameters.values())
         except (TypeError, ValueError):
             return
-        free = any(p.kind in (p.VAR_KEYWORD,) for p in parameters)
+        free = any(p.kind is p.VAR_KEYWORD for p in parameters)
         named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)][1:]
         unknown = [key for key in self._feed if key not in {p.name for p in named} and not free]
         if unknown:

@@ -1,6 +1,6 @@
-"""Whatever is thrown at the ONNX adapter, it works truly or raises one of our errors.
+"""Whatever is thrown at the adapters, they read truly or raise one of their own errors.
 
-``CTINV_FUZZ=5000`` raises the number of cases; ``--slow`` runs the long form.
+``--slow`` runs the long form: 5000 cases together, or as many as ``CTINV_FUZZ`` says.
 """
 
 import contextlib
@@ -8,13 +8,18 @@ import os
 
 import numpy as np
 import pytest
+import torch
+from ctinv import adapters
 from ctinv.adapters.errors import CtinvError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-FEW = int(os.environ.get("CTINV_FUZZ", "25"))
-MANY = max(FEW, 500)
+from .laws import captured
+from .toys import make
+
+FEW = 25
+ALL = int(os.environ.get("CTINV_FUZZ", "5000"))
 RELAXED = {
     "deadline": None,
     "derandomize": True,
@@ -41,6 +46,13 @@ tricky = st.sampled_from(
         " ",
     ]
 ) | st.text(max_size=12)
+
+
+def long(share):
+    """Settings of a long form that has this share of all cases."""
+    return settings(max_examples=max(1, round(share * ALL)), **RELAXED)
+
+
 sizes = st.sampled_from([0, -1, 1, 2, 3, 4, 7, 8, 16, 2**40, "n", "h", "", None])
 kinds = st.sampled_from(
     [1, 10, 11, 16, TensorProto.INT8, TensorProto.UINT8, TensorProto.INT64, TensorProto.STRING, 0]
@@ -186,7 +198,7 @@ def test_fuzz_graphs(open_onnx, capture, tmp_path, model, name):
 
 
 @pytest.mark.slow
-@settings(max_examples=MANY, **RELAXED)
+@long(0.4)
 @given(model=graphs(), name=tricky)
 def test_fuzz_graphs_long(open_onnx, capture, tmp_path, model, name):
     check_graph(open_onnx, capture, tmp_path, model, name)
@@ -216,31 +228,101 @@ def test_fuzz_damaged_bytes(whole, open_onnx, tmp_path, changes, cut):
 
 
 @pytest.mark.slow
-@settings(max_examples=MANY, **RELAXED)
+@long(0.3)
 @given(changes=edits, cut=st.sampled_from([0, 0, 0, 1, 50, 400]))
 def test_fuzz_damaged_bytes_long(whole, open_onnx, tmp_path, changes, cut):
     check_bytes(whole, open_onnx, tmp_path, changes, cut)
 
 
-@settings(max_examples=FEW, **RELAXED)
-@given(
-    shape=st.lists(st.integers(0, 9), max_size=5),
-    kind=st.sampled_from(["float32", "float64", "float16", "int16", "complex64", "bool", "U1"]),
-    layer=tricky | st.sampled_from(["c1", "r", "c2"]),
-)
-def test_fuzz_images_and_names(conv_graph, open_onnx, shape, kind, layer):
-    if not hasattr(test_fuzz_images_and_names, "denoiser"):
-        test_fuzz_images_and_names.denoiser = open_onnx(conv_graph())
-    denoiser = test_fuzz_images_and_names.denoiser
-    x = np.zeros(shape, dtype=kind)
+NAMES = {
+    "onnx": ["c1", "r", "c2", "a", "b", "y", "conv2", "relu1"],
+    "torch": ["pair", "pair[0]", "pair[2]", "named['h']", "named[gate][1]", "single", "conv", "recorder@0"],
+}
+KINDS = ("float16", "float64", "int16", "uint8", "complex64", "bool", "U1")
+
+
+@st.composite
+def readings(draw, adapter):
+    """What to ask an adapter for: mostly a layer that is there, for images; else something odd."""
+
+    def odd():
+        return draw(st.integers(0, 3)) == 0
+
+    side = st.integers(1, 20)
+    image, any_shape = st.tuples(side, st.just(1), side, side), st.lists(st.integers(0, 9), max_size=5)
+    shape = draw(any_shape if odd() else image)
+    kind = draw(st.sampled_from(KINDS)) if odd() else "float32"
+    layer = draw(tricky) if odd() else draw(st.sampled_from(NAMES[adapter]))
+    return shape, kind, layer, draw(st.booleans())
+
+
+@pytest.fixture(scope="module")
+def readable(conv_graph, open_onnx, capture):
+    """By kind of adapter: a denoiser, names of layers, and every layer's true values for images."""
+    path = conv_graph()
+    module = make("TupleInside")
+
+    def tensors(x):
+        found = capture(path, {"x": x})
+        return {name: found[tensor] for name, tensor in (("c1", "a"), ("r", "b"), ("c2", "y"))}
+
+    def modules(x):
+        return {name: z.numpy() for name, z in captured(module, torch.from_numpy(x)).items()}
+
+    return {
+        "onnx": (open_onnx(path), tensors),
+        "torch": (adapters.wrap(module, intensity="hu"), modules),
+    }
+
+
+def check_reading(denoiser, reference, shape, kind, layer, as_tensor):
+    """A reading is the true one, and of the image's kind; or one of our errors says why there is none."""
+    rng = np.random.default_rng(len(layer))
+    x = np.asarray(100 * rng.normal(size=shape)).astype(kind)
+    given = torch.from_numpy(x) if as_tensor and x.dtype.kind != "U" else x
     with ours():
-        z = denoiser.features(x, layer)
-        assert z.shape[0] == shape[0]
+        z = denoiser.features(given, layer)
+        assert isinstance(z, type(given))
+        z = np.asarray(z)
         assert z.dtype == np.float32
+        if layer not in ("@input", "@output"):
+            want = reference(x.astype(np.float32))[denoiser.resolve(layer).name]
+            np.testing.assert_allclose(z, want, rtol=1e-3, atol=1e-3)
+            return True
+    return False
+
+
+@pytest.mark.parametrize("adapter", sorted(NAMES))
+@settings(max_examples=FEW, **RELAXED)
+@given(data=st.data())
+def test_fuzz_images_and_names(readable, adapter, data):
+    check_reading(*readable[adapter], *data.draw(readings(adapter)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("adapter", sorted(NAMES))
+@long(0.15)
+@given(data=st.data())
+def test_fuzz_images_and_names_long(readable, adapter, data):
+    check_reading(*readable[adapter], *data.draw(readings(adapter)))
+
+
+@pytest.mark.parametrize("adapter", sorted(NAMES))
+def test_fuzz_reads_some_images(readable, adapter):
+    """The fuzz above would be worthless if it met nothing but refusals."""
+    read = []
+
+    @settings(max_examples=FEW, **RELAXED)
+    @given(request=readings(adapter))
+    def look(request):
+        read.append(check_reading(*readable[adapter], *request))
+
+    look()
+    assert sum(read) > len(read) / 10
 
 
 def test_fuzz_makes_graphs_that_work(open_onnx, tmp_path):
-    """The fuzz above would be worthless if little of it ever ran."""
+    """As above, for the fuzz of graphs."""
     opened = []
 
     @settings(max_examples=20, **RELAXED)

@@ -149,6 +149,17 @@ def test_O06_bn_folded_conv_is_flagged_and_is_the_batch_norm(onnx_toy, open_onnx
     assert name in caught.value.matches or name in str(caught.value)
 
 
+def test_O06_a_bias_named_after_a_batch_norm_tells_of_folding(conv_graph, open_onnx):
+    """As Keras models come out of tf2onnx."""
+
+    def rename(model):
+        model.graph.node[0].input[2] = model.graph.initializer[1].name = "m/batch_normalization_3/Const:0"
+
+    denoiser = open_onnx(conv_graph(change=rename))
+    assert "post-BN" in denoiser.resolve("c1").note
+    assert not denoiser.resolve("c2").note
+
+
 @pytest.mark.parametrize("exporter", EXPORTERS)
 def test_O07_vanished_dropout_and_identity_are_explained(onnx_toy, open_onnx, exporter):
     denoiser = open_onnx(onnx_toy("twisted", exporter).path)
@@ -183,6 +194,14 @@ def test_O24_duplicate_and_empty_node_names(conv_graph, open_onnx, capture):
         assert len({layer.name for layer in denoiser.layers}) == 3
         for layer, tensor in zip(denoiser.layers, ("a", "b", "y"), strict=True):
             np.testing.assert_allclose(denoiser.features(image(), layer.name), reference[tensor], atol=1e-5)
+
+
+def test_O24_a_node_name_that_several_bear_leads_to_their_tensors(conv_graph, open_onnx):
+    denoiser = open_onnx(conv_graph(names=("n", "n", "r")))
+    assert not any("n" in (layer.name, *layer.aliases) for layer in denoiser.layers)
+    with pytest.raises(LayerError, match="2 nodes bear that name; ask for one of their tensors, 'a', 'b'"):
+        denoiser.features(image(), "n")
+    assert denoiser.features(image(), "b").shape == (2, 3, 32, 32)
 
 
 def test_O02_a_name_that_means_two_layers_is_not_an_alias(conv_graph, open_onnx):
