@@ -1,10 +1,13 @@
-"""Whether ctinv finds what is known to be there: Gaussian images, planted blindness, the papers' layers.
+"""Whether ctinv finds what is known to be there: Gaussian images, planted blindness, the papers' layers,
+and lesions that a network drops.
 
-    python benchmarks/truth.py [--data FOLDER] [--image SLICE] [--seed N] [--only gaussian,planted,layers]
+    python benchmarks/truth.py [--data FOLDER] [--image SLICE] [--seed N] [--only PARTS]
                                [--json FILE]
 
-Without ``--data`` the fits are made on phantoms, as ``ctinv analyze`` makes them. The seed is a new one
-each time unless it is given. Each line ends with the goal and whether it was reached.
+PARTS are gaussian, planted, layers and lesions; all where none are named. Without ``--data`` the fits are
+made on phantoms, as ``ctinv analyze`` makes them; lesions are put into the explained slice, or, with
+``--data`` and without ``--image``, into one of that data. The seed is a new one each time unless it is
+given. Each line ends with the goal and whether it was reached.
 """
 
 from __future__ import annotations
@@ -17,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ctinv.invariance.data import default_slice, fitting_set, read
+from ctinv.invariance.data import CTSlice, default_slice, fitting_set, read
 from truth_battery.gaussian import gaussian_truth
 from truth_battery.layers import layer_truth
+from truth_battery.lesions import lesion_truth
 from truth_battery.planted import planted_truth
 
-PARTS = ("gaussian", "planted", "layers")
+PARTS = ("gaussian", "planted", "layers", "lesions")
 
 
 def judge(found: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
@@ -57,11 +61,21 @@ def judge(found: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
         reached = layer["leakage"] <= 0.05 or layer["std"] <= 1
         goal = "leakage <= 0.05 or std <= 1"
         row(f"{name}: std, HU (leakage {layer['leakage']:.2f})", layer["std"], goal, reached)
+    if lesions := found.get("lesions"):
+        for contrast, part in lesions["contrasts"].items():
+            size = "none" if part["found_mm"] is None else f"{part['found_mm']:.1f} mm"
+            truly = f"truly {lesions['true_mm']:.1f} mm"
+            what = f"lesions of {contrast} HU: kept from {size} on, {truly}; grid steps"
+            row(what, part["steps_off"], "<= 1", part["steps_off"] <= 1)
+        for net, goal in (("dropper", "lost"), ("keeper", "visible")):
+            said = lesions[net]
+            what = f"lesions: the {net} of one of {lesions['lesion']}: {said['says']}; d' in the layer"
+            row(what, said["layer"], goal, said["says"] == goal)
     return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=" ".join(__doc__.split("\n\n")[0].split()))
     parser.add_argument("--data", help="folder of CT to fit on; phantoms where none is given")
     parser.add_argument("--image", help="slice to explain; one that ships with ctinv where none is given")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10_000))
@@ -69,15 +83,27 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     parts = given.only.split(",")
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"--only {', '.join(sorted(unknown))}: the parts are {', '.join(PARTS)}")
     found: dict[str, Any] = {"seed": given.seed, "seconds": {}}
 
-    image = (read(given.image)[0] if given.image else default_slice()).hu
-    slices = list(fitting_set(given.data, seed=0).low) if set(parts) - {"gaussian"} else []
-    slices = [s for s in slices if not np.array_equal(s, image)]
+    explained = read(given.image)[0] if given.image else default_slice()
+    image = explained.hu
+    fits = bool({"planted", "layers"} & set(parts)) or ("lesions" in parts and given.data and not given.image)
+    pairs = fitting_set(given.data, seed=0) if fits else None
+    slices = [s for s in pairs.low if not np.array_equal(s, image)] if pairs else []
+    # Lesions want room: of CT that is given, the first slice that has some; else the slice explained.
+    with_room = [explained]
+    if pairs and given.data and not given.image:
+        with_room = [
+            CTSlice(hu, np.ones(hu.shape, bool), spacing)
+            for hu, spacing in zip(pairs.low, pairs.spacings, strict=True)
+        ]
     runs = {
         "gaussian": lambda: gaussian_truth(given.seed),
         "planted": lambda: planted_truth(slices, image, given.seed),
         "layers": lambda: layer_truth(slices, image, given.seed),
+        "lesions": lambda: lesion_truth(with_room, given.seed),
     }
     for part in parts:
         started = time.perf_counter()

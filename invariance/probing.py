@@ -263,7 +263,7 @@ def probe(
             "spacing": steps,
             "spacing_known": given is not None,
             "noise": noise_level(x),
-            "tissue": float(np.mean(x[signals[0] / placed.contrast > 0.5])),
+            "tissue": float(np.mean(x[np.abs(signals[0]) > 0.5 * np.abs(signals[0]).max()])),
             "realisations": realisations,
             "level": level,
             "seed": seed,
