@@ -17,6 +17,8 @@ _PIXELS_PER_BATCH = 2**20
 
 def is_tensor(x: Any) -> bool:
     """Whether ``x`` is a torch tensor; a program without PyTorch does not import it for this."""
+    if isinstance(x, np.ndarray):
+        return False
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(x, torch.Tensor)
 
@@ -27,10 +29,10 @@ def check_images(x: Any) -> None:
     Raises:
         ImageError: Wrong kind, type, shape, or non-finite values.
     """
-    if is_tensor(x):
-        floating = x.is_floating_point()
-    elif isinstance(x, np.ndarray):
+    if isinstance(x, np.ndarray):
         floating = x.dtype.kind == "f"
+    elif is_tensor(x):
+        floating = x.is_floating_point()
     else:
         raise ImageError(
             f"images must be a numpy array or a torch tensor (N, 1, H, W) in HU, not {type(x).__name__}"
@@ -53,7 +55,10 @@ def check_images(x: Any) -> None:
             f"images must be floating point, in HU, not {x.dtype}; apply the rescale slope and intercept, "
             "then convert to float32"
         )
-    if not bool((x.isfinite() if is_tensor(x) else np.isfinite(x)).all()):
+    finite = (
+        np.logical_and.reduce(np.isfinite(x), axis=None) if isinstance(x, np.ndarray) else x.isfinite().all()
+    )
+    if not bool(finite):
         raise ImageError("images must be finite; these hold NaN or infinity")
 
 
@@ -79,6 +84,8 @@ def pad_reflect(x: Any, bottom: int, right: int) -> Any:
 
 def restore(z: Any, like: Any) -> Any:
     """``z`` as float32 of the kind and on the device of the image ``like``."""
+    if isinstance(like, np.ndarray) and isinstance(z, np.ndarray):
+        return np.asarray(z, dtype=np.float32)
     if is_tensor(like):
         torch: Any = sys.modules["torch"]
         tensor = z if is_tensor(z) else torch.from_numpy(np.ascontiguousarray(z))

@@ -69,7 +69,7 @@ class Geometry:
         """Rows and columns to mirror below and right of ``u`` so that the network takes it.
 
         Arguments:
-            u: One image in model units (1, C, H, W).
+            u: Images in model units (N, C, H, W); only the first is ever tried.
 
         Raises:
             ImageError: The model takes one size only, and it is another.
@@ -77,7 +77,7 @@ class Geometry:
         """
         size = (int(u.shape[-2]), int(u.shape[-1]))
         if size not in self._pads:
-            self._pads[size] = self._find(u, size)
+            self._pads[size] = self._find(u[:1], size)
         return self._pads[size]
 
     def _look(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import onnx
 
@@ -13,8 +13,7 @@ from ._onnx_trace import Trace
 __all__ = ["Wanted", "prefix"]
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(NamedTuple):
     """A tensor to read from a graph.
 
     Arguments:
@@ -38,7 +37,8 @@ def prefix(trace: Trace, wanted: Sequence[Wanted]) -> onnx.ModelProto:
 
     Node metadata is kept, and node names where they are unique, as the runtime demands. Outputs
     are declared with the element type that shape inference gives, or without one, in which case
-    the runtime finds it.
+    the runtime finds it. What lies between is declared with its shape, so that the runtime knows
+    which tensors are of one size and can share memory.
     """
     roots = [name for want in wanted for name in (want.tensor, want.scale, want.zero) if name]
     indices = trace.upstream(roots)
@@ -58,6 +58,9 @@ def prefix(trace: Trace, wanted: Sequence[Wanted]) -> onnx.ModelProto:
     graph.sparse_initializer.extend(
         tensor for tensor in source.graph.sparse_initializer if tensor.values.name in needed
     )
+    outputs = {want.tensor for want in wanted}
+    between = (name for index in indices for name in trace.nodes[index].output if name not in outputs)
+    graph.value_info.extend(trace.declared[name] for name in between if name in trace.declared)
     for want in dict.fromkeys(wanted):
         if want.scale:
             inputs = [want.tensor, want.scale, *([want.zero] if want.zero else [])]

@@ -97,7 +97,9 @@ class Runner:
         wants = tuple(dict.fromkeys(wanted))
         if not isinstance(x, np.ndarray) and (self._nhwc or not self.free or self.batch is not None):
             x = x.cpu().numpy()  # only a graph that takes any images can read them where they are
-        fits = all(size in (None, own) for size, own in zip(self.size, x.shape[-2:], strict=True))
+        fits = self.free or all(
+            size in (None, own) for size, own in zip(self.size, x.shape[-2:], strict=True)
+        )
         if fits and self.batch in (None, len(x)):
             alone = self.batch is None and len(x) > 1 and self._mixes(x, wants)
             values = self._by_batch(x, wants, exact, 1) if alone else self._whole(x, wants, exact)

@@ -125,8 +125,9 @@ class Sessions:
             ModelError: The runtime failed.
             UnsupportedModelError: One of the tensors did not come back.
         """
-        known = {value.name for value in (*session.get_inputs(), *session.get_overridable_initializers())}
-        feeds = {name: value for name, value in feeds.items() if name in known}
+        if len(feeds) > 1:  # every layer needs the image, but not every other input
+            known = {value.name for value in (*session.get_inputs(), *session.get_overridable_initializers())}
+            feeds = {name: value for name, value in feeds.items() if name in known}
         try:
             if any(not isinstance(value, np.ndarray) for value in feeds.values()):
                 values = run_bound(session, names, feeds)

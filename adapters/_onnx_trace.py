@@ -67,11 +67,18 @@ def _skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
         dims = value.type.tensor_type.shape.dim
         if len(dims) == 1 and dims[0].dim_value > _LARGE:
             dims[0].Clear()  # inference would keep a value for each element
+        for axis, dim in enumerate(dims):
+            if dim.dim_param:  # a file may call two axes alike that are not
+                dim.dim_param = f"{value.name}:{axis}"
     return light
 
 
 class Trace:
     """The wiring of a model's main graph.
+
+    Besides the arguments it has ``nodes``, ``stored`` (weights), ``producer``, ``users`` and ``needs``
+    (who makes and reads what), ``from_image`` (what depends on the image), ``types``, ``shapes`` (None
+    for free axes) and ``declared`` (inferred types and shapes with their free axes named).
 
     Arguments:
         model: The model, functions inlined.
@@ -97,6 +104,7 @@ class Trace:
             for name in needs:
                 self.users.setdefault(name, []).append(index)
         self.from_image = self._from_image()
+        self.declared: dict[str, onnx.ValueInfoProto] = {}
         self.types, self.shapes = self._inferred()
 
     def _from_image(self) -> set[str]:
@@ -116,6 +124,7 @@ class Trace:
         try:
             light = onnx.shape_inference.infer_shapes(_skeleton(self.model), data_prop=True)
             values += [*light.graph.input, *light.graph.output, *light.graph.value_info]
+            self.declared = {value.name: value for value in light.graph.value_info if value_shape(value)}
         except Exception:  # the runtime, which infers for itself, has the last word
             values += list(self.model.graph.value_info)
         types = {tensor.name: tensor.data_type for tensor in self.stored.values()}

@@ -48,7 +48,7 @@ class _Borrowed(Geometry):
 
     def pads(self, u: Any) -> tuple[int, int]:
         """Rows and columns to mirror, as the other denoiser does."""
-        return self._own.pads(u.detach().cpu().numpy())
+        return self._own.pads(u[:1].detach().cpu().numpy())
 
 
 class TwinDenoiser(TorchDenoiser):

@@ -274,7 +274,7 @@ class Denoiser(ABC):
         found: dict[str, Any] = {}
         if run:
             u = self._channelled(intensity.to_model(x))
-            pads = self._geometry.pads(u[:1])
+            pads = self._geometry.pads(u)
             found.update(self._run(pad_reflect(u, *pads), run, grad))
         if OUTPUT in found:
             found[OUTPUT] = self._image(x, found[OUTPUT], intensity)
@@ -302,7 +302,7 @@ class Denoiser(ABC):
             for chunk in batches(x, None):
                 own = self._native(chunk)
                 u = self._channelled(intensity.to_model(own))
-                pads = self._geometry.pads(u[:1])
+                pads = self._geometry.pads(u)
                 raw = self._run(pad_reflect(u, *pads), [OUTPUT], False)[OUTPUT]
                 for part, output in zip(parts, outputs, strict=True):
                     part.append(restore(self._image(own, raw, intensity, output), x))

@@ -84,6 +84,8 @@ def wrap(
     )
     if output is None and denoiser.output is None:
         denoiser.output = "image"  # taken for granted, not stated: calibration may find otherwise
+    if any(part.training for part in inner.modules()):  # of modules made by load() nobody would know
+        denoiser.notices.append("the module is in training mode; it is read in eval mode and put back")
     return denoiser
 
 

@@ -92,8 +92,6 @@ class TorchDenoiser(Denoiser):
         self._calls: dict[str, Call] | None = None
         self._layers: tuple[Layer, ...] = ()
         self._check_feed()
-        if any(part.training for part in self._module.modules()):
-            self._notify("the module is in training mode; it is read in eval mode and put back")
 
     @property
     def layers(self) -> tuple[Layer, ...]:

@@ -5,6 +5,9 @@ read, so that neither can stop early. ONNX: ``features`` against ONNX Runtime ru
 the graph. Both sides convert HU to model units and take turns within one run; the median ratio of their
 paired times is reported with its quartiles. On a busy machine trust the processor time.
 
+A second table tells what an early layer costs: its time as a share of the whole network's, beside the
+share of multiplications that lie before it.
+
     python benchmarks/adapters.py [--side 128] [--batch 1] [--rounds 60] [--threads 1] [--json FILE]
 """
 
@@ -113,8 +116,39 @@ def race(
     return row
 
 
+def before(module: nn.Module, index: int) -> float:
+    """Percentage of a plain network's multiplications up to and with one of its layers."""
+    counts = [part.weight.numel() if isinstance(part, nn.Conv2d) else 0 for part in module.children()]
+    return 100 * sum(counts[: index + 1]) / sum(counts)
+
+
+def costs(
+    denoiser: adapters.Denoiser, layers: dict[int, str], x: np.ndarray, rounds: int
+) -> dict[int, dict[str, float]]:
+    """Reading a layer: median milliseconds, and the median percentage of the whole network's time."""
+    clocks = {"wall": time.perf_counter, "cpu": time.process_time}
+    names = {**layers, -1: adapters.OUTPUT}
+    spent: dict[int, list[list[float]]] = {index: [] for index in names}
+    for turn in range(rounds + 3):
+        for index, name in names.items():
+            start = [clock() for clock in clocks.values()]
+            denoiser.features(x, name)
+            if turn >= 3:  # the first runs list layers and open sessions
+                stop = [clock() for clock in clocks.values()]
+                spent[index].append([1e3 * (b - a) for a, b in zip(start, stop, strict=True)])
+    rows: dict[int, dict[str, float]] = {}
+    for index in layers:
+        rows[index] = {}
+        for k, clock in enumerate(clocks):
+            own, whole = ([times[k] for times in spent[i]] for i in (index, -1))
+            rows[index][f"{clock}_ms"] = statistics.median(own)
+            share = statistics.median(a / b for a, b in zip(own, whole, strict=True))
+            rows[index][f"{clock}_percent"] = 100 * share
+    return rows
+
+
 def main() -> None:
-    """Measure, print a table, write JSON."""
+    """Measure, print two tables, write JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--side", type=int, default=128, help="pixels per side")
     parser.add_argument("--batch", type=int, default=1, help="images per call")
@@ -144,6 +178,11 @@ def main() -> None:
                 x,
                 args.rounds,
             )
+        early = {index: str(index) for index in (0, 2, last // 2, last - 1)}
+        shares = {
+            kind: costs(denoiser, early, x, args.rounds)
+            for kind, denoiser in (("torch", wrapped), ("onnx", loaded))
+        }
     print(f"{'reading':10} {'clock':6} {'tap ms':>9} {'bare ms':>9} {'overhead':>9}   quartiles")
     for name, row in figures.items():
         for clock in ("wall", "cpu"):
@@ -152,6 +191,15 @@ def main() -> None:
                 f"{row[f'{clock}_median_percent']:8.1f}%   "
                 f"{row[f'{clock}_low_percent']:.1f}% to {row[f'{clock}_high_percent']:.1f}%"
             )
+    print(f"\n{'layer':10} {'clock':6} {'ms':>9} {'of the whole':>13} {'of its multiplications':>23}")
+    for kind, rows in shares.items():
+        for index, row in rows.items():
+            figures[f"{kind} {index} of whole"] = {**row, "multiplications_percent": before(module, index)}
+            for clock in ("wall", "cpu"):
+                print(
+                    f"{f'{kind} {index}':10} {clock:6} {row[f'{clock}_ms']:9.2f} "
+                    f"{row[f'{clock}_percent']:12.1f}% {before(module, index):22.1f}%"
+                )
     about = {**{k: v for k, v in vars(args).items() if k != "json"}, "torch": torch.__version__}
     report = {"settings": {**about, "onnxruntime": ort.__version__}, "figures": figures}
     if args.json:

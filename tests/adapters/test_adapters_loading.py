@@ -56,6 +56,7 @@ def test_weights_are_filled_in(nets, tmp_path, kind, prefix):
     want = adapters.wrap(make("Plain", 7), intensity="unit:-160:240").features(image(), "conv3")
     assert np.array_equal(denoiser.features(image(), "conv3"), want)
     assert denoiser.name == "plain"
+    assert not any("training mode" in notice for notice in denoiser.notices)
     assert any("'state_dict'" in notice for notice in denoiser.notices) == (kind == "nested")
 
 
