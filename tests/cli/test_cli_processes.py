@@ -39,10 +39,9 @@ with joined() as everyone:
 
 def torchrun(count, *words, cache):
     environment = {**os.environ, "CTINV_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
-    run = ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", *map(str, words))
-    done = subprocess.run(
-        [sys.executable, *run], env=environment, capture_output=True, text=True, timeout=300
-    )
+    agent = ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}") if count > 1 else ()
+    run = [sys.executable, *agent, *map(str, words)]
+    done = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -84,6 +83,30 @@ def test_slices_are_divided_and_summed_up_by_the_first_process(tmp_path):
         assert entry["fit"]["processes"] == 2
         stored = json.loads((tmp_path / "out" / name / "result.json").read_text(encoding="utf-8"))
         assert {key: value for key, value in entry.items() if key != "files"} == stored
+
+
+def test_one_process_and_two_draw_the_same_bits(tmp_path, data):
+    """From one fit, as fitting by two processes takes other batches; and nothing from a cache."""
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    rng = np.random.default_rng(1)
+    for name in "ab":
+        np.save(scans / f"{name}.npy", rng.normal(40, 30, (40, 48)).astype(np.float32))
+    fields = {"fit.steps": 2, "fit.patches": 32}
+    fitted = invariance.fit(
+        zoo.load("chen"), "conv5", data=data, preset="tiny", overrides=fields, cache=False
+    )
+    fitted.save(tmp_path / "fitted")
+    given = ("sample", "-m", "chen", "-e", tmp_path / "fitted", "-i", scans, "-n", 5, "--refine", 3)
+    found = {}
+    for count in (1, 2):
+        out, cache = (tmp_path / f"{name}{count}" for name in ("out", "cache"))
+        options = (*given, "--quantiles", "0.1,0.9", "-o", out, "--json")
+        torchrun(count, "-m", "ctinv.cli", *options, cache=cache)
+        assert not cache.exists()
+        found[count] = [(out / name / "arrays.npz").read_bytes() for name in "ab"]
+    assert found[1] == found[2]
+    assert found[1][0] != found[1][1]
 
 
 def test_a_process_alone_needs_nobody():
