@@ -170,6 +170,34 @@ def export_onnx():
 
 
 @pytest.fixture(scope="session")
+def exported(tmp_path_factory):
+    """``exported(module, name, exporter, shape, free)``: a file, written once for each name and exporter."""
+    made: dict[tuple[str, str], Path] = {}
+    folder = tmp_path_factory.mktemp("exported")
+
+    def get(module, name: str, exporter: str, shape=(2, 1, 16, 24), free: bool = True) -> Path:
+        if (name, exporter) not in made:
+            path = folder / f"{len(made)}" / "model.onnx"
+            path.parent.mkdir()
+            made[name, exporter] = export(copy.deepcopy(module), path, exporter, shape, free)
+        return made[name, exporter]
+
+    return get
+
+
+@pytest.fixture
+def some(request):
+    """A few of some names, from first to last; all of them in the long form."""
+
+    def choose(names):
+        if request.config.getoption("--slow") or len(names) <= 6:
+            return names
+        return [names[round(k * (len(names) - 1) / 5)] for k in range(6)]
+
+    return choose
+
+
+@pytest.fixture(scope="session")
 def open_onnx():
     """``open_onnx(path, **options)``: a denoiser on the CPU whose units are HU."""
     from ctinv.adapters.intensity import parse_intensity

@@ -1,4 +1,4 @@
-"""Denoisers of other projects with random weights, from their own packages.
+"""Denoisers of other projects, from their own packages with random weights, or with published ones.
 
 Only the modules that hold the networks are imported: their packages' fronts would bring in training
 code and libraries that no network needs. Absent packages make the tests skip, and say so.
@@ -13,11 +13,14 @@ import warnings
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 class Blur(nn.Module):
@@ -78,6 +81,27 @@ def _deepinv(module: str, name: str, **options) -> Callable[[], nn.Module]:
     return make
 
 
+def _kair():
+    """DnCNN as its trained weights are laid out; the noise is subtracted inside."""
+    weights = SHARED / "models" / "cszn_KAIR_dncnn_25.pth"
+    if not weights.exists():
+        pytest.skip("no shared data beside the repository")
+
+    class DnCnn(nn.Module):
+        def __init__(self):
+            super().__init__()
+            inner = [part for _ in range(15) for part in (nn.Conv2d(64, 64, 3, padding=1), nn.ReLU())]
+            ends = nn.Conv2d(1, 64, 3, padding=1), nn.Conv2d(64, 1, 3, padding=1)
+            self.model = nn.Sequential(ends[0], nn.ReLU(), *inner, ends[1])
+
+        def forward(self, x):
+            return x - self.model(x)
+
+    module = DnCnn()
+    module.load_state_dict(torch.load(weights, weights_only=True))
+    return module
+
+
 @dataclass(frozen=True)
 class Peer:
     """One network.
@@ -98,6 +122,7 @@ class Peer:
 
 
 PEERS = {
+    "kair dncnn": Peer(_kair, like=True),
     "cnn10": Peer(_ldct("cnn10"), like=True),
     "redcnn": Peer(_ldct("redcnn")),
     "wganvgg": Peer(_ldct("wganvgg"), like=True),
@@ -115,6 +140,9 @@ PEERS = {
     ),
 }
 
+# Exported for free sizes, it runs at no other than its own.
+FIXED = {("deepinv swinir", "dynamo")}
+
 
 def peer(name: str) -> nn.Module:
     """A peer's network with the same random weights every time."""
@@ -122,3 +150,20 @@ def peer(name: str) -> nn.Module:
         warnings.simplefilter("ignore")  # theirs
         torch.manual_seed(0)
         return PEERS[name].make().eval()
+
+
+class Fed(nn.Module):
+    """A network whose further inputs are bound."""
+
+    def __init__(self, net, feed):
+        super().__init__()
+        self.net, self.feed = net, feed
+
+    def forward(self, x):
+        return self.net(x, **self.feed)
+
+
+def bound(name: str) -> nn.Module:
+    """A peer's network that needs nothing but the image."""
+    feed = PEERS[name].feed
+    return Fed(peer(name), feed) if feed else peer(name)

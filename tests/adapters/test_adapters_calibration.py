@@ -9,6 +9,8 @@ from ctinv.adapters import CANDIDATES, ImageError, IntensityError, parse_intensi
 from ctinv.adapters.calibration import Trial, choose
 from torch import nn
 
+from .peers import peer
+
 FIVE = ("hu", "offset:1024", "unit:-1024:3072", "unit:-160:240", "offset:1024:standard:481.454:502.185")
 
 
@@ -204,20 +206,6 @@ def test_calibration_is_reproducible():
     assert tables[0] == tables[1]
 
 
-class DnCnn(nn.Module):
-    """The 17-layer network of the trained weights; noise is subtracted inside."""
-
-    def __init__(self):
-        super().__init__()
-        inner = [part for _ in range(15) for part in (nn.Conv2d(64, 64, 3, padding=1), nn.ReLU())]
-        self.model = nn.Sequential(
-            nn.Conv2d(1, 64, 3, padding=1), nn.ReLU(), *inner, nn.Conv2d(64, 1, 3, padding=1)
-        )
-
-    def forward(self, x):
-        return x - self.model(x)
-
-
 class FromUnits(nn.Module):
     """A network of some convention as a denoiser of HU."""
 
@@ -234,10 +222,7 @@ def test_D04_trained_denoisers_in_five_conventions(shared_data):
     pydicom = pytest.importorskip("pydicom")
     from ctinv import zoo
 
-    weights = shared_data / "models" / "cszn_KAIR_dncnn_25.pth"
-    dncnn = DnCnn()
-    dncnn.load_state_dict(torch.load(weights, weights_only=True))
-    cores = {"dncnn": FromUnits("unit:-160:240", dncnn)}
+    cores = {"dncnn": FromUnits("unit:-160:240", peer("kair dncnn"))}
     for name in ("chen", "yang"):
         cores[name] = FromUnits(zoo.metadata(name)["ctinv.intensity"], zoo.network(name))
     slices = []

@@ -1,40 +1,11 @@
-"""The law of adapters over ONNX files exported from the toys, and over real files."""
-
-import copy
+"""ONNX files that others made: a published DnCNN in two forms, and files that are no models."""
 
 import numpy as np
 import pytest
 import torch
 from ctinv.adapters.errors import ModelError
 
-from .laws import assert_reads_truly, captured, image
-from .toys import TOYS, make
-
-# Why a toy has no legacy export: what PyTorch's exporter says.
-_NO_LEGACY = {"WeightNorm", "Half"}
-# Branching cannot be captured as one graph; exporting EditsWeights ends the process in torch 2.13.
-_NO_DYNAMO = {"Branching", "EditsWeights", "Half"}
-
-
-def check(name, exporter, export_onnx, open_onnx, tmp_path):
-    module = make(name).eval()
-    path = export_onnx(copy.deepcopy(module), tmp_path / f"{name}.onnx", exporter, (2, 1, 16, 24))
-    denoiser = open_onnx(path, intensity="unit:-160:240")
-    assert assert_reads_truly(denoiser, lambda u: captured(module, u), image(), atol=2e-5) >= 1
-
-
-@pytest.mark.parametrize("name", sorted(set(TOYS) - _NO_LEGACY))
-def test_law_of_toys_by_the_legacy_exporter(name, export_onnx, open_onnx, tmp_path):
-    check(name, "legacy", export_onnx, open_onnx, tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(TOYS) - _NO_DYNAMO))
-def test_law_of_toys_by_the_dynamo_exporter(name, export_onnx, open_onnx, tmp_path):
-    check(name, "dynamo", export_onnx, open_onnx, tmp_path)
-
-
-# -- files that others made -------------------------------------------------------------------------
+from .peers import peer
 
 
 def slices(folder, count, size):
@@ -51,16 +22,9 @@ def slices(folder, count, size):
 
 
 @pytest.fixture(scope="module")
-def dncnn(shared_data):
-    """The published weights in PyTorch, as the file's author described them."""
-    state = torch.load(shared_data / "models" / "cszn_KAIR_dncnn_25.pth", weights_only=True)
-    parts = []
-    for index in sorted({int(key.split(".")[1]) for key in state}):
-        weight = state[f"model.{index}.weight"]
-        conv = torch.nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)
-        conv.load_state_dict({"weight": weight, "bias": state[f"model.{index}.bias"]})
-        parts += [conv, torch.nn.ReLU()]
-    return torch.nn.Sequential(*parts[:-1]).eval()
+def dncnn():
+    """The published weights in PyTorch: what makes the noise."""
+    return peer("kair dncnn").model
 
 
 @pytest.fixture(scope="module")
