@@ -98,7 +98,7 @@ class Embedder(nn.Module):
 class MapEmbedder(Embedder):
     """A shallow convolutional network on the standardised representation and its place.
 
-    It halves the map until it has the code map's size, looks around there, and adds a learned map
+    It shrinks the map until it has the code map's size, looks around there, and adds a learned map
     that tells the places of a patch apart. A representation that is not a map is spread over all
     places by a linear layer.
 
@@ -124,11 +124,16 @@ class MapEmbedder(Embedder):
                 nn.SiLU(),
                 nn.Unflatten(1, (inputs, code_size, code_size)),
             ]
-        for k in range(max(0, int(math.log2(min(size) / code_size)))):
-            outputs = int(width * min(1.5**k, 2.25))
-            # The first sees the full resolution; a 2x2 kernel keeps it cheap.
-            kernel = 4 if k else 2
-            layers += [nn.Conv2d(inputs, outputs, kernel, stride=2, padding=kernel // 2 - 1), nn.SiLU()]
+        halvings = max(0, int(math.log2(min(size) / code_size)))
+        if halvings:
+            # The first sees the full resolution; without overlap it is cheap.
+            first = min(2, halvings)
+            outputs, halvings = int(width * 1.5 ** (first - 1)), halvings - first
+            layers += [nn.Conv2d(inputs, outputs, 2**first, stride=2**first), nn.SiLU()]
+            inputs = outputs
+        for _ in range(halvings):
+            outputs = int(2.25 * width)
+            layers += [nn.Conv2d(inputs, outputs, 4, stride=2, padding=1), nn.SiLU()]
             inputs = outputs
         self.down = nn.Sequential(*layers)
         self.around = nn.Conv2d(inputs + PLACES, 2 * width, 3, padding=1)

@@ -19,16 +19,18 @@ from .checkpoints import Checkpoint
 from .embed import Embedder, build_embedder
 from .fit_vae import denoised_slices
 from .flow import ConditionalFlow
-from .optimise import Material, Objective, optimise
+from .optimise import Material, Objective, held_out_bits, optimise
 from .presets import Preset
 from .processes import World, world
 from .representation import Geometry
+from .settle import settle
 from .stores import Blocks, Place, RepresentationStore, open_stores, passes
 from .tiles import STEP
 from .vae import VAE
 
 __all__ = ["FitResult", "draw_places", "encode_places", "fit_flows", "networks"]
 
+_CODES = 4096  # that a flow is initialised on
 _MOST_NUMBERS = 1.5e8  # of representations held in memory at once
 
 Image = npt.NDArray[np.float32]
@@ -244,17 +246,23 @@ def _fit_one(
     with torch.no_grad():
         z = store.cut(start)
         embedder.initialise(z)
-        noise = torch.randn(drawn.mean[:first].shape, generator=generator)
+        many = min(len(drawn.train), _CODES)
+        noise = torch.randn(drawn.mean[:many].shape, generator=generator)
         context = embedder(z, store.where(start, embedder.code_size))
-        flow.initialise(drawn.mean[:first] + drawn.spread[:first] * noise, context)
+        # A fresh flow ignores the context; covariances take more codes than contexts are at hand.
+        context = context[torch.arange(many) % len(context)]
+        flow.initialise(drawn.mean[:many] + drawn.spread[:many] * noise, context)
         del z, context
     objective = Objective(flow, embedder)
     everyone.shared(objective.state_dict().values())
     material = Material(store, drawn.train, drawn.mean, drawn.spread, drawn.test, test_codes)
     best = optimise(objective.to(device), material, preset.fit, generator, everyone, checkpoint, progress)
     objective.to("cpu").eval()
+    if settled := settle(objective, material, preset.fit.calibrated):
+        settled["nll"], settled["nll_shuffled"] = held_out_bits(objective, material)
     scores = {
         **best,
+        **settled,
         **_calibration(objective, store, drawn, test_codes, preset.fit.calibrated, seed),
         "patches": len(drawn.train),
         "held_out_patches": len(drawn.test),

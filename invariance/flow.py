@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from .presets import FlowConfig
-from .steps import ActNorm, Coupling, DenseCoupling, Entry, Shuffle, compose
+from .steps import ActNorm, Coupling, DenseCoupling, Entry, Mixing, Shuffle, compose
 
-__all__ = ["ActNorm", "ConditionalFlow", "Coupling", "DenseCoupling", "Entry", "Shuffle"]
+__all__ = ["ActNorm", "ConditionalFlow", "Coupling", "DenseCoupling", "Entry", "Mixing", "Shuffle"]
 
 
 def _masks(shape: tuple[int, int, int], generator: torch.Generator) -> Iterator[Tensor]:
@@ -68,16 +68,20 @@ class ConditionalFlow(nn.Module):
             channels = torch.randperm(shape[0], generator=generator)
             places = torch.arange(self.features).unflatten(0, shape)
             transforms.append(Shuffle(places[channels].flatten()))
+        if config.mixing:
+            transforms.append(Mixing(self.features))
         self.transform = compose(transforms)
 
     @torch.no_grad()
     def initialise(self, codes: Tensor, context: Tensor) -> None:
-        """Standardise codes (N, features) and set every actnorm from the data, front to back."""
+        """Standardise codes (N, features) and set actnorms and mixing from the data, front to back."""
         std, mean = torch.std_mean(codes, 0)
         self.mean.copy_(mean)
         self.std.copy_(std.clamp_min(1e-4))
         batch = (codes - self.mean) / self.std
         for step in self.transform.transforms:
+            if isinstance(step, Mixing):
+                step.initialise(batch)
             batch = step.initialise(batch) if isinstance(step, ActNorm) else step(context)(batch)
 
     def forward(self, code: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:

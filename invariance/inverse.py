@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .flow import ActNorm, ConditionalFlow, Coupling, DenseCoupling, Entry, Shuffle
+from .flow import ActNorm, ConditionalFlow, Coupling, DenseCoupling, Entry, Mixing, Shuffle
 
 __all__ = ["FlowInverse"]
 
@@ -87,6 +87,8 @@ class FlowInverse:
                     self._steps.append(_convolutional(step))
                 elif isinstance(step, Entry):
                     self._steps.append(_entry(step))
+                elif isinstance(step, Mixing):
+                    self._steps.append(_linear(step))
                 else:
                     self._steps.append(_whole(step))
         merge(flow.std[order], flow.mean[order])
@@ -145,6 +147,16 @@ def _whole(step: nn.Module) -> Bound:
         return inverse
 
     return bound
+
+
+def _linear(step: Mixing) -> Bound:
+    eye = torch.eye(len(step.start), dtype=torch.float64, device=step.start.device)
+    matrix = step.matrix().double()
+    lower, upper = matrix.tril(), matrix.triu(1) + eye
+    back = torch.linalg.solve_triangular(lower, eye, upper=False)
+    back = torch.linalg.solve_triangular(upper, back, upper=True, unitriangular=True)
+    weight = back.to(step.start.dtype)
+    return _constant(lambda state: F.linear(state, weight))
 
 
 def _entry(step: Entry) -> Bound:

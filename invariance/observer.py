@@ -8,7 +8,9 @@ import torch
 from ctinv.adapters.base import Denoiser
 from torch import Tensor
 
+from .convolutions import FixedConvolutions
 from .embed import Embedder, as_map
+from .representation import Looker
 
 __all__ = ["Linearised", "Observer"]
 
@@ -31,7 +33,7 @@ class Linearised:
     """
 
     def __init__(self, phi: Callable[[Tensor], Tensor], x: Tensor) -> None:
-        with torch.enable_grad():
+        with torch.enable_grad(), FixedConvolutions():
             self._x = x.detach().clone().requires_grad_()
             z = phi(self._x)
             self._z = z if z.requires_grad else None
@@ -76,19 +78,20 @@ class Observer:
 
     def __init__(self, denoiser: Denoiser, layer: str, embedder: Embedder, patch: int | None = None) -> None:
         self.layer = layer
-        self._denoiser, self._layer = denoiser.twin(layer) or (denoiser, layer)
+        source, inner = denoiser.twin(layer) or (denoiser, layer)
+        self._look, self._inner = Looker(source), inner
         self._mean, self._scale = embedder.mean, embedder.std.reciprocal()
         self._patch = patch
 
     @property
     def differentiable(self) -> bool:
         """Whether :meth:`linearise` works."""
-        return self._denoiser.differentiable
+        return self._look.denoiser.differentiable
 
     def _see(self, x: Tensor, grad: bool) -> Tensor:
         if self._patch is not None and x.shape[-2:] != (self._patch, self._patch):
             return self._see(_patches(x, self._patch), grad)
-        z = torch.as_tensor(self._denoiser.features(x, self._layer, grad=grad, batch_size=len(x)))
+        z = self._look(x, self._inner, grad=grad, batch_size=len(x))
         return (as_map(z).to(self._mean) - self._mean) * self._scale
 
     @torch.no_grad()

@@ -19,7 +19,7 @@ from .presets import FitConfig
 from .processes import World
 from .stores import Place, RepresentationStore
 
-__all__ = ["Material", "Objective", "optimise"]
+__all__ = ["Material", "Objective", "contexts", "held_out_bits", "optimise"]
 
 _CHUNK = 128
 
@@ -147,7 +147,7 @@ class _Loop:
         if not world.alone:
             ids = None if self._device.type == "cpu" else [self._device]
             self._run = DistributedDataParallel(objective, device_ids=ids, broadcast_buffers=False)
-        self._optimiser = torch.optim.Adam(objective.parameters(), lr=config.rate)
+        self._optimiser = torch.optim.Adam(objective.parameters(), lr=config.rate, fused=True)
         self._order = torch.empty(0, dtype=torch.long)
         self.best = _copied(objective.state_dict())
         self.at = _Standing()
@@ -192,9 +192,7 @@ class _Loop:
         return loss
 
     def _inputs(self, places: Sequence[Place]) -> tuple[Tensor, Tensor]:
-        store = self._material.store
-        where = store.where(places, self._objective.embedder.code_size)
-        return store.cut(places).to(self._device), where.to(self._device)
+        return _inputs(self._objective, self._material.store, places)
 
     # -- held-out slices ------------------------------------------------------------------------
 
@@ -203,7 +201,7 @@ class _Loop:
         at, config = self.at, self._config
         found = torch.zeros(2, dtype=torch.float64)
         if self._world.leads:
-            found = torch.tensor(self._held_out(), dtype=torch.float64)
+            found = torch.tensor(held_out_bits(self._objective, self._material), dtype=torch.float64)
         self._world.shared([found])
         right, wrong = found.tolist()
         since = at.step - (int(at.curve[-1][0]) if at.curve else 0)
@@ -214,18 +212,6 @@ class _Loop:
             self.best, at.stale = _copied(self._objective.state_dict()), 0
         elif at.step < config.steps:
             at.stale += 1
-
-    @torch.no_grad()
-    def _held_out(self) -> tuple[float, float]:
-        """Mean NLL (bits/dim) with the right contexts and with contexts rolled by half the set."""
-        flow, embedder, test = self._objective.flow, self._objective.embedder, self._material.test
-        codes = self._material.test_codes.to(self._device)
-        parts = (test[k : k + _CHUNK] for k in range(0, len(test), _CHUNK))
-        context = torch.cat([embedder(*self._inputs(part)) for part in parts])
-        unit = flow.features * math.log(2)
-        right = -flow.log_prob(codes, context).mean().item() / unit
-        wrong = -flow.log_prob(codes, context.roll(len(codes) // 2, 0)).mean().item() / unit
-        return right, wrong
 
     # -- to and from a checkpoint ---------------------------------------------------------------
 
@@ -263,6 +249,33 @@ class _Loop:
         for name, value in facts.items():
             setattr(self.at, name, value)
         return True
+
+
+def _inputs(
+    objective: Objective, store: RepresentationStore, places: Sequence[Place]
+) -> tuple[Tensor, Tensor]:
+    """Representations and places of patches, where the networks are."""
+    device = objective.flow.mean.device
+    return store.cut(places).to(device), store.where(places, objective.embedder.code_size).to(device)
+
+
+@torch.no_grad()
+def contexts(objective: Objective, store: RepresentationStore, places: Sequence[Place]) -> Tensor:
+    """``h`` of patches, (N, context, height, width)."""
+    parts = (places[k : k + _CHUNK] for k in range(0, len(places), _CHUNK))
+    return torch.cat([objective.embedder(*_inputs(objective, store, part)) for part in parts])
+
+
+@torch.no_grad()
+def held_out_bits(objective: Objective, material: Material) -> tuple[float, float]:
+    """Mean NLL (bits/dim) on held-out slices, with the right contexts and with those of others."""
+    flow = objective.flow
+    codes = material.test_codes.to(flow.mean.device)
+    context = contexts(objective, material.store, material.test)
+    unit = flow.features * math.log(2)
+    right = -flow.log_prob(codes, context).mean().item() / unit
+    wrong = -flow.log_prob(codes, context.roll(len(codes) // 2, 0)).mean().item() / unit
+    return right, wrong
 
 
 def _copied(state: State) -> State:

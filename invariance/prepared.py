@@ -21,7 +21,8 @@ Decode = Callable[[Tensor, Tensor | None], Tensor]
 class _Affine:
     """Conditional normalisation as one linear map of the condition to scale and shift per channel."""
 
-    def __init__(self, norm: ConditionalNorm) -> None:
+    def __init__(self, norm: ConditionalNorm, dtype: torch.dtype) -> None:
+        self._dtype = dtype
         mean, var = norm.norm.running_mean, norm.norm.running_var
         assert mean is not None
         assert var is not None
@@ -34,18 +35,19 @@ class _Affine:
 
     def __call__(self, x: Tensor, condition: Tensor, *, in_place: bool) -> Tensor:
         """Normalised and rectified maps (N, H, W, C)."""
-        scale, shift = F.linear(condition, self._weight, self._bias)[:, None, None].chunk(2, -1)
+        affine = F.linear(condition, self._weight, self._bias).to(self._dtype)
+        scale, shift = affine[:, None, None].chunk(2, -1)
         return torch.addcmul(shift, x, scale, out=x if in_place else None).relu_()
 
 
 class _Conv:
     """A convolution on maps (N, H, W, C)."""
 
-    def __init__(self, conv: nn.Conv2d) -> None:
-        weight = conv.weight.detach()
+    def __init__(self, conv: nn.Conv2d, dtype: torch.dtype) -> None:
+        weight = conv.weight.detach().to(dtype)
         self._point = conv.kernel_size == (1, 1)
         self._weight = weight[:, :, 0, 0] if self._point else _last(weight)
-        self._bias = None if conv.bias is None else conv.bias.detach()
+        self._bias = None if conv.bias is None else conv.bias.detach().to(dtype)
         self._padding = conv.padding
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -69,34 +71,39 @@ def _back(x: Tensor) -> Tensor:
 class _Up:
     """Nearest upsampling and 3x3 convolution on maps (N, H, W, C)."""
 
-    def __init__(self, conv: UpConv) -> None:
-        self._kernel, self._bias = _last(conv.kernel().detach()), conv.bias.detach()
+    def __init__(self, conv: UpConv, dtype: torch.dtype) -> None:
+        self._kernel, self._bias = _last(conv.kernel().detach().to(dtype)), conv.bias.detach().to(dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
         return _back(F.conv_transpose2d(_front(x), self._kernel, self._bias, stride=2, padding=1))
 
 
-def _up(conv: UpConv) -> Callable[[Tensor], Tensor]:
+def _fewer(weight: Tensor, dtype: torch.dtype) -> bool:
+    """Whether multiplications are worth saving; with few digits the additions would cost too many."""
+    return weight.shape[1] >= MANY and weight.device.type == "cpu" and dtype == torch.float32
+
+
+def _up(conv: UpConv, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
     weight = conv.weight.detach()
-    few = weight.shape[1] < MANY or weight.device.type != "cpu"
-    return _Up(conv) if few else MinimalUpConv(weight, conv.bias.detach())
+    return MinimalUpConv(weight, conv.bias.detach()) if _fewer(weight, dtype) else _Up(conv, dtype)
 
 
-def _same(conv: nn.Conv2d) -> Callable[[Tensor], Tensor]:
+def _same(conv: nn.Conv2d, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
     weight, bias = conv.weight.detach(), conv.bias
-    few = weight.shape[1] < MANY or weight.device.type != "cpu"
-    return _Conv(conv) if few else MinimalConv(weight, None if bias is None else bias.detach())
+    if _fewer(weight, dtype):
+        return MinimalConv(weight, None if bias is None else bias.detach())
+    return _Conv(conv, dtype)
 
 
 class _Block:
     """One residual block of either decoder."""
 
-    def __init__(self, block: nn.Module) -> None:
-        self._norm1, self._norm2 = _Affine(block.norm1), _Affine(block.norm2)  # type: ignore[arg-type]
-        self._conv1, self._conv2 = _up(block.conv1), _same(block.conv2)  # type: ignore[arg-type]
-        self._skip = _Conv(block.skip)  # type: ignore[arg-type]
+    def __init__(self, block: nn.Module, dtype: torch.dtype) -> None:
+        self._norm1, self._norm2 = _Affine(block.norm1, dtype), _Affine(block.norm2, dtype)  # type: ignore[arg-type]
+        self._conv1, self._conv2 = _up(block.conv1, dtype), _same(block.conv2, dtype)  # type: ignore[arg-type]
+        self._skip = _Conv(block.skip, dtype)  # type: ignore[arg-type]
         guide = getattr(block, "guide", None)
-        self._guide = None if guide is None else _Conv(guide)
+        self._guide = None if guide is None else _Conv(guide, dtype)
 
     def __call__(self, x: Tensor, condition: Tensor, guide: Tensor | None) -> Tensor:
         hidden = self._conv1(self._norm1(x, condition, in_place=False))
@@ -112,10 +119,10 @@ class _Block:
 class _Attention:
     """Self-attention on maps (N, H, W, C)."""
 
-    def __init__(self, attention: SelfAttention) -> None:
+    def __init__(self, attention: SelfAttention, dtype: torch.dtype) -> None:
         names = ("query", "key", "value", "out")
-        self._query, self._key, self._value, self._out = (_Conv(getattr(attention, n)) for n in names)
-        self._gain = attention.gain.detach()
+        self._query, self._key, self._value, self._out = (_Conv(getattr(attention, n), dtype) for n in names)
+        self._gain = attention.gain.detach().to(dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
         query = self._query(x).flatten(1, 2)
@@ -130,7 +137,7 @@ class _Attention:
 
 
 @torch.inference_mode()
-def prepared_decoder(vae: VAE) -> Decode:
+def prepared_decoder(vae: VAE, dtype: torch.dtype = torch.float32) -> Decode:
     """``VAE.decode`` of a fitted autoencoder, faster and equal to rounding.
 
     Normalisations are folded into one scale and shift a channel, nearest upsampling into the
@@ -138,26 +145,31 @@ def prepared_decoder(vae: VAE) -> Decode:
     memory. On a processor, convolutions of many channels take fewer multiplications. Weights are
     read once. Spectral normalisation must be baked in (see :meth:`VAE.ready`).
 
+    Arguments:
+        vae: The autoencoder.
+        dtype: Of all but the last convolution, whose rounding would show in HU.
+
     Returns:
         A function of codes (N, code_dim) and, where the autoencoder depends on it, ``f(x)`` (1 or N,
         1, p, p) in HU, to patches (N, 1, p, p) in HU.
     """
     decoder = vae.decoder
-    blocks = [_Block(block) for block in decoder.blocks]
+    blocks = [_Block(block, dtype) for block in decoder.blocks]
     norm = decoder.norm
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = norm.weight.detach() * (norm.running_var + norm.eps).rsqrt()
     shift = norm.bias.detach() - norm.running_mean * scale
-    head = _Conv(decoder.head)
+    head = _Conv(decoder.head, torch.float32)
     centre, spread = vae.centre, vae.spread
 
     def finish(x: Tensor) -> Tensor:
+        x = x.float()
         return _front(head(torch.addcmul(shift, x, scale, out=x).relu_()))
 
     if isinstance(decoder, Decoder):
-        return _plain(decoder, blocks, finish, centre, spread)
-    return _biggan(decoder, blocks, finish, centre, spread)
+        return _plain(decoder, blocks, finish, centre, spread, dtype)
+    return _biggan(decoder, blocks, finish, centre, spread, dtype)
 
 
 def _plain(
@@ -166,12 +178,13 @@ def _plain(
     finish: Callable[[Tensor], Tensor],
     centre: float,
     spread: float,
+    dtype: torch.dtype,
 ) -> Decode:
-    stem = _Conv(decoder.stem)
+    stem = _Conv(decoder.stem, dtype)
 
     def decode(code: Tensor, denoised: Tensor | None = None) -> Tensor:
         condition = decoder.condition(code)
-        x = stem(_back(code.unflatten(1, decoder.code_shape)))
+        x = stem(_back(code.unflatten(1, decoder.code_shape)).to(dtype))
         for block in blocks:
             x = block(x, condition, None)
         return F.pixel_shuffle(finish(x), 2).mul_(spread).add_(centre)
@@ -185,19 +198,22 @@ def _biggan(
     finish: Callable[[Tensor], Tensor],
     centre: float,
     spread: float,
+    dtype: torch.dtype,
 ) -> Decode:
-    attention = _Attention(decoder.attention)
-    guided = None if decoder.guide is None else _Conv(decoder.guide)
+    attention = _Attention(decoder.attention, dtype)
+    guided = None if decoder.guide is None else _Conv(decoder.guide, torch.float32)
 
     def decode(code: Tensor, denoised: Tensor | None = None) -> Tensor:
         x, conditions = decoder.begin(code)
-        x = _back(x)
+        x = _back(x).to(dtype)
         guide = None if denoised is None else (denoised - centre) / spread
         last = len(blocks) - 1
         for k, (block, condition) in enumerate(zip(blocks, conditions, strict=True)):
             small = (
                 None if guide is None else _back(F.avg_pool2d(guide, 2 ** (last - k)) if k < last else guide)
             )
+            if small is not None:
+                small = small.to(dtype)
             x = block(attention(x) if k == last else x, condition, small)
         x = finish(x)
         if guided is not None and guide is not None:

@@ -11,7 +11,9 @@ from typing import Any, Literal
 
 from ctinv.adapters.errors import CtinvError
 
-__all__ = ["PRESETS", "FitConfig", "FlowConfig", "Preset", "TileConfig", "VAEConfig", "preset"]
+__all__ = ["PRESETS", "FitConfig", "FlowConfig", "Precision", "Preset", "TileConfig", "VAEConfig", "preset"]
+
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class FlowConfig:
         coupling: ``affine`` or ``spline`` (monotonic rational-quadratic, the identity far out).
         bins: Bins of a spline.
         depth: Hidden layers after the first in the dense couplings of vector codes.
+        mixing: Whether the flow ends with a linear map of the whole code, set to whiten the codes.
     """
 
     blocks: int = 4
@@ -93,6 +96,7 @@ class FlowConfig:
     coupling: Literal["affine", "spline"] = "affine"
     bins: int = 8
     depth: int = 2
+    mixing: bool = True
 
 
 @dataclass(frozen=True)
@@ -140,10 +144,13 @@ class TileConfig:
         overlap: Pixels that neighbouring tiles share.
         batch: Codes decoded at once on a GPU; on a processor it is always ten, so that no result
             depends on it.
+        precision: Of decoding: ``float32``, ``bfloat16`` (on CT 0.6 HU from the former), or
+            ``auto``, bfloat16 where the processor or GPU has instructions for it.
     """
 
     overlap: int = 16
     batch: int = 50
+    precision: Precision = "auto"
 
 
 @dataclass(frozen=True)
@@ -182,7 +189,7 @@ def _paper(name: str, encoder: Literal["resnet50", "resnet101"], blocks: int, *,
             critic=64,
             adversarial=5e-4,
         ),
-        FlowConfig(blocks=blocks, width=1024, context=256, embed_width=64),
+        FlowConfig(blocks=blocks, width=1024, context=256, embed_width=64, mixing=False),
         FitConfig(
             steps=40_000,
             batch=128,
@@ -205,7 +212,7 @@ PRESETS: dict[str, Preset] = {
         VAEConfig(patch=32, code_channels=4, code_size=8, widths=(24, 16), sigma=40.0),
         FlowConfig(blocks=2, width=24, context=16, embed_width=12),
         FitConfig(steps=60, batch=32, patches=512, check=20, vae_steps=300, calibrated=0),
-        TileConfig(overlap=8, batch=64),
+        TileConfig(overlap=8, batch=64, precision="float32"),
     ),
     "small": Preset("small"),
     "paper": _paper("paper", "resnet101", 4, conditional=False),

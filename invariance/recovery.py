@@ -199,7 +199,8 @@ def _draw(explainer: Explainer, x: Image, tile: Grid, samples: int, seed: int) -
     if explainer.preset.vae.conditional:
         clean = np.asarray(explainer.denoiser.denoise(x[None, None]), dtype=np.float32)[0, 0]
         guide = torch.from_numpy(np.ascontiguousarray(clean[here]))[None, None]
-    drawn = list(Sampler(explainer.vae, explainer.flow).draw(seed, 0, samples, context, guide))
+    sampler = Sampler(explainer.vae, explainer.flow, precision=explainer.preset.tile.precision)
+    drawn = list(sampler.draw(seed, 0, samples, context, guide))
     vae = explainer.vae
     reconstruction = vae.decode(vae.encode(patch, guide), guide)[0, 0]
     return torch.cat(drawn).cpu().numpy(), reconstruction.cpu().numpy()

@@ -9,19 +9,60 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from ctinv.adapters.base import Denoiser
-from ctinv.adapters.errors import CtinvError
+from ctinv.adapters.errors import CtinvError, ModelError
 from torch import Tensor
 
 from .embed import as_map
 
-__all__ = ["Geometry", "Reader", "probe_geometry", "represent"]
+__all__ = ["Geometry", "Looker", "Reader", "probe_geometry", "represent"]
 
 Image = npt.NDArray[np.float32]
 
 
 def represent(denoiser: Denoiser, layer: str, x: Image) -> Tensor:
     """``Phi(x)`` of images (N, 1, H, W) in HU, as a tensor on the CPU."""
-    return torch.as_tensor(denoiser.features(np.ascontiguousarray(x), layer)).cpu()
+    return Looker(denoiser)(torch.from_numpy(np.ascontiguousarray(x)), layer).cpu()
+
+
+class Looker:
+    """Reads a denoiser on images laid out channels last, with which its convolutions are faster.
+
+    A network that cannot be run on that layout is given the usual one.
+
+    Arguments:
+        denoiser: The denoiser; kept as ``denoiser``.
+    """
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        self.denoiser = denoiser
+        self._last = denoiser.differentiable  # of no use to others
+
+    def __call__(self, x: Tensor, layer: str, *, grad: bool = False, batch_size: int | None = None) -> Tensor:
+        """``Phi(x)`` of images (N, 1, H, W) in HU at one layer."""
+        return self.several(x, [layer], grad=grad, batch_size=batch_size)[layer]
+
+    def several(
+        self, x: Tensor, layers: Sequence[str], *, grad: bool = False, batch_size: int | None = None
+    ) -> dict[str, Tensor]:
+        """``Phi(x)`` of images (N, 1, H, W) in HU at several layers."""
+        if self._last:
+            try:
+                return self._read(_channels_last(x), layers, grad, batch_size)
+            except ModelError:
+                self._last = False
+        return self._read(x.contiguous(), layers, grad, batch_size)
+
+    def _read(
+        self, x: Tensor, layers: Sequence[str], grad: bool, batch_size: int | None
+    ) -> dict[str, Tensor]:
+        found = self.denoiser.features(x, list(layers), grad=grad, batch_size=batch_size)
+        return {layer: torch.as_tensor(z) for layer, z in found.items()}
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """Images (N, 1, H, W) whose strides say channels last; with one channel the memory is the same."""
+    n, channels, height, width = x.shape
+    return x.contiguous().as_strided((n, channels, height, width), (height * width, 1, width, 1))
 
 
 @dataclass(frozen=True)
@@ -91,7 +132,7 @@ class Reader:
     def __init__(self, denoiser: Denoiser, layers: Sequence[str]) -> None:
         self.layers = tuple(layers)
         self._name = denoiser.name
-        self._runs: list[tuple[Denoiser, dict[str, str]]] = []
+        self._runs: list[tuple[Looker, dict[str, str]]] = []
         together: dict[str, str] = {}
         for layer in self.layers:
             twin = denoiser.twin(layer)
@@ -99,9 +140,9 @@ class Reader:
                 together[layer] = layer
             else:
                 source, name = twin or (denoiser, layer)
-                self._runs.append((source, {layer: name}))
+                self._runs.append((Looker(source), {layer: name}))
         if together:
-            self._runs.append((denoiser, together))
+            self._runs.append((Looker(denoiser), together))
 
     def __call__(self, x: Image, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
         """``Phi(x)`` of images (N, 1, H, W) in HU at these layers, all where None, on the CPU.
@@ -110,13 +151,13 @@ class Reader:
             CtinvError: A layer gives values that are not finite.
         """
         wanted = self.layers if layers is None else layers
-        x = np.ascontiguousarray(x)
+        images = torch.from_numpy(np.ascontiguousarray(x))
         found: dict[str, Tensor] = {}
-        for source, names in self._runs:
+        for look, names in self._runs:
             inner = {layer: name for layer, name in names.items() if layer in wanted}
             if inner:
-                z = source.features(x, list(inner.values()))
-                found.update({layer: torch.as_tensor(z[name]).cpu() for layer, name in inner.items()})
+                z = look.several(images, list(inner.values()))
+                found.update({layer: z[name].cpu() for layer, name in inner.items()})
         for layer, values in found.items():
             if not bool(values.isfinite().all()):
                 raise CtinvError(

@@ -13,14 +13,27 @@ from .draws import invariance_noise
 from .flow import ConditionalFlow
 from .inverse import FlowInverse
 from .prepared import prepared_decoder
+from .presets import Precision
 from .vae import VAE
 
-__all__ = ["GROUP", "Sampler"]
+__all__ = ["GROUP", "Sampler", "decoding_type"]
 
 GROUP = 10
 """Codes decoded by one call on a processor."""
 _CODES = 50
 """Codes that one call of the inverse flow makes."""
+
+
+def decoding_type(precision: Precision, device: torch.device) -> torch.dtype:
+    """What ``auto`` means on a device: bfloat16 only where it is computed with, not emulated."""
+    if precision == "auto":
+        few = (
+            torch.cuda.is_bf16_supported(including_emulation=False)
+            if device.type == "cuda"
+            else torch.cpu._is_avx512_bf16_supported()
+        )
+        return torch.bfloat16 if few else torch.float32
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
 class Sampler:
@@ -36,11 +49,19 @@ class Sampler:
         vae: The autoencoder.
         flow: The conditional flow.
         budget: How many samples to decode at once; the same number is halved where memory runs out.
+        precision: Of the decoder; the flow is always inverted in float32. ``dtype`` says which.
     """
 
-    def __init__(self, vae: VAE, flow: ConditionalFlow, budget: Budget | None = None) -> None:
-        self._decoder, self._inverse = prepared_decoder(vae), FlowInverse(flow)
+    def __init__(
+        self,
+        vae: VAE,
+        flow: ConditionalFlow,
+        budget: Budget | None = None,
+        precision: Precision = "float32",
+    ) -> None:
         self.device = flow.mean.device
+        self.dtype = decoding_type(precision, self.device)
+        self._decoder, self._inverse = prepared_decoder(vae, self.dtype), FlowInverse(flow)
         self.budget = budget or Budget(_CODES)
         if self.device.type == "cpu":
             self.budget.batch = GROUP

@@ -115,7 +115,8 @@ def sample_slice(
     denoised = None
     if preset.vae.conditional:
         denoised = np.asarray(explainer.denoiser.denoise(x[None, None]), dtype=np.float32)[0, 0]
-    sampler = Sampler(vae, explainer.flow, Budget(preset.tile.batch, explainer.memory))
+    budget = Budget(preset.tile.batch, explainer.memory)
+    sampler = Sampler(vae, explainer.flow, budget, preset.tile.precision)
     mosaic = Mosaic(tiles, keep)
     for number, tile in enumerate(tiles):
         guide = None if denoised is None else _patch(denoised, tile)

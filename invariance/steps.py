@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Transform
 from torch.nn import functional as F
 
-__all__ = ["ActNorm", "Coupling", "DenseCoupling", "Entry", "Shuffle", "compose"]
+__all__ = ["ActNorm", "Coupling", "DenseCoupling", "Entry", "Mixing", "Shuffle", "compose"]
 
 
 @contextmanager
@@ -35,6 +35,7 @@ with _argument_checks_kept():
     from zuko.transforms import (
         CouplingTransform,
         DependentTransform,
+        LULinearTransform,
         MonotonicAffineTransform,
         MonotonicRQSTransform,
         PermutationTransform,
@@ -129,6 +130,8 @@ class Entry(LazyTransform):
         return DependentTransform(MonotonicAffineTransform(-_soft(mean, 8.0) * scale, log_scale), 1)
 
 
+_SHRINK = 0.01  # of a covariance, towards equal and independent numbers
+_SLOW = 0.02  # a dense matrix must learn more slowly than a convolution
 _GENTLEST = 0.1  # slope of a spline at its knots, at least; steeper ones lose digits going back
 
 
@@ -257,6 +260,60 @@ class DenseCoupling(LazyTransform):
     def forward(self, c: Tensor | None = None) -> Transform:
         assert c is not None
         return CouplingTransform(partial(self._univariate, self.context(c.flatten(1))), self.mask)
+
+
+class Mixing(LazyTransform):
+    """Invertible linear map of the whole code that whitens what it is initialised on.
+
+    Numbers of a code are correlated across the whole patch, which couplings learn late. Set to the
+    inverse Cholesky factor of their covariance, this map knows those correlations from the start:
+    a flow that has learned nothing else draws codes of the right mean and covariance.
+
+    Arguments:
+        features: Numbers in a code.
+    """
+
+    start: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("start", torch.eye(features))
+        self.strength = nn.Parameter(torch.ones(()))
+        self.change = nn.Parameter(torch.zeros(features, features))
+
+    @torch.no_grad()
+    def initialise(self, batch: Tensor) -> None:
+        """Whiten ``batch`` (N, features)."""
+        covariance = torch.cov(batch.double().T)
+        # Of few codes the smallest eigenvalues come out too small.
+        shrink = _SHRINK + (1 - _SHRINK) * min(1.0, len(covariance) / (4 * len(batch)))
+        spread = covariance.diagonal().mean()
+        covariance = (1 - shrink) * covariance + shrink * spread * torch.eye(len(covariance), dtype=torch.float64)
+        factor = torch.linalg.cholesky(covariance)
+        eye = torch.eye(len(factor), dtype=torch.float64)
+        self.start.copy_(torch.linalg.solve_triangular(factor, eye, upper=False))
+
+    @torch.no_grad()
+    def follow(self, after: Tensor) -> None:
+        """Make ``after`` (features, features) part of this map: ``after`` of what it gave before."""
+        factors = self.matrix().double()
+        eye = torch.eye(len(factors), dtype=torch.float64)
+        whole = after.double() @ factors.tril() @ (factors.triu(1) + eye)
+        # Elimination without exchanging rows: L keeps the diagonal, U has ones there.
+        for k in range(len(whole)):
+            whole[k, k + 1 :] /= whole[k, k].clone()
+            whole[k + 1 :, k + 1 :] -= torch.outer(whole[k + 1 :, k], whole[k, k + 1 :])
+        self.start.copy_(whole)
+        self.strength.fill_(1)
+        self.change.zero_()
+
+    def matrix(self) -> Tensor:
+        """Lower and upper factor in one matrix, as zuko takes them."""
+        own = self.start.diagonal().diag()
+        return own + self.strength * (self.start - own) + _SLOW * self.change
+
+    def forward(self, c: Tensor | None = None) -> Transform:
+        return LULinearTransform(self.matrix())
 
 
 def compose(steps: Sequence[nn.Module]) -> LazyComposedTransform:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 __all__ = ["Seen", "leakage", "matched_control", "seen_changes"]
@@ -78,9 +79,9 @@ def seen_changes(
     z = represent(base)
 
     def energy(image: Image) -> _Energy:
-        change = (represent(image) - z).double().square()
+        change = (represent(image) - z).square_()
         places = change.shape[-2:] if change.ndim > 1 else (1, change.numel())
-        return change.reshape(-1, *places).sum(0).numpy()
+        return change.reshape(-1, *places).sum(0, dtype=torch.float64).numpy()
 
     moved, control = [], []
     for sample in samples:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from ctinv.adapters.base import OUTPUT
 from ctinv.invariance.data import quality
+from ctinv.invariance.representation import represent
 from torch import Tensor
 
 from .controls import controls, controls_figure, shuffled_control
@@ -87,7 +89,7 @@ def audit(e: Evidence) -> dict[str, Any]:
     inside = body if body.any() else np.ones_like(body)
     noise = _rms(e.noise, inside)
     leaks, ratios, shown_seen = _seen(e)
-    denoised = np.asarray(e.denoiser.denoise(e.x[None, None]), dtype=np.float32)[0, 0]
+    denoised = _denoised(e, e.x)
     clean = quiet(e.x, denoised)
     changes = e.refined.at(e.rho) if e.refined else e.flow - e.reconstruction
     std, std_flow = _rms(e.std, inside), _rms(e.std_flow, inside)
@@ -232,15 +234,19 @@ def _seen(e: Evidence) -> tuple[dict[str, Any], dict[str, Any], Seen]:
     return leaks, ratios, embedded
 
 
+def _denoised(e: Evidence, image: Image) -> Image:
+    return represent(e.denoiser, OUTPUT, image[None, None])[0, 0].numpy()
+
+
 def _output(e: Evidence, inside: _Mask, denoised: Image) -> dict[str, Any]:
     """How far the samples move what the denoiser returns."""
 
     def moved(clean: Image, samples: Image) -> list[float]:
         edge = (e.x.shape[0] - clean.shape[0]) // 2
         part = inside[edge : edge + clean.shape[0], edge : edge + clean.shape[1]]
-        return [_rms(np.asarray(e.denoiser.denoise(s[None, None]))[0, 0] - clean, part) for s in samples]
+        return [_rms(_denoised(e, s) - clean, part) for s in samples]
 
-    base = np.asarray(e.denoiser.denoise(e.reconstruction[None, None]))[0, 0]
+    base = _denoised(e, e.reconstruction)
     found = {
         "flow": figure(
             moved(base, e.flow[:_MOST]),

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from ctinv.invariance.flow import ActNorm, ConditionalFlow, Coupling, DenseCoupling, Entry, Shuffle
+from ctinv.invariance.flow import ActNorm, ConditionalFlow, Coupling, DenseCoupling, Entry, Mixing, Shuffle
 from ctinv.invariance.presets import FlowConfig
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -28,6 +28,7 @@ def parts(shape):
     if shape[1] == 1:
         yield "dense coupling", DenseCoupling(mask, CONFIG.context, 6, depth=2)
         yield "dense spline coupling", DenseCoupling(mask, CONFIG.context, 6, depth=1, bins=4)
+    yield "mixing", Mixing(features)
     yield "shuffle", Shuffle(torch.randperm(features))
     yield "flow", ConditionalFlow(shape, CONFIG, torch.Generator().manual_seed(0))
     yield "spline flow", ConditionalFlow(shape, SPLINE, torch.Generator().manual_seed(0))
@@ -49,6 +50,9 @@ def scrambled(shape, name, dtype=torch.float64):
         fan_in = parameter[0].numel() if parameter.ndim > 1 else 4
         # Twelve random blocks at full strength would be a chaotic map, which no fitted flow is.
         nn.init.normal_(parameter, std=(0.3 if "deep" in name else 1) * fan_in**-0.5)
+    for module in step.modules():
+        if isinstance(module, Mixing):
+            module.start.copy_(0.3 * torch.randn_like(module.start).tril(-1) + torch.eye(len(module.start)))
     step = step.to(dtype)
     if isinstance(step, ConditionalFlow):
         step.mean.normal_()
@@ -129,6 +133,7 @@ def test_one_context_serves_many_codes(shape, name):
 @pytest.mark.parametrize("shape", [(3, 4, 4), (48, 1, 1)], ids=str)
 def test_initialisation_standardises_every_block(shape, config):
     torch.manual_seed(0)
+    config = dataclasses.replace(config, mixing=False)
     flow = ConditionalFlow(shape, config, torch.Generator().manual_seed(0))
     codes, h = torch.randn(512, 48) * 7 - 3, torch.randn(512, 3, *shape[1:])
     flow.initialise(codes, h)
@@ -136,6 +141,22 @@ def test_initialisation_standardises_every_block(shape, config):
     assert v.mean(0).abs().max() < 1e-3
     assert (v.std(0) - 1).abs().max() < 1e-2
     assert log_det.mean().item() == pytest.approx(-codes.std(0).log().sum().item(), abs=0.05)
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 4), (48, 1, 1)], ids=str)
+def test_a_fresh_flow_draws_codes_of_the_right_mean_and_covariance(shape):
+    torch.manual_seed(0)
+    flow = ConditionalFlow(shape, CONFIG, torch.Generator().manual_seed(0))
+    codes = torch.randn(4000, 48) @ torch.randn(48, 48) / 7 + torch.arange(48)
+    flow.initialise(codes, torch.randn(4000, 3, *shape[1:]))
+    drawn = flow.inverse(torch.randn(20000, 48), torch.randn(1, 3, *shape[1:]))
+    torch.testing.assert_close(drawn.mean(0), codes.mean(0), atol=0.05, rtol=0)
+    error = torch.cov(drawn.T) - torch.cov(codes.T)
+    assert error.norm() < 0.08 * torch.cov(codes.T).norm()
+    without = ConditionalFlow(shape, dataclasses.replace(CONFIG, mixing=False), torch.Generator())
+    without.initialise(codes, torch.randn(4000, 3, *shape[1:]))
+    drawn = without.inverse(torch.randn(20000, 48), torch.randn(1, 3, *shape[1:]))
+    assert (torch.cov(drawn.T) - torch.cov(codes.T)).norm() > 0.3 * torch.cov(codes.T).norm()
 
 
 @pytest.mark.parametrize("name", FLOWS)

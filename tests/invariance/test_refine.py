@@ -128,7 +128,7 @@ def test_onnx_is_linearised_as_torch_is(model, dynamo, tmp_path):
 
 def test_a_model_without_gradients_says_so():
     observer = layer(lambda x: x)
-    observer._denoiser.differentiable = False
+    observer._look.denoiser.differentiable = False
     assert not observer.differentiable
     with pytest.raises(UnsupportedModelError, match="differentiated"):
         observer.linearise(torch.zeros(1, 1, SIZE, SIZE))

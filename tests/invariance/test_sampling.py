@@ -23,7 +23,7 @@ from ctinv.invariance.moments import BINS, Histogram, Moments
 from ctinv.invariance.prepared import prepared_decoder
 from ctinv.invariance.presets import preset
 from ctinv.invariance.representation import probe_geometry, represent
-from ctinv.invariance.sampler import Sampler
+from ctinv.invariance.sampler import Sampler, decoding_type
 from ctinv.invariance.tiles import STEP, grid
 from ctinv.invariance.vae import VAE
 from torch import nn
@@ -156,9 +156,13 @@ def test_convolutions_by_fewer_products_are_the_same(size):
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("many", [1, 768])
+@pytest.mark.parametrize(
+    ("many", "dtype", "tolerance"),
+    [(1, torch.float32, 1e-5), (768, torch.float32, 1e-5), (1, torch.bfloat16, 2e-2)],
+    ids=["fewer", "plain", "bfloat16"],
+)
 @pytest.mark.parametrize("name", DECODERS)
-def test_prepared_decoder_is_the_autoencoders(name, many, monkeypatch):
+def test_prepared_decoder_is_the_autoencoders(name, many, dtype, tolerance, monkeypatch):
     monkeypatch.setattr("ctinv.invariance.prepared.MANY", many)
     config = preset(*DECODERS[name]).vae
     vae = stir(VAE(config), 0.05)
@@ -173,16 +177,20 @@ def test_prepared_decoder_is_the_autoencoders(name, many, monkeypatch):
         wanted = vae.decode(code, guide)
     before = code.clone()
     with torch.inference_mode():
-        found = prepared_decoder(vae)(code, guide)
+        found = prepared_decoder(vae, dtype)(code, guide)
     assert torch.equal(code, before)
-    assert ((found - wanted).norm() / wanted.norm()).item() < 1e-5
+    assert found.dtype == torch.float32
+    assert ((found - wanted).norm() / wanted.norm()).item() < tolerance
 
 
 # -- whole slices
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("batch", [1, 7, 64])
-def test_the_batch_changes_no_bit(explainer, image, batch):
+def test_the_batch_changes_no_bit(explainer, image, batch, precision):
+    tile = dataclasses.replace(explainer.preset.tile, precision=precision)
+    explainer = dataclasses.replace(explainer, preset=dataclasses.replace(explainer.preset, tile=tile))
     wanted = sampling.sample_slice(explainer, image, 23, 0, 3, quantiles=(0.5,))
     drawn = sampling.sample_slice(with_batch(explainer, batch), image, 23, 0, 3, quantiles=(0.5,))
     assert same(wanted, drawn)
@@ -198,6 +206,28 @@ def test_the_number_of_threads_changes_little(explainer, image):
     finally:
         torch.set_num_threads(before)
     np.testing.assert_allclose(drawn[0].std, drawn[1].std, rtol=1e-4, atol=1e-3)
+
+
+def test_bfloat16_changes_little(explainer, image):
+    drawn = {}
+    for precision in ("float32", "bfloat16"):
+        tile = dataclasses.replace(explainer.preset.tile, precision=precision)
+        preset = dataclasses.replace(explainer.preset, tile=tile)
+        drawn[precision] = sampling.sample_slice(dataclasses.replace(explainer, preset=preset), image, 20, 0, 2)
+    error = drawn["bfloat16"].samples - drawn["float32"].samples
+    assert 0 < np.sqrt(np.square(error).mean()) < 0.02 * drawn["float32"].samples.std()
+    np.testing.assert_allclose(drawn["bfloat16"].std.mean(), drawn["float32"].std.mean(), rtol=0.02)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_bfloat16_is_chosen_only_where_it_is_native(device, monkeypatch):
+    for native in (True, False):
+        monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda native=native: native)
+        monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda native=native, **_: native)
+        wanted = torch.bfloat16 if native else torch.float32
+        assert decoding_type("auto", torch.device(device)) is wanted
+        assert decoding_type("float32", torch.device(device)) is torch.float32
+        assert decoding_type("bfloat16", torch.device(device)) is torch.bfloat16
 
 
 def test_more_samples_start_with_the_same(explainer):
@@ -387,7 +417,7 @@ def test_lack_of_memory_halves_the_batch_and_goes_on(explainer, image, monkeypat
         sizes.append(len(code))
         return decode(code, denoised)
 
-    monkeypatch.setattr("ctinv.invariance.sampler.prepared_decoder", lambda _: narrow)
+    monkeypatch.setattr("ctinv.invariance.sampler.prepared_decoder", lambda *_: narrow)
     monkeypatch.setattr("ctinv.invariance.sampler._bytes_each", lambda _: 1)
     drawn = sampling.sample_slice(explainer, image, 13, 0, 2)
     assert max(sizes) <= room
@@ -401,7 +431,7 @@ def test_no_memory_at_all_is_said(explainer, image, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr("ctinv.invariance.sampler._bytes_each", lambda _: 1)
-    monkeypatch.setattr("ctinv.invariance.sampler.prepared_decoder", lambda _: fail)
+    monkeypatch.setattr("ctinv.invariance.sampler.prepared_decoder", lambda *_: fail)
     with pytest.raises(CtinvError, match="single sample"):
         sampling.sample_slice(explainer, image, 13, 0, 2)
 
@@ -463,8 +493,8 @@ def test_an_interrupted_series_goes_on_where_it_stopped(explainer, image, monkey
 def test_the_memory_that_the_user_grants_bounds_the_batch(explainer, image, monkeypatch):
     sizes, prepare = [], prepared_decoder
 
-    def watched(vae):
-        decode = prepare(vae)
+    def watched(*about):
+        decode = prepare(*about)
         return lambda code, denoised=None: (sizes.append(len(code)), decode(code, denoised))[1]
 
     monkeypatch.setattr("ctinv.invariance.sampler.prepared_decoder", watched)
