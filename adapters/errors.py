@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 __all__ = [
+    "AmbiguousLayerError",
     "CtinvError",
     "DeviceError",
     "ImageError",
@@ -40,6 +41,10 @@ class LayerError(CtinvError):
         super().__init__(message)
         self.name = name
         self.matches = tuple(matches)
+
+
+class AmbiguousLayerError(LayerError):
+    """A layer name that several layers answer to; ``matches`` are theirs."""
 
 
 class ImageError(CtinvError):

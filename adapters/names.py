@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from ._layer import INPUT, OUTPUT, Layer
-from .errors import LayerError
+from .errors import AmbiguousLayerError, LayerError
 
 __all__ = ["ordinal_kind", "resolve"]
 
@@ -52,7 +52,8 @@ def resolve(name: str, layers: Sequence[Layer]) -> tuple[Layer, str]:
         The layer, and how it was found: ``reserved``, ``name``, ``alias``, ``suffix`` or ``ordinal``.
 
     Raises:
-        LayerError: No layer, or several, answer to this name, or the one that does cannot be read.
+        LayerError: No layer, or several (:class:`AmbiguousLayerError`), answer to this name, or the one
+            that does cannot be read.
     """
     if name in (INPUT, OUTPUT):
         return Layer(name, name[1:], ()), "reserved"
@@ -168,7 +169,7 @@ def _table(layers: Iterable[Layer]) -> str:
     return ", ".join(show(layer) for layer in layers)
 
 
-def _ambiguous(name: str, found: Sequence[Layer]) -> LayerError:
+def _ambiguous(name: str, found: Sequence[Layer]) -> AmbiguousLayerError:
     stems = {_stem(layer.name) for layer in found}
     if len(stems) > 1:
         what = f"{len(found)} layers answer to {name!r}"
@@ -176,7 +177,7 @@ def _ambiguous(name: str, found: Sequence[Layer]) -> LayerError:
         what = f"layer {name!r} runs {len({_number(layer.name) for layer in found})} times"
     else:
         what = f"layer {name!r} returns {len(found)} tensors"
-    return LayerError(
+    return AmbiguousLayerError(
         f"{what}; say which: {_table(found[:12])}{', ...' if len(found) > 12 else ''}",
         name,
         [layer.name for layer in found],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .base import OUTPUT, Denoiser, Layer, Output
-from .errors import LayerError, ModelError, UnsupportedModelError
+from .errors import AmbiguousLayerError, LayerError, ModelError, UnsupportedModelError
 from .intensity import Intensity, parse_intensity
 
 if TYPE_CHECKING:
@@ -162,8 +162,10 @@ class OnnxDenoiser(Denoiser):
             raise no_layer(layer, reason, self.layers)
         try:
             return super().resolve(layer)
+        except AmbiguousLayerError:
+            raise
         except LayerError as error:
-            if exact or "say which" in str(error):
+            if exact:
                 raise
             raise no_layer(layer, str(error), self.layers, error.matches) from error
 

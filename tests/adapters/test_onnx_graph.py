@@ -155,6 +155,8 @@ def test_O11_a_layer_that_is_an_output_already(conv_graph, open_onnx, capture):
     np.testing.assert_allclose(found["b"], reference["b"], atol=1e-5)
     np.testing.assert_array_equal(found["b"], found["r"])
     np.testing.assert_array_equal(found["y"], found[OUTPUT])
+    twice = [denoiser._places[name] for name in ("r", "c2", OUTPUT, "r")]
+    assert [value.name for value in _onnx_prune.prefix(denoiser._trace, twice).graph.output] == ["b", "y"]
 
 
 def _branches():
