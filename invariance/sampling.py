@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Drawn", "reconstruct", "sample_slice", "tile_contexts"]
 
+_TILES = 16  # reconstructed at once
+
 Image = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
 
@@ -75,11 +77,13 @@ def reconstruct(vae: VAE, x: Image, tiles: Grid, denoised: Image | None = None) 
         tiles: Its tiles.
         denoised: ``f(x)`` (H, W) in HU, for an autoencoder that depends on it.
     """
-    mosaic = Mosaic(tiles, 0)
-    for tile in tiles:
-        guide = None if denoised is None else _patch(denoised, tile)
-        code = vae.encode(_patch(x, tile), guide)
-        mosaic.add(tile, vae.decode(code, guide)[:, 0].numpy())
+    mosaic, places = Mosaic(tiles, 0), list(tiles)
+    for start in range(0, len(places), _TILES):
+        some = places[start : start + _TILES]
+        guide = None if denoised is None else torch.cat([_patch(denoised, tile) for tile in some])
+        code = vae.encode(torch.cat([_patch(x, tile) for tile in some]), guide)
+        for tile, image in zip(some, vae.decode(code, guide).numpy(), strict=True):
+            mosaic.add(tile, image)
     return mosaic.mean
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -140,11 +140,30 @@ def _numbers(bins: int) -> int:
     return 3 * bins - 1 if bins else 2
 
 
-def _monotonic(parameters: Tensor, bins: int) -> Transform:
-    """Maps of the moving numbers; all zero parameters make the identity.
+class _Masked(CouplingTransform):
+    """zuko's coupling on whole codes: what stays is given the identity, and nothing is gathered.
 
     Arguments:
-        parameters: (N, numbers a map, moving numbers).
+        meta: What stays, with zeros where numbers move, to a map of all numbers.
+        stay: 1 where numbers stay, 0 where they move, (features,).
+    """
+
+    def __init__(self, meta: Callable[[Tensor], Transform], stay: Tensor) -> None:
+        Transform.__init__(self)
+        self.meta, self._stay = meta, stay
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x * self._stay, x
+
+    def merge(self, x_a: Tensor, x_b: Tensor, shape: torch.Size) -> Tensor:
+        return x_b
+
+
+def _monotonic(parameters: Tensor, bins: int) -> Transform:
+    """Maps of numbers one by one; all zero parameters make the identity.
+
+    Arguments:
+        parameters: (N, numbers a map, numbers mapped).
         bins: Bins of a spline, 0 for an affine map.
     """
     if not bins:
@@ -196,16 +215,15 @@ class Coupling(LazyTransform):
         whole = down.mT[..., None] + F.linear(columns.mT, across).mT[:, :, None]
         return F.silu(self.code(code).add_(shared).add_(whole), inplace=True)
 
-    def _univariate(self, shared: Tensor, stays: Tensor) -> Transform:
-        code = stays.new_zeros((len(stays), self.mask.numel()))
-        code[:, self.mask] = stays
-        hidden = self.first(_soft(code, 8.0).unflatten(1, self.shape), shared)
+    def _univariate(self, shared: Tensor, moves: Tensor, stays: Tensor) -> Transform:
+        hidden = self.first(_soft(stays, 8.0).unflatten(1, self.shape), shared)
         out = self.out(F.silu(self.hidden(hidden))).flatten(1).unflatten(1, (_numbers(self.bins), -1))
-        return _monotonic(out[:, :, ~self.mask], self.bins)
+        return _monotonic(out * moves, self.bins)
 
     def forward(self, c: Tensor | None = None) -> Transform:
         assert c is not None
-        return CouplingTransform(partial(self._univariate, self.context(c)), self.mask)
+        stay = self.mask.to(c.dtype)
+        return _Masked(partial(self._univariate, self.context(c), 1 - stay), stay)
 
 
 class _Grouped(nn.Module):
@@ -262,6 +280,13 @@ class DenseCoupling(LazyTransform):
         return CouplingTransform(partial(self._univariate, self.context(c.flatten(1))), self.mask)
 
 
+class _Linear(LULinearTransform):
+    """zuko's, one factor after the other: their product would cost more than a batch of codes."""
+
+    def _call(self, x: Tensor) -> Tensor:
+        return F.linear(F.linear(x, self.U), self.L)
+
+
 class Mixing(LazyTransform):
     """Invertible linear map of the whole code that whitens what it is initialised on.
 
@@ -313,7 +338,7 @@ class Mixing(LazyTransform):
         return own + self.strength * (self.start - own) + _SLOW * self.change
 
     def forward(self, c: Tensor | None = None) -> Transform:
-        return LULinearTransform(self.matrix())
+        return _Linear(self.matrix())
 
 
 def compose(steps: Sequence[nn.Module]) -> LazyComposedTransform:

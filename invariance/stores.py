@@ -132,7 +132,7 @@ class RepresentationStore:
         self._created = create
         if self.geometry.local:
             self._side = max(1, round(STEP * self.geometry.scale))
-            one = (self.geometry.channels, self._side, self._side)
+            one = (self._side, self._side, self.geometry.channels)
             self.count = blocks.affordable(2 * math.prod(one))
             self._shape = (blocks.upto[self.count - 1] if self.count else 0, *one)
         else:
@@ -156,14 +156,15 @@ class RepresentationStore:
         wanted, numbers = self._blocks.within(k, self._shape[0])
         if not len(numbers):
             return
-        z, side = as_map(z)[0], self._side
+        # Channels last: whole pixels are then read and written at once.
+        z, side = as_map(z)[0].permute(1, 2, 0), self._side
         # Beyond the map its edge is repeated, as where a cut reaches there.
-        rows, columns = (
-            (torch.arange(cells * side) + offset).clamp(0, size - 1)
-            for cells, offset, size in zip(wanted.shape, self.geometry.offset, z.shape[1:], strict=True)
-        )
-        grid = z[:, rows][:, :, columns].unflatten(2, (-1, side)).unflatten(1, (-1, side))
-        self._opened()[numbers] = self._halved(grid.permute(1, 3, 0, 2, 4)[wanted])
+        for axis, (cells, offset) in enumerate(zip(wanted.shape, self.geometry.offset, strict=True)):
+            if offset or cells * side != z.shape[axis]:
+                places = (torch.arange(cells * side) + offset).clamp(0, z.shape[axis] - 1)
+                z = z.index_select(axis, places)
+        grid = z.unflatten(1, (-1, side)).unflatten(0, (-1, side)).transpose(1, 2)
+        self._opened()[numbers] = self._halved(grid[wanted])
 
     def put_alone(self, start: int, z: Tensor) -> None:
         """Keep the answers to some of :attr:`alone`, from this one on."""
@@ -178,8 +179,8 @@ class RepresentationStore:
         if int(numbers.min()) < 0:
             raise ValueError("a patch is not among those that are kept")
         height, width = self.geometry.size
-        found = kept[numbers].permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
-        return found[:, :, :height, :width].float() * self._scale
+        found = kept[numbers].transpose(2, 3).flatten(3, 4).flatten(1, 2)
+        return (found[:, :height, :width].float() * self._scale).permute(0, 3, 1, 2)
 
     def where(self, places: Sequence[Place], code_size: int) -> Tensor:
         """Coordinates of the patches at (slice, row, column), see :func:`embed.coordinates`.

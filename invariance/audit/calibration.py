@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from ctinv.adapters.errors import CtinvError
+from ctinv.invariance.inverse import FlowInverse
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -140,14 +141,15 @@ def calibrate(
     error, spread = np.zeros(size), np.zeros(size)
     for k, code in enumerate(truth):
         both = np.concatenate([code[None], drawn[k]])
-        logs = np.asarray(log_prob(both, k), dtype=np.float64)
+        other = truth[others[k]]
+        logs = np.asarray(log_prob(np.concatenate([both, other[None]]), k), dtype=np.float64)
         if not np.isfinite(logs).all():
             raise CtinvError("the flow gives codes densities that are not finite; fit again")
-        density[k] = _rank(-logs[:, None], rng)[0]
-        away = np.square((both - truth[others[k]]) / scale).sum(1)
+        density[k] = _rank(-logs[:-1, None], rng)[0]
+        away = np.square((both - other) / scale).sum(1)
         distance[k] = _rank(away[:, None], rng)[0]
         along[k] = _rank(np.concatenate([both, both @ random], 1), rng)
-        right[k], wrong[k] = logs[0], float(log_prob(truth[others[k]][None], k)[0])
+        right[k], wrong[k] = logs[0], logs[-1]
         error += np.square(code - drawn[k].mean(0))
         spread += (1 + 1 / draws) * drawn[k].var(0, ddof=1)
     coverage = tuple(float(np.mean(density <= level)) for level in LEVELS)
@@ -262,10 +264,11 @@ def calibrate_flow(
     inputs = ((store.cut(part), store.where(part, embedder.code_size)) for part in chunks)
     contexts = torch.cat([embedder(z, where) for z, where in inputs])
     generator = torch.Generator().manual_seed(seed)
+    inverse = FlowInverse(flow)
 
     def draw(number: int, count: int) -> Codes:
         v = torch.randn((count, flow.features), generator=generator)
-        return flow.inverse(v, contexts[number : number + 1]).double().numpy()
+        return inverse.bind(contexts[number : number + 1])(v).double().numpy()
 
     def log_prob(values: Codes, number: int) -> Codes:
         return flow.log_prob(torch.from_numpy(values).float(), contexts[number : number + 1]).double().numpy()
