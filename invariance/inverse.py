@@ -214,7 +214,7 @@ def _convolutional(step: Coupling) -> Bound:
     move = (1 - stay).expand(2, -1)
 
     def bound(context: Tensor) -> Step:
-        shared = step.context(context)
+        shared = step.context(context.contiguous(memory_format=torch.channels_last))
 
         def inverse(state: Tensor) -> Tensor:
             code = _soft_(state * stay, 8.0).unflatten(1, step.shape)

@@ -120,13 +120,13 @@ class FitConfig:
         calibrated: Held-out patches that the flow's error bars are tested on; 0 for no test.
     """
 
-    steps: int = 450
+    steps: int = 360
     batch: int = 32
     patches: int = 4096
     rate: float = 4e-3
     warmup: int = 30
     clip: float = 5.0
-    check: int = 100
+    check: int = 120
     patience: int = 3
     holdout: float = 0.2
     vae_steps: int = 1500
@@ -142,7 +142,7 @@ class TileConfig:
 
     Arguments:
         overlap: Pixels that neighbouring tiles share.
-        batch: Codes decoded at once on a GPU; on a processor it is always ten, so that no result
+        batch: Codes decoded at once on a GPU; on a processor it is fixed, so that no result
             depends on it.
         precision: Of decoding: ``float32``, ``bfloat16`` (on CT 0.6 HU from the former), or
             ``auto``, bfloat16 where the processor or GPU has instructions for it.

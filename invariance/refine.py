@@ -35,7 +35,7 @@ RHOS = (1.0, 0.3, 0.1, RHO, 0.01)
 _STEPS = 10
 _CHECKED = 2  # samples whose noise ratio is read off the true layer all along the curve
 _WORK = 1.6e12  # operations that a default refinement may cost, some 30 s on two cores
-_FEWEST, _MOST = 3, 32
+_FEWEST, _MOST = 3, 20
 
 Image = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
@@ -134,7 +134,7 @@ def noise_change(observer: Observer, x: Image, noise: Image) -> float:
 
 
 def affordable(observer: Observer, x: Image, steps: int = _STEPS) -> int:
-    """How many samples of a slice (H, W) a default refinement takes on: 3 to 32, by the layer's cost.
+    """How many samples of a slice (H, W) a default refinement takes on: 3 to 20, by the layer's cost.
 
     The layer must have run before: a first run may take extra passes, which must not be counted.
     """

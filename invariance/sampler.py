@@ -18,8 +18,8 @@ from .vae import VAE
 
 __all__ = ["GROUP", "Sampler", "decoding_type"]
 
-GROUP = 10
-"""Codes decoded by one call on a processor."""
+GROUP = {torch.float32: 10, torch.bfloat16: 25}
+"""Codes decoded by one call on a processor: what its caches hold."""
 _CODES = 50
 """Codes that one call of the inverse flow makes."""
 
@@ -64,7 +64,7 @@ class Sampler:
         self._decoder, self._inverse = prepared_decoder(vae, self.dtype), FlowInverse(flow)
         self.budget = budget or Budget(_CODES)
         if self.device.type == "cpu":
-            self.budget.batch = GROUP
+            self.budget.batch = GROUP[self.dtype]
         self.budget.fit(_bytes_each(vae), self.device)
 
     def draw(

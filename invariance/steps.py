@@ -213,6 +213,7 @@ class Coupling(LazyTransform):
         everywhere, along, across = self.whole.weight.chunk(3, 1)
         down = F.linear(rows.mT, along) + F.linear(rows.sum(2) / root, everywhere)[:, None]
         whole = down.mT[..., None] + F.linear(columns.mT, across).mT[:, :, None]
+        code = code.contiguous(memory_format=torch.channels_last)
         return F.silu(self.code(code).add_(shared).add_(whole), inplace=True)
 
     def _univariate(self, shared: Tensor, moves: Tensor, stays: Tensor) -> Transform:
@@ -223,7 +224,8 @@ class Coupling(LazyTransform):
     def forward(self, c: Tensor | None = None) -> Transform:
         assert c is not None
         stay = self.mask.to(c.dtype)
-        return _Masked(partial(self._univariate, self.context(c), 1 - stay), stay)
+        shared = self.context(c.contiguous(memory_format=torch.channels_last))
+        return _Masked(partial(self._univariate, shared, 1 - stay), stay)
 
 
 class _Grouped(nn.Module):
