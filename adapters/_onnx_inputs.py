@@ -46,8 +46,10 @@ class Inputs:
 
     def feeds(self, image: np.ndarray) -> dict[str, np.ndarray]:
         """What to give a session along with one batch, in the graph's own axis order."""
-        known = {name: size for name, size in zip(self.symbols, image.shape, strict=True) if name}
         feeds = {self.image: image}
+        if not self.fed:
+            return feeds
+        known = {name: size for name, size in zip(self.symbols, image.shape, strict=True) if name}
         for name, (value, shape) in self.fed.items():
             if shape is None:
                 feeds[name] = value

@@ -312,6 +312,8 @@ class Denoiser(ABC):
         return u if self.channels == 1 else u[:, [0] * self.channels]
 
     def _joined(self, name: str, parts: Sequence[Any], count: int) -> Any:
+        if len(parts) == 1 and parts[0].ndim and parts[0].shape[0] == count:
+            return parts[0]
         rows = [int(part.shape[0]) if part.ndim else 0 for part in parts]
         if sum(rows) != count and (len(parts) > 1 or sum(rows) % count):
             raise UnsupportedModelError(
