@@ -38,7 +38,13 @@ class _Adjoint(torch.autograd.Function):
         stride, padding, dilation, groups = settings
         # Rows and columns that no stride reaches.
         rest = [
-            size[k] - ((y.shape[2 + k] - 1) * stride[k] - 2 * padding[k] + dilation[k] * (weight.shape[2 + k] - 1) + 1)
+            size[k]
+            - (
+                (y.shape[2 + k] - 1) * stride[k]
+                - 2 * padding[k]
+                + dilation[k] * (weight.shape[2 + k] - 1)
+                + 1
+            )
             for k in (0, 1)
         ]
         return torch.conv_transpose2d(y, weight, None, stride, padding, rest, groups, dilation)
@@ -50,7 +56,9 @@ class _Adjoint(torch.autograd.Function):
 
 
 def _pair(value: Any) -> tuple[int, int]:
-    first, second = (value * 2 if len(value) == 1 else value) if isinstance(value, tuple | list) else (value, value)
+    first, second = (
+        (value * 2 if len(value) == 1 else value) if isinstance(value, tuple | list) else (value, value)
+    )
     return int(first), int(second)
 
 
@@ -82,7 +90,7 @@ class FixedConvolutions(TorchFunctionMode):
 
 
 def _read(
-    input: Tensor,  # noqa: A002 (PyTorch's name)
+    input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
     stride: Any = 1,

@@ -28,7 +28,7 @@ from .stores import Blocks, Place, RepresentationStore, open_stores, passes
 from .tiles import STEP
 from .vae import VAE
 
-__all__ = ["FitResult", "draw_places", "encode_places", "fit_flows", "networks"]
+__all__ = ["FitResult", "draw_places", "encode_places", "fit_flows", "networks", "rolled"]
 
 _CODES = 4096  # that a flow is initialised on
 _MOST_NUMBERS = 1.5e8  # of representations held in memory at once
@@ -75,7 +75,7 @@ def draw_places(images: Sequence[Image], count: int, patch: int, rng: np.random.
     return places
 
 
-def _rolled(image: Image, rng: np.random.Generator) -> Image:
+def rolled(image: Image, rng: np.random.Generator) -> Image:
     """The slice moved round by a random amount.
 
     A layer may be blind at some places of the image, and the embedder is told the place; what
@@ -166,7 +166,7 @@ def fit_flows(
     rng = np.random.default_rng([seed, 1])
     if len(images) < 2:
         raise CtinvError(f"{len(images)} slice is too few to fit on; give two or more")
-    images = [_rolled(image, rng) for image in images]
+    images = [rolled(image, rng) for image in images]
     denoised = denoised_slices(denoiser, images) if vae.config.conditional else None
     drawn = _draw(images, vae, preset, rng, denoised)
     # Held-out patches come first: of wide layers only as many are kept as find room.

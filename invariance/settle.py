@@ -55,7 +55,7 @@ def settle(objective: Objective, material: Material, first: int) -> dict[str, An
     rest = (fresh - along @ directions.T).square().sum().item() / (len(fresh) * (v.shape[1] - count))
     variance = along.square().mean(0)
     # Some directions come out wide by chance.
-    clear = variance > rest * (1 + 2 * math.sqrt(2 / len(fresh)))
+    clear = variance > rest * (1 + 3 * math.sqrt(2 / len(fresh)))
     variance = torch.where(clear, variance, rest)
     last.follow(_whitening(directions, variance, rest))
     return {

@@ -315,9 +315,8 @@ class Mixing(LazyTransform):
         # Of few codes the smallest eigenvalues come out too small.
         shrink = _SHRINK + (1 - _SHRINK) * min(1.0, len(covariance) / (4 * len(batch)))
         spread = covariance.diagonal().mean()
-        covariance = (1 - shrink) * covariance + shrink * spread * torch.eye(len(covariance), dtype=torch.float64)
-        factor = torch.linalg.cholesky(covariance)
-        eye = torch.eye(len(factor), dtype=torch.float64)
+        eye = torch.eye(len(covariance), dtype=torch.float64)
+        factor = torch.linalg.cholesky((1 - shrink) * covariance + shrink * spread * eye)
         self.start.copy_(torch.linalg.solve_triangular(factor, eye, upper=False))
 
     @torch.no_grad()

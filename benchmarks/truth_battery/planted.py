@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from ctinv import adapters, invariance
-from ctinv.invariance.fit_flow import draw_places
+from ctinv.invariance.fit_flow import draw_places, rolled
 from ctinv.invariance.presets import preset as find_preset
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
@@ -151,7 +151,9 @@ def denoiser_mask(seed: int, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
 
 def data_spread(slices: list[Image], patch: int, seed: int) -> float:
     """RMS over pixels of the spread of patches, drawn as a fit draws them, HU."""
-    places = draw_places(slices, 2048, patch, np.random.default_rng([seed, 3]))
+    rng = np.random.default_rng([seed, 3])
+    slices = [rolled(image, rng) for image in slices]
+    places = draw_places(slices, 2048, patch, rng)
     stack = np.stack([slices[k][i : i + patch, j : j + patch] for k, i, j in places])
     return _rms(stack.std(0, dtype=np.float64))
 

@@ -213,7 +213,9 @@ def test_bfloat16_changes_little(explainer, image):
     for precision in ("float32", "bfloat16"):
         tile = dataclasses.replace(explainer.preset.tile, precision=precision)
         preset = dataclasses.replace(explainer.preset, tile=tile)
-        drawn[precision] = sampling.sample_slice(dataclasses.replace(explainer, preset=preset), image, 20, 0, 2)
+        drawn[precision] = sampling.sample_slice(
+            dataclasses.replace(explainer, preset=preset), image, 20, 0, 2
+        )
     error = drawn["bfloat16"].samples - drawn["float32"].samples
     assert 0 < np.sqrt(np.square(error).mean()) < 0.02 * drawn["float32"].samples.std()
     np.testing.assert_allclose(drawn["bfloat16"].std.mean(), drawn["float32"].std.mean(), rtol=0.02)
