@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,6 +22,9 @@ from .options import (
     samples_option,
     seed_option,
 )
+
+if TYPE_CHECKING:
+    from ctinv.invariance.presets import Precision
 
 __all__ = ["bench"]
 
@@ -59,6 +62,13 @@ def _device(name: str) -> str:
     "--loop", default=3, show_default=True, type=click.IntRange(min=1), help="The same of the published loop."
 )
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(min=1), help="Timed rounds.")
+@click.option(
+    "--precision",
+    default="float32",
+    show_default=True,
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    help="Of the engine's decoder.",
+)
 @device_option
 @json_option
 @quiet_option
@@ -68,6 +78,7 @@ def sampling(
     samples: int,
     loop: int,
     rounds: int,
+    precision: Precision,
     device: str,
     as_json: bool,
     quiet: bool,
@@ -86,7 +97,13 @@ def sampling(
 
         with screen.progress() as progress:
             found = bench_sampling(
-                chosen, device=where, samples=samples, loop=loop, rounds=rounds, progress=progress
+                chosen,
+                device=where,
+                samples=samples,
+                loop=loop,
+                rounds=rounds,
+                precision=precision,
+                progress=progress,
             )
         if as_json:
             screen.result(found)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import torch
 from ctinv.invariance.files import write_files
+from ctinv.invariance.presets import Precision
+from ctinv.invariance.sampler import decoding_type
 
 from .commands import bench_commands
 from .flows import bench_flows
@@ -41,7 +45,8 @@ def bench_suite(
     Raises:
         CtinvError: The folder cannot be written, or a command failed.
     """
-    total = len(presets) * len(devices) + len(devices) + commands
+    kinds = {device: _precisions(device) for device in devices}
+    total = sum(len(presets) * len(kinds[device]) + 1 for device in devices) + commands
     done = 0
 
     def step() -> None:
@@ -52,7 +57,7 @@ def bench_suite(
 
     found: dict[str, Any] = {"schema_version": 1, "sampling": [], "flows": []}
     for device in devices:
-        for preset in presets:
+        for preset, precision in product(presets, kinds[device]):
             large = device != "cpu"
             found["sampling"].append(
                 bench_sampling(
@@ -60,6 +65,7 @@ def bench_suite(
                     device=device,
                     samples=250 if large else _SAMPLES.get(preset, 20),
                     loop=20 if large else _LOOP.get(preset, 3),
+                    precision=precision,
                 )
             )
             step()
@@ -79,6 +85,12 @@ def bench_suite(
     return found
 
 
+def _precisions(device: str) -> tuple[Precision, ...]:
+    """Types of number that the device computes with."""
+    few = decoding_type("auto", torch.device(device)) is torch.bfloat16
+    return ("float32", "bfloat16") if few else ("float32",)
+
+
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -94,7 +106,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     rows = [
         [
             row["preset"],
-            row["machine"]["device"],
+            f"{row['machine']['device']}, {row['dtype']}",
             f"{row['samples_per_s']:.3g}",
             f"{row['published_samples_per_s']:.3g}",
             f"{row['ratio_to_published_loop']:.1f}",
@@ -106,7 +118,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     ]
     heads = (
         "preset",
-        "device",
+        "device, decoder",
         "samples/s",
         "published loop",
         "ratio",
@@ -151,7 +163,8 @@ def _plot(found: Mapping[str, Any]) -> bytes:
             color="#b0b0b0",
             label=None if k else "published loop",
         )
-    left.set_xticks(range(len(found["sampling"])), [r["preset"] for r in found["sampling"]])
+    names = [f"{row['preset']}\n{row['dtype']}" for row in found["sampling"]]
+    left.set_xticks(range(len(names)), names, fontsize=7)
     left.set_yscale("log")
     left.set_ylabel("samples/s")
     left.legend(frameon=False)

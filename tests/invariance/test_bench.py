@@ -34,11 +34,13 @@ def _small_matrices(monkeypatch):
     monkeypatch.setattr("ctinv.invariance.bench.machine._SIDES", {"cpu": 64})
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", SIZES)
-def test_engine_and_published_loop_draw_the_same_images(name):
-    found = bench_sampling(preset(*SIZES[name]), samples=4, loop=2, rounds=1)
+def test_engine_and_published_loop_draw_the_same_images(name, precision):
+    found = bench_sampling(preset(*SIZES[name]), samples=4, loop=2, rounds=1, precision=precision)
     assert found["equal"]
-    assert 0 < found["relative_error"] < TOLERANCE / 4
+    assert found["dtype"] == precision
+    assert 0 < found["relative_error"] < TOLERANCE[getattr(torch, precision)]
     assert found["samples_per_s"] > 0
     assert found["ratio_to_published_loop"] > 0
     # The rewriting saves work, and a share is counted for every part.
@@ -126,5 +128,5 @@ def test_the_suite_writes_figures_table_and_picture(narrow, tmp_path, monkeypatc
     )
     found = suite.bench_suite(tmp_path, presets=("tiny",), commands=False)
     assert {path.name for path in tmp_path.iterdir()} == {"bench.json", "bench.md", "bench.png"}
-    assert "| tiny | cpu |" in (tmp_path / "bench.md").read_text()
+    assert "| tiny | cpu, float32 |" in (tmp_path / "bench.md").read_text()
     assert found["sampling"][0]["equal"]
