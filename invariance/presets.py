@@ -96,7 +96,7 @@ class FlowConfig:
     coupling: Literal["affine", "spline"] = "affine"
     bins: int = 8
     depth: int = 2
-    mixing: bool = True
+    mixing: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,13 +120,13 @@ class FitConfig:
         calibrated: Held-out patches that the flow's error bars are tested on; 0 for no test.
     """
 
-    steps: int = 360
+    steps: int = 450
     batch: int = 32
     patches: int = 4096
     rate: float = 4e-3
     warmup: int = 30
     clip: float = 5.0
-    check: int = 120
+    check: int = 100
     patience: int = 3
     holdout: float = 0.2
     vae_steps: int = 1500
@@ -189,7 +189,7 @@ def _paper(name: str, encoder: Literal["resnet50", "resnet101"], blocks: int, *,
             critic=64,
             adversarial=5e-4,
         ),
-        FlowConfig(blocks=blocks, width=1024, context=256, embed_width=64, mixing=False),
+        FlowConfig(blocks=blocks, width=1024, context=256, embed_width=64),
         FitConfig(
             steps=40_000,
             batch=128,

@@ -16,6 +16,7 @@ __all__ = ["settle"]
 _DIRECTIONS = 8
 _PATCHES = 1024
 _FEWEST = 32
+_HALF = 0.6745  # half of all normal numbers are smaller
 
 
 @torch.no_grad()
@@ -52,10 +53,12 @@ def settle(objective: Objective, material: Material, first: int) -> dict[str, An
     count = min(_DIRECTIONS, v.shape[1] - 1)
     directions = torch.linalg.eigh(v.T @ v).eigenvectors[:, -count:]
     along = fresh @ directions
-    rest = (fresh - along @ directions.T).square().sum().item() / (len(fresh) * (v.shape[1] - count))
-    variance = along.square().mean(0)
-    # Some directions come out wide by chance.
-    clear = variance > rest * (1 + 3 * math.sqrt(2 / len(fresh)))
+    # Medians: single patches that the flow finds impossible must not widen all others.
+    each = (fresh - along @ directions.T).square().sum(1) / (v.shape[1] - count)
+    rest = each.median().item()
+    variance = (along.abs().median(0).values / _HALF).square()
+    # Some directions come out wide by chance: the standard error of such a variance is 2.33 / sqrt(n).
+    clear = variance > rest * (1 + 3 * 2.33 / math.sqrt(len(fresh)))
     variance = torch.where(clear, variance, rest)
     last.follow(_whitening(directions, variance, rest))
     return {

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 SHAPES = [(2, 2, 2), (4, 1, 1), (3, 4, 4), (5, 1, 1)]
-CONFIG = FlowConfig(blocks=2, width=6, context=3, embed_width=4)
+CONFIG = FlowConfig(blocks=2, width=6, context=3, embed_width=4, mixing=True)
 SPLINE = dataclasses.replace(CONFIG, coupling="spline", bins=4)
 
 
