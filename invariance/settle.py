@@ -54,8 +54,9 @@ def settle(objective: Objective, material: Material, first: int) -> dict[str, An
     directions = torch.linalg.eigh(v.T @ v).eigenvectors[:, -count:]
     along = fresh @ directions
     # Medians: single patches that the flow finds impossible must not widen all others.
-    each = (fresh - along @ directions.T).square().sum(1) / (v.shape[1] - count)
-    rest = each.median().item()
+    left = v.shape[1] - count
+    each = (fresh - along @ directions.T).square().sum(1) / left
+    rest = each.median().item() / (1 - 2 / (9 * left)) ** 3  # the median of chi-square
     variance = (along.abs().median(0).values / _HALF).square()
     # Some directions come out wide by chance: the standard error of such a variance is 2.33 / sqrt(n).
     clear = variance > rest * (1 + 3 * 2.33 / math.sqrt(len(fresh)))

@@ -36,7 +36,7 @@ def fitted(*, mixing=True, wide=None, held=400):
 def test_one_temperature_where_no_direction_stands_out():
     objective, material = fitted()
     found = settle(objective, material, 100)
-    assert found["temperature"] == pytest.approx(1.2, rel=0.02)
+    assert found["temperature"] == pytest.approx(1.2, rel=0.03)
     assert found["widest"] == pytest.approx(found["temperature"])
     assert found["settled_on"] == 300
     drawn = objective.flow.inverse(torch.randn(4000, SIZE), torch.zeros(1, 3, 4, 4)).detach()
@@ -65,7 +65,7 @@ def test_the_likelihood_gains_what_the_closed_form_says():
 def test_patches_kept_for_the_test_of_calibration_are_not_looked_at():
     objective, material = fitted()
     material.test_codes[:100] = 1e6
-    assert settle(objective, material, 100)["temperature"] == pytest.approx(1.2, rel=0.02)
+    assert settle(objective, material, 100)["temperature"] == pytest.approx(1.2, rel=0.03)
 
 
 @pytest.mark.parametrize(("mixing", "held"), [(False, 400), (True, 31)])
