@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["MANY", "MinimalConv", "MinimalUpConv"]
+__all__ = ["MANY", "MANY_UP", "MinimalConv", "MinimalUpConv"]
 
-MANY = 768
-"""Input channels from which on the multiplications saved outweigh the additions."""
+MANY, MANY_UP = 192, 384
+"""Input channels from which on saved multiplications outweigh additions; the second with upsampling."""
+_ROWS, _PIXELS = 512, 1024  # tiles and pixels in one go: more of them leave the caches
 
 
 class MinimalUpConv:
@@ -25,49 +26,44 @@ class MinimalUpConv:
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         axis = weight.new_tensor([[1, 1, 1], [-1, 0, 0], [0, 0, 1]])
-        both = torch.einsum("ar,bs,oirs->abio", axis, axis, weight)
-        self._bias, self._outputs = bias, weight.shape[0]
-        self._plain = both[0, 0].contiguous()
-        self._rows = torch.cat([both[1, 0], both[2, 0]], 1)
-        self._columns = torch.cat([both[0, 1], both[0, 2]], 1)
-        self._corners = torch.cat([both[1, 1], both[1, 2], both[2, 1], both[2, 2]], 1)
+        self._weight = torch.einsum("ar,bs,oirs->abio", axis, axis, weight).contiguous()
+        self._bias = bias
 
     def __call__(self, x: Tensor) -> Tensor:
         """(N, H, W, inputs) to (N, 2H, 2W, outputs)."""
-        n, h, w, inputs = x.shape
-        o = self._outputs
-        rows, columns = _steps(x, 1), _steps(x, 2)
-        corners = _steps(rows, 2)
-        plain = torch.addmm(self._bias, x.reshape(-1, inputs), self._plain).view(n, h, w, o)
-        down = (rows.view(-1, inputs) @ self._rows).view(n, h + 1, w, 2, o)
-        right = (columns.view(-1, inputs) @ self._columns).view(n, h, w + 1, 2, o)
-        both = (corners.view(-1, inputs) @ self._corners).view(n, h + 1, w + 1, 2, 2, o)
-        y = x.new_empty((n, h, 2, w, 2, o))
-        for a in (0, 1):
-            straight = plain + down[:, a : h + a, :, a]
-            for b in (0, 1):
-                part = y[:, :, a, :, b]
-                torch.add(right[:, :, b : w + b, b], both[:, a : h + a, b : w + b, a, b], out=part)
-                part += straight
-        return y.view(n, 2 * h, 2 * w, o)
+        n, h, w, _ = x.shape
+        y = x.new_empty((n, h, 2, w, 2, len(self._bias)))
+        some = max(1, _PIXELS // (h * w))
+        for k in range(0, n, some):
+            self._part(x[k : k + some], y[k : k + some])
+        return y.view(n, 2 * h, 2 * w, -1)
+
+    def _part(self, x: Tensor, y: Tensor) -> None:
+        weight, inputs = self._weight, x.shape[3]
+        plain = torch.addmm(self._bias, x.reshape(-1, inputs), weight[0, 0])
+        right = [step.view(-1, inputs) @ weight[0, b + 1] for b, step in enumerate(_steps(x, 2))]
+        for a, down in enumerate(_steps(x, 1)):
+            straight = torch.addmm(plain, down.view(-1, inputs), weight[a + 1, 0])
+            for b, corner in enumerate(_steps(down, 2)):
+                part = torch.add(straight, right[b]).addmm_(corner.view(-1, inputs), weight[a + 1, b + 1])
+                y[:, :, a, :, b] = part.view(*x.shape[:3], -1)
 
 
-def _steps(x: Tensor, axis: int) -> Tensor:
-    """Differences of neighbours along an axis, with zeros beyond both ends: one longer than the image."""
-    size = x.shape[axis]
-    shape = list(x.shape)
-    shape[axis] += 1
-    steps = x.new_empty(shape)
-    torch.sub(x.narrow(axis, 1, size - 1), x.narrow(axis, 0, size - 1), out=steps.narrow(axis, 1, size - 1))
-    steps.select(axis, 0).copy_(x.select(axis, 0))
-    torch.neg(x.select(axis, size - 1), out=steps.select(axis, size))
-    return steps
+def _steps(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """Differences to the neighbour before and after along an axis, zeros lying beyond both ends."""
+    count = x.shape[axis] - 1
+    before, after = x.clone(), x.neg()
+    before.narrow(axis, 1, count).sub_(x.narrow(axis, 0, count))
+    after.narrow(axis, 0, count).add_(x.narrow(axis, 1, count))
+    return before, after
 
 
 class MinimalConv:
-    """A 3x3 convolution with zero padding by 16 instead of 36 products per 2x2 pixels.
+    """A 3x3 convolution with zero padding by 36 instead of 144 products per 4x4 pixels.
 
-    Source: Winograd's minimal filtering F(2x2, 3x3); Lavin, Gray, CVPR 2016.
+    The transforms to and from the products are matrix products too, over all channels at once.
+
+    Source: Winograd's minimal filtering F(4x4, 3x3); Lavin, Gray, CVPR 2016.
 
     Arguments:
         weight: The kernel, (outputs, inputs, 3, 3).
@@ -75,42 +71,54 @@ class MinimalConv:
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        axis = weight.new_tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
-        self._weight = torch.einsum("ar,bs,oirs->abio", axis, axis, weight).flatten(0, 1).contiguous()
+        into, kernel, out = (torch.tensor(m, dtype=torch.float64) for m in (_INTO, _KERNEL, _OUT))
+        product = torch.einsum("ar,bs,oirs->abio", kernel, kernel, weight.double())
+        self._weight = product.flatten(0, 1).to(weight.dtype).contiguous()
+        self._into, self._out = (torch.kron(m, m).to(weight.dtype) for m in (into, out))
         self._bias = bias
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(N, H, W, inputs) to (N, H, W, outputs), H and W even."""
-        n, h, w, inputs = x.shape
-        padded = F.pad(x, (0, 0, 1, 1, 1, 1))
-        rows = [padded[:, k : k + h - 1 : 2] for k in range(4)]
-        tiles = x.new_empty((4, 4, n, h // 2, w // 2, inputs))
-        for a, line in enumerate(_spread(rows)):
-            columns = [line[:, :, k : k + w - 1 : 2] for k in range(4)]
-            _spread(columns, list(tiles[a]))
-        products = torch.bmm(tiles.view(16, -1, inputs), self._weight)
-        products = products.view(4, 4, n, h // 2, w // 2, -1)
-        y = x.new_empty((n, h // 2, 2, w // 2, 2, products.shape[-1]))
-        for b, line in enumerate(_gather(products)):
-            for a, part in enumerate(_gather(line)):
-                if self._bias is None:
-                    y[:, :, b, :, a] = part
-                else:
-                    torch.add(part, self._bias, out=y[:, :, b, :, a])
-        return y.view(n, h, w, -1)
+        """(N, H, W, inputs) to (N, H, W, outputs)."""
+        n, h, w = x.shape[:3]
+        down, across = -(-h // _TILE), -(-w // _TILE)
+        y = x.new_empty((n, down * _TILE, across * _TILE, self._weight.shape[2]))
+        some = max(1, _ROWS // (down * across))
+        for k in range(0, n, some):
+            padding = (0, 0, 1, 1 + across * _TILE - w, 1, 1 + down * _TILE - h)
+            self._part(F.pad(x[k : k + some], padding), y[k : k + some])
+        return y[:, :h, :w].contiguous()
+
+    def _part(self, x: Tensor, y: Tensor) -> None:
+        """Padded maps (n, 4a + 2, 4b + 2, inputs) into ``y`` (n, 4a, 4b, outputs)."""
+        n, h, w, outputs = y.shape
+        size = (n, h // _TILE, w // _TILE)
+        tiles = x.unfold(1, _TILE + 2, _TILE).unfold(2, _TILE + 2, _TILE).permute(4, 5, 0, 1, 2, 3)
+        tiles = self._into @ tiles.reshape(len(self._weight), -1)
+        products = torch.bmm(tiles.view(len(self._weight), -1, x.shape[3]), self._weight)
+        found = self._out @ products.view(len(self._weight), -1)
+        found = found.view(_TILE, _TILE, *size, outputs).permute(2, 3, 0, 4, 1, 5)
+        whole = y.view(n, size[1], _TILE, size[2], _TILE, outputs)
+        if self._bias is None:
+            whole.copy_(found)
+        else:
+            torch.add(found, self._bias, out=whole)
 
 
-def _spread(d: list[Tensor], out: list[Tensor] | None = None) -> list[Tensor]:
-    """Winograd's transform of four neighbouring lines."""
-    into: list[Tensor | None] = [None] * 4 if out is None else [*out]
-    return [
-        torch.sub(d[0], d[2], out=into[0]),
-        torch.add(d[1], d[2], out=into[1]),
-        torch.sub(d[2], d[1], out=into[2]),
-        torch.sub(d[1], d[3], out=into[3]),
-    ]
-
-
-def _gather(m: Tensor) -> tuple[Tensor, Tensor]:
-    """Two lines from four products."""
-    return (m[0] + m[1]).add_(m[2]), (m[1] - m[2]).sub_(m[3])
+_TILE = 4
+_INTO = (
+    (4, 0, -5, 0, 1, 0),
+    (0, -4, -4, 1, 1, 0),
+    (0, 4, -4, -1, 1, 0),
+    (0, -2, -1, 2, 1, 0),
+    (0, 2, -1, -2, 1, 0),
+    (0, 4, 0, -5, 0, 1),
+)
+_KERNEL = (
+    (1 / 4, 0, 0),
+    (-1 / 6, -1 / 6, -1 / 6),
+    (-1 / 6, 1 / 6, -1 / 6),
+    (1 / 24, 1 / 12, 1 / 6),
+    (1 / 24, -1 / 12, 1 / 6),
+    (0, 0, 1),
+)
+_OUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))

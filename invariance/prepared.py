@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .biggan import BigGANDecoder, SelfAttention
-from .fewer import MANY, MinimalConv, MinimalUpConv
+from .fewer import MANY, MANY_UP, MinimalConv, MinimalUpConv
 from .layers import ConditionalNorm, UpConv
 from .vae import VAE, Decoder
 
@@ -78,19 +78,19 @@ class _Up:
         return _back(F.conv_transpose2d(_front(x), self._kernel, self._bias, stride=2, padding=1))
 
 
-def _fewer(weight: Tensor, dtype: torch.dtype) -> bool:
+def _fewer(weight: Tensor, dtype: torch.dtype, many: int) -> bool:
     """Whether multiplications are worth saving; with few digits the additions would cost too many."""
-    return weight.shape[1] >= MANY and weight.device.type == "cpu" and dtype == torch.float32
+    return weight.shape[1] >= many and weight.device.type == "cpu" and dtype == torch.float32
 
 
 def _up(conv: UpConv, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
     weight = conv.weight.detach()
-    return MinimalUpConv(weight, conv.bias.detach()) if _fewer(weight, dtype) else _Up(conv, dtype)
+    return MinimalUpConv(weight, conv.bias.detach()) if _fewer(weight, dtype, MANY_UP) else _Up(conv, dtype)
 
 
 def _same(conv: nn.Conv2d, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
     weight, bias = conv.weight.detach(), conv.bias
-    if _fewer(weight, dtype):
+    if _fewer(weight, dtype, MANY):
         return MinimalConv(weight, None if bias is None else bias.detach())
     return _Conv(conv, dtype)
 
@@ -129,11 +129,26 @@ class _Attention:
         key, value = (
             F.max_pool2d(_front(f(x)), 2).permute(0, 2, 3, 1).flatten(1, 2) for f in (self._key, self._value)
         )
-        # The kernel that never holds all scores at once wants queries and values of one length.
-        missing = value.shape[-1] - query.shape[-1]
-        query, key = F.pad(query, (0, missing)), F.pad(key, (0, missing))
-        seen = F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None], scale=1.0)[:, 0]
+        seen = _attend(query, key, value)
         return torch.addcmul(x, self._gain, self._out(seen).view_as(x))
+
+
+_QUERIES = 2048  # at once, so that their scores stay in the caches
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Values (N, keys, V) averaged for each query (N, queries, K), with keys (N, keys, K)."""
+    if query.device.type == "cpu" and query.dtype == torch.float32:
+        seen = query.new_empty((*query.shape[:2], value.shape[2]))
+        for n, queries in enumerate(query):
+            for k in range(0, len(queries), _QUERIES):
+                share = torch.softmax(queries[k : k + _QUERIES] @ key[n].mT, -1)
+                torch.mm(share, value[n], out=seen[n, k : k + _QUERIES])
+        return seen
+    # The kernel that never holds all scores at once wants queries and values of one length.
+    missing = value.shape[-1] - query.shape[-1]
+    query, key = F.pad(query, (0, missing)), F.pad(key, (0, missing))
+    return F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None], scale=1.0)[:, 0]
 
 
 @torch.inference_mode()

@@ -142,8 +142,11 @@ DECODERS = {
 }
 
 
-@pytest.mark.parametrize("size", [(4, 4), (2, 6), (8, 2)], ids=str)
-def test_convolutions_by_fewer_products_are_the_same(size):
+@pytest.mark.parametrize("size", [(4, 4), (2, 6), (8, 2), (5, 9)], ids=str)
+@pytest.mark.parametrize("rows", [2, 512])
+def test_convolutions_by_fewer_products_are_the_same(size, rows, monkeypatch):
+    monkeypatch.setattr("ctinv.invariance.fewer._ROWS", rows)
+    monkeypatch.setattr("ctinv.invariance.fewer._PIXELS", rows)
     x, bias = torch.randn(3, 5, *size), torch.randn(7)
     weight = torch.randn(7, 5, 3, 3)
     last = x.permute(0, 2, 3, 1).contiguous()
@@ -164,6 +167,7 @@ def test_convolutions_by_fewer_products_are_the_same(size):
 @pytest.mark.parametrize("name", DECODERS)
 def test_prepared_decoder_is_the_autoencoders(name, many, dtype, tolerance, monkeypatch):
     monkeypatch.setattr("ctinv.invariance.prepared.MANY", many)
+    monkeypatch.setattr("ctinv.invariance.prepared.MANY_UP", many)
     config = preset(*DECODERS[name]).vae
     vae = stir(VAE(config), 0.05)
     for module in vae.modules():
