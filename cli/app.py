@@ -78,6 +78,8 @@ def main(args: Sequence[str] | None = None) -> int:
         # PyTorch reads this once: large pages, without which clearing the memory of whole slices
         # takes as long as computing on it.
         os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+        # NumPy's threads wait by spinning, on the processors that PyTorch's then lack.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     debug = "--debug" in given
     try:
         with _termination_interrupts():

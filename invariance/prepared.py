@@ -178,8 +178,13 @@ def prepared_decoder(vae: VAE, dtype: torch.dtype = torch.float32) -> Decode:
     head = _Conv(decoder.head, torch.float32)
     centre, spread = vae.centre, vae.spread
 
+    room: list[Tensor] = []  # taking and clearing it anew would cost more than what is done in it
+
     def finish(x: Tensor) -> Tensor:
-        x = x.float()
+        if x.dtype != torch.float32:
+            if not room or room[0].shape != x.shape:
+                room[:] = [torch.empty_like(x, dtype=torch.float32)]
+            x = room[0].copy_(x)
         return _front(head(torch.addcmul(shift, x, scale, out=x).relu_()))
 
     if isinstance(decoder, Decoder):
