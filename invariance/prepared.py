@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 
 import torch
@@ -178,13 +179,14 @@ def prepared_decoder(vae: VAE, dtype: torch.dtype = torch.float32) -> Decode:
     head = _Conv(decoder.head, torch.float32)
     centre, spread = vae.centre, vae.spread
 
-    room: list[Tensor] = []  # taking and clearing it anew would cost more than what is done in it
+    # Taking and clearing memory anew would cost more than what is done in it; each thread has its own.
+    room = threading.local()
 
     def finish(x: Tensor) -> Tensor:
         if x.dtype != torch.float32:
-            if not room or room[0].shape != x.shape:
-                room[:] = [torch.empty_like(x, dtype=torch.float32)]
-            x = room[0].copy_(x)
+            if getattr(room, "shape", None) != x.shape:
+                room.shape, room.maps = x.shape, torch.empty_like(x, dtype=torch.float32)
+            x = room.maps.copy_(x)
         return _front(head(torch.addcmul(shift, x, scale, out=x).relu_()))
 
     if isinstance(decoder, Decoder):

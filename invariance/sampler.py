@@ -50,6 +50,7 @@ class Sampler:
         flow: The conditional flow.
         budget: How many samples to decode at once; the same number is halved where memory runs out.
         precision: Of the decoder; the flow is always inverted in float32. ``dtype`` says which.
+        workers: Threads that draw at the same time, each of which takes memory.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Sampler:
         flow: ConditionalFlow,
         budget: Budget | None = None,
         precision: Precision = "float32",
+        workers: int = 1,
     ) -> None:
         self.device = flow.mean.device
         self.dtype = decoding_type(precision, self.device)
@@ -65,7 +67,7 @@ class Sampler:
         self.budget = budget or Budget(_CODES)
         if self.device.type == "cpu":
             self.budget.batch = GROUP[self.dtype]
-        self.budget.fit(_bytes_each(vae), self.device)
+        self.budget.fit(workers * _bytes_each(vae), self.device)
 
     def draw(
         self, seed: int, tile: int, samples: int, context: Tensor, denoised: Tensor | None = None

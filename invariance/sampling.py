@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from .embed import as_map, coordinates
 from .moments import Histogram, Moments
 from .representation import represent
 from .sampler import Sampler
+from .threads import divided
 from .tiles import Grid, Mosaic, grid
 from .vae import VAE
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["Drawn", "reconstruct", "sample_slice", "tile_contexts"]
 
 _TILES = 16  # reconstructed at once
+
+T = TypeVar("T")
 
 Image = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
@@ -120,10 +124,12 @@ def sample_slice(
     if preset.vae.conditional:
         denoised = np.asarray(explainer.denoiser.denoise(x[None, None]), dtype=np.float32)[0, 0]
     budget = Budget(preset.tile.batch, explainer.memory)
-    sampler = Sampler(vae, explainer.flow, budget, preset.tile.precision)
-    mosaic = Mosaic(tiles, keep)
-    for number, tile in enumerate(tiles):
-        guide = None if denoised is None else _patch(denoised, tile)
+    workers = torch.get_num_threads() if explainer.flow.mean.device.type == "cpu" else 1
+    sampler = Sampler(vae, explainer.flow, budget, preset.tile.precision, workers)
+    mosaic, places = Mosaic(tiles, keep), list(tiles)
+
+    def draw(number: int) -> tuple[Moments, Image, Histogram | None]:
+        guide = None if denoised is None else _patch(denoised, places[number])
         moments, histogram = Moments(), Histogram() if quantiles else None
         kept: list[Tensor] = []
         for images in sampler.draw(seed, number, samples, contexts[number : number + 1], guide):
@@ -133,9 +139,26 @@ def sample_slice(
             if histogram:
                 histogram.add(images)
         first = torch.cat(kept).numpy() if kept else np.zeros((0, tiles.patch, tiles.patch), np.float32)
-        mosaic.add_moments(tile, moments.mean, moments.square, first, histogram.bins if histogram else None)
+        return moments, first, histogram
+
+    for number, (moments, kept, histogram) in enumerate(_one_each(draw, len(places), workers)):
+        bins = histogram.bins if histogram else None
+        mosaic.add_moments(places[number], moments.mean, moments.square, kept, bins)
         if progress:
             progress("sampling", number + 1, len(tiles))
     found = np.stack([mosaic.quantile(share) for share in quantiles]) if quantiles else None
     reconstruction = reconstruct(vae, x, tiles, denoised)
     return Drawn(mosaic.mean, mosaic.std, mosaic.samples, reconstruction, found)
+
+
+def _one_each(work: Callable[[int], T], count: int, workers: int) -> Iterator[T]:
+    """Results in order, by threads with a processor each.
+
+    Operations on a few patches are too small to be divided themselves; and so what comes out does
+    not depend on the number of threads.
+    """
+    threads = torch.get_num_threads()
+    try:
+        yield from divided(work, count, workers, partial(torch.set_num_threads, 1))
+    finally:
+        torch.set_num_threads(threads)  # part of it is shared by all threads

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from ctinv.adapters.errors import ImageError
 from ctinv.invariance.cache import cache_root, content_key, publish
+from ctinv.invariance.threads import divided
 from numpy.typing import NDArray
 
 from .ldct import DOSES, LDCTData, find_ldct
@@ -125,7 +127,8 @@ def _draw(
     low = np.empty((count, size, size), dtype=np.int16)
     high = np.empty_like(low)
     about: dict[str, Any] = {"patients": [], "regions": [], "spacings": []}
-    for index in range(count):
+
+    def draw(index: int) -> tuple[str, tuple[float, float]]:
         rng = np.random.default_rng([seed, index])
         kind = KINDS[index % len(KINDS)]
         region = "chest" if kind == "thorax" else "abdomen"
@@ -137,9 +140,12 @@ def _draw(
             truth.hu, truth.spacing, DOSES[region], rng, kernel=kernel, reference_fluence=current
         )
         low[index], high[index] = (np.rint(v.clip(-1024.0, 3071.0)).astype(np.int16) for v in (x, y))
+        return region, truth.spacing
+
+    for index, (region, spacing) in enumerate(divided(draw, count, os.cpu_count() or 1)):
         about["patients"].append(f"phantom-{index:03d}")
         about["regions"].append(region)
-        about["spacings"].append(list(truth.spacing))
+        about["spacings"].append(list(spacing))
         if progress is not None:
             progress("phantoms", index + 1, count)
     return low, high, about

@@ -207,6 +207,7 @@ def test_the_number_of_threads_changes_little(explainer, image):
         for threads in (1, 2):
             torch.set_num_threads(threads)
             drawn.append(sampling.sample_slice(explainer, image, 12, 0, 2))
+            assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
     np.testing.assert_allclose(drawn[0].std, drawn[1].std, rtol=1e-4, atol=1e-3)
@@ -505,5 +506,6 @@ def test_the_memory_that_the_user_grants_bounds_the_batch(explainer, image, monk
 
     monkeypatch.setattr("ctinv.invariance.sampler.prepared_decoder", watched)
     monkeypatch.setattr("ctinv.invariance.sampler._bytes_each", lambda _: 1000)
-    sampling.sample_slice(dataclasses.replace(explainer, memory=4000), image[:32, :32], 9, 0, 1)
+    memory = 4000 * torch.get_num_threads()  # each of them draws
+    sampling.sample_slice(dataclasses.replace(explainer, memory=memory), image[:32, :32], 9, 0, 1)
     assert set(sizes) == {4}
