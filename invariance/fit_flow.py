@@ -31,7 +31,7 @@ from .vae import VAE
 __all__ = ["FitResult", "draw_places", "encode_places", "fit_flows", "networks", "rolled"]
 
 _CODES = 4096  # that a flow is initialised on
-_MOST_NUMBERS = 1.5e8  # of representations held in memory at once
+_MOST_NUMBERS = 2e7  # of representations held in memory at once
 
 Image = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
