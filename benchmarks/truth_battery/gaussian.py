@@ -50,7 +50,7 @@ class PixelCode(nn.Module):
         super().__init__()
         self.config = config
 
-    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def posterior(self, x: Tensor, denoised: Tensor | None = None) -> tuple[Tensor, Tensor]:
         code = F.pixel_unshuffle(x / SCALE, 2).flatten(1)
         return code, torch.full_like(code, 2 * float(np.log(NOISE)))
 
