@@ -29,7 +29,7 @@ from .vae import VAE
 
 __all__ = ["FORMAT", "Explainer"]
 
-FORMAT = 3
+FORMAT = 4
 """Version of the folder that :meth:`Explainer.save` writes."""
 
 _KEPT = 100  # answers that the cache holds at most, some 10 MB each for slices of 512 x 512

@@ -43,12 +43,14 @@ class ConditionalFlow(nn.Module):
 
     mean: Tensor
     std: Tensor
+    temperature: Tensor
 
     def __init__(self, shape: tuple[int, int, int], config: FlowConfig, generator: torch.Generator) -> None:
         super().__init__()
         self.features = math.prod(shape)
         self.register_buffer("mean", torch.zeros(self.features))
         self.register_buffer("std", torch.ones(self.features))
+        self.register_buffer("temperature", torch.ones(()))  # see ctinv.invariance.settle
         vector = shape[1] == shape[2] == 1
         bins = config.bins if config.coupling == "spline" else 0
 
@@ -95,11 +97,11 @@ class ConditionalFlow(nn.Module):
             ``v`` (N, features) and log |det dv/dcode| (N,).
         """
         v, log_det = self.transform(context).call_and_ladj((code - self.mean) / self.std)
-        return v, log_det - self.std.log().sum()
+        return v / self.temperature, log_det - self.std.log().sum() - self.features * self.temperature.log()
 
     def inverse(self, v: Tensor, context: Tensor) -> Tensor:
         """Invariance variables (N, features) and contexts to codes (N, features)."""
-        code: Tensor = self.transform(context).inv(v)
+        code: Tensor = self.transform(context).inv(v * self.temperature)
         return code * self.std + self.mean
 
     def log_prob(self, code: Tensor, context: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ class FlowInverse:
 
     @torch.inference_mode()
     def __init__(self, flow: ConditionalFlow) -> None:
-        self.features = flow.features
+        self.features, self._temperature = flow.features, flow.temperature.detach().clone()
         self._steps: list[Bound] = []
         # Column k of the state holds number order[k] of the code.
         order = torch.arange(flow.features, device=flow.mean.device)
@@ -108,7 +108,7 @@ class FlowInverse:
 
         def inverse(v: Tensor) -> Tensor:
             with torch.inference_mode():
-                state = v.clone()
+                state = v * self._temperature
                 for step in steps:
                     state = step(state)
                 return state

@@ -23,10 +23,11 @@ _HALF = 0.6745  # half of all normal numbers are smaller
 def settle(objective: Objective, material: Material, first: int) -> dict[str, Any]:
     """Scale the invariance variable so that held-out patches have unit spread.
 
-    A fitted flow is a little too sure of patches it has not seen, and of few directions (how bright
-    a patch is as a whole) much too sure. Directions are found on the patches that were learned from;
-    the spread along each of them, and one for all others, is measured on held-out ones and
-    becomes part of the flow's last linear map. What this does to the likelihood is known and counted.
+    A fitted flow is a little too sure of patches it has not seen: one temperature sets that right. Where the
+    flow ends with a linear map, more can be done. Of few directions (how bright a patch is as a whole) it is
+    much too sure; these are found on the patches that were learned from, and the spread along each of
+    them, measured on held-out ones, becomes part of that map. What this does to the likelihood is known and
+    counted.
 
     Source: temperature scaling, Guo et al., ICML 2017, here for a density.
 
@@ -36,37 +37,40 @@ def settle(objective: Objective, material: Material, first: int) -> dict[str, An
         first: The first held-out patch to use; those before stay untouched, for tests of calibration.
 
     Returns:
-        ``temperature``, the spread of most directions, ``widest``, the largest of all, and the number
-        of ``settled_on`` patches; nothing where the flow has no last linear map or patches are few.
+        ``temperature``, the spread of most directions, the number of ``settled_on`` patches, and with a last
+        linear map ``widest``, the largest spread of a direction; nothing where patches are few.
     """
-    last = objective.flow.transform.transforms[-1]
-    held, codes = material.test[first:], material.test_codes[first:]
-    if not isinstance(last, Mixing) or len(held) < _FEWEST:
+    flow, held, codes = objective.flow, material.test[first:], material.test_codes[first:]
+    if len(held) < _FEWEST:
         return {}
+    fresh = flow(codes, contexts(objective, material.store, held))[0].double()
+    about: dict[str, Any] = {"settled_on": len(fresh)}
+    last = flow.transform.transforms[-1]
+    if not isinstance(last, Mixing):
+        flow.temperature.mul_(math.sqrt(_typical(fresh, flow.features)))
+        return {"temperature": flow.temperature.item(), **about}
     known = material.train[:_PATCHES]
     mean, spread = material.mean[: len(known)], material.spread[: len(known)]
     drawn = mean + spread * torch.randn(mean.shape, generator=torch.Generator().manual_seed(len(known)))
-    v, fresh = (
-        objective.flow(some, contexts(objective, material.store, places))[0].double()
-        for some, places in ((drawn, known), (codes, held))
-    )
+    v = flow(drawn, contexts(objective, material.store, known))[0].double()
     count = min(_DIRECTIONS, v.shape[1] - 1)
     directions = torch.linalg.eigh(v.T @ v).eigenvectors[:, -count:]
     along = fresh @ directions
-    # Medians: single patches that the flow finds impossible must not widen all others.
-    left = v.shape[1] - count
-    each = (fresh - along @ directions.T).square().sum(1) / left
-    rest = each.median().item() / (1 - 2 / (9 * left)) ** 3  # the median of chi-square
+    rest = _typical(fresh - along @ directions.T, v.shape[1] - count)
     variance = (along.abs().median(0).values / _HALF).square()
     # Some directions come out wide by chance: the standard error of such a variance is 2.33 / sqrt(n).
     clear = variance > rest * (1 + 3 * 2.33 / math.sqrt(len(fresh)))
     variance = torch.where(clear, variance, rest)
     last.follow(_whitening(directions, variance, rest))
-    return {
-        "temperature": math.sqrt(rest),
-        "widest": math.sqrt(float(variance.max())),
-        "settled_on": len(fresh),
-    }
+    return {"temperature": math.sqrt(rest), "widest": math.sqrt(float(variance.max())), **about}
+
+
+def _typical(v: Tensor, dimensions: int) -> float:
+    """The variance of most patches (N, features): a median, or single ones that the flow finds impossible
+    would widen all others.
+    """
+    each = v.square().sum(1) / dimensions
+    return each.median().item() / (1 - 2 / (9 * dimensions)) ** 3  # the median of chi-square
 
 
 def _whitening(directions: Tensor, variance: Tensor, rest: float) -> Tensor:
