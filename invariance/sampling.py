@@ -24,7 +24,7 @@ from .vae import VAE
 if TYPE_CHECKING:
     from .explainer import Explainer
 
-__all__ = ["Drawn", "reconstruct", "sample_slice", "tile_contexts"]
+__all__ = ["Drawn", "one_each", "reconstruct", "sample_slice", "tile_contexts"]
 
 _TILES = 16  # reconstructed at once
 
@@ -141,7 +141,7 @@ def sample_slice(
         first = torch.cat(kept).numpy() if kept else np.zeros((0, tiles.patch, tiles.patch), np.float32)
         return moments, first, histogram
 
-    for number, (moments, kept, histogram) in enumerate(_one_each(draw, len(places), workers)):
+    for number, (moments, kept, histogram) in enumerate(one_each(draw, len(places), workers)):
         bins = histogram.bins if histogram else None
         mosaic.add_moments(places[number], moments.mean, moments.square, kept, bins)
         if progress:
@@ -151,7 +151,7 @@ def sample_slice(
     return Drawn(mosaic.mean, mosaic.std, mosaic.samples, reconstruction, found)
 
 
-def _one_each(work: Callable[[int], T], count: int, workers: int) -> Iterator[T]:
+def one_each(work: Callable[[int], T], count: int, workers: int) -> Iterator[T]:
     """Results in order, by threads with a processor each.
 
     Operations on a few patches are too small to be divided themselves; and so what comes out does

@@ -18,6 +18,7 @@ from ctinv.invariance.presets import Precision, Preset
 from ctinv.invariance.presets import preset as find_preset
 from ctinv.invariance.representation import Geometry
 from ctinv.invariance.sampler import Sampler
+from ctinv.invariance.sampling import one_each
 from ctinv.invariance.tiles import grid
 from ctinv.invariance.vae import VAE
 from torch import Tensor
@@ -44,7 +45,7 @@ def bench_sampling(
     precision: Precision = "float32",
     progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Time the sampling of one patch, end to end, in turns with the published loop.
+    """Time the sampling of patches, end to end, in turns with the published loop.
 
     Networks have the preset's sizes and, where no weights ship, random weights: the speed does not
     depend on them. Both sides draw from the same noise; their images are compared.
@@ -52,7 +53,7 @@ def bench_sampling(
     Arguments:
         preset: Name of a preset, or a preset.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
-        samples: Draws of the engine in a round.
+        samples: Draws of a patch in a round of the engine; on a processor each thread has a patch.
         loop: Draws of the published loop in a round.
         rounds: Rounds that count, after one that does not.
         precision: Of the engine's decoder; the published loop runs in float32.
@@ -75,14 +76,19 @@ def bench_sampling(
     denoised = torch.full((1, 1, p, p), 40.0, device=where) if chosen.vae.conditional else None
     published = PublishedLoop(vae, flow, embedder)
     vae.ready()
-    sampler = Sampler(vae, flow, precision=precision)
+    # As for a slice: every thread draws a tile.
+    workers = torch.get_num_threads() if where.type == "cpu" else 1
+    sampler = Sampler(vae, flow, precision=precision, workers=workers)
 
-    def engine() -> None:
+    def tile(number: int) -> None:
         with torch.inference_mode():
             context = embedder(z, place)
         moments = Moments()
-        for images in sampler.draw(0, 0, samples, context, denoised):
+        for images in sampler.draw(0, number, samples, context, denoised):
             moments.add(images)
+
+    def engine() -> None:
+        list(one_each(tile, workers, workers))
 
     def one_by_one(count: int = loop) -> Tensor:
         drawn = []
@@ -97,10 +103,9 @@ def bench_sampling(
     if progress:
         progress("timing", 0, 1)
     seconds = in_turns({"engine": engine, "published": one_by_one}, rounds, where)
-    rate, rate_loop = samples / middle(seconds["engine"]), loop / middle(seconds["published"])
-    ratios = [
-        (samples / a) / (loop / b) for a, b in zip(seconds["engine"], seconds["published"], strict=True)
-    ]
+    drawn = samples * workers
+    rate, rate_loop = drawn / middle(seconds["engine"]), loop / middle(seconds["published"])
+    ratios = [(drawn / a) / (loop / b) for a, b in zip(seconds["engine"], seconds["published"], strict=True)]
     about = machine(where, sampler.dtype)
     work, work_loop = (
         _operations(vae, flow, embedder(z, place).detach(), denoised),
@@ -115,6 +120,7 @@ def bench_sampling(
         "machine": about,
         "dtype": about["dtype"],
         "samples": samples,
+        "workers": workers,
         "rounds": rounds,
         "batch": sampler.budget.batch,
         "samples_per_s": rate,
