@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -207,7 +208,8 @@ def test_the_number_of_threads_changes_little(explainer, image):
         for threads in (1, 2):
             torch.set_num_threads(threads)
             drawn.append(sampling.sample_slice(explainer, image, 12, 0, 2))
-            assert torch.get_num_threads() == threads
+            with ThreadPoolExecutor(1) as later:
+                assert torch.get_num_threads() == later.submit(torch.get_num_threads).result() == threads
     finally:
         torch.set_num_threads(before)
     np.testing.assert_allclose(drawn[0].std, drawn[1].std, rtol=1e-4, atol=1e-3)
