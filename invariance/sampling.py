@@ -24,7 +24,7 @@ from .vae import VAE
 if TYPE_CHECKING:
     from .explainer import Explainer
 
-__all__ = ["Drawn", "one_each", "reconstruct", "sample_slice", "tile_contexts"]
+__all__ = ["Drawn", "drawing_threads", "one_each", "reconstruct", "sample_slice", "tile_contexts"]
 
 _TILES = 16  # reconstructed at once
 
@@ -124,7 +124,7 @@ def sample_slice(
     if preset.vae.conditional:
         denoised = np.asarray(explainer.denoiser.denoise(x[None, None]), dtype=np.float32)[0, 0]
     budget = Budget(preset.tile.batch, explainer.memory)
-    workers = torch.get_num_threads() if explainer.flow.mean.device.type == "cpu" else 1
+    workers = drawing_threads(explainer.flow.mean.device)
     sampler = Sampler(vae, explainer.flow, budget, preset.tile.precision, workers)
     mosaic, places = Mosaic(tiles, keep), list(tiles)
 
@@ -149,6 +149,11 @@ def sample_slice(
     found = np.stack([mosaic.quantile(share) for share in quantiles]) if quantiles else None
     reconstruction = reconstruct(vae, x, tiles, denoised)
     return Drawn(mosaic.mean, mosaic.std, mosaic.samples, reconstruction, found)
+
+
+def drawing_threads(device: torch.device) -> int:
+    """How many threads draw tiles: as many as PyTorch has on a processor, one where a GPU draws."""
+    return torch.get_num_threads() if device.type == "cpu" else 1
 
 
 def one_each(work: Callable[[int], T], count: int, workers: int) -> Iterator[T]:

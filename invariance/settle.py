@@ -46,23 +46,25 @@ def settle(objective: Objective, material: Material, first: int) -> dict[str, An
     fresh = flow(codes, contexts(objective, material.store, held))[0].double()
     about: dict[str, Any] = {"settled_on": len(fresh)}
     last = flow.transform.transforms[-1]
-    if not isinstance(last, Mixing):
-        flow.temperature.mul_(math.sqrt(_typical(fresh, flow.features)))
-        return {"temperature": flow.temperature.item(), **about}
-    known = material.train[:_PATCHES]
-    mean, spread = material.mean[: len(known)], material.spread[: len(known)]
-    drawn = mean + spread * torch.randn(mean.shape, generator=torch.Generator().manual_seed(len(known)))
-    v = flow(drawn, contexts(objective, material.store, known))[0].double()
-    count = min(_DIRECTIONS, v.shape[1] - 1)
-    directions = torch.linalg.eigh(v.T @ v).eigenvectors[:, -count:]
-    along = fresh @ directions
-    rest = _typical(fresh - along @ directions.T, v.shape[1] - count)
-    variance = (along.abs().median(0).values / _HALF).square()
-    # Some directions come out wide by chance: the standard error of such a variance is 2.33 / sqrt(n).
-    clear = variance > rest * (1 + 3 * 2.33 / math.sqrt(len(fresh)))
-    variance = torch.where(clear, variance, rest)
-    last.follow(_whitening(directions, variance, rest))
-    return {"temperature": math.sqrt(rest), "widest": math.sqrt(float(variance.max())), **about}
+    if isinstance(last, Mixing):
+        known = material.train[:_PATCHES]
+        mean, spread = material.mean[: len(known)], material.spread[: len(known)]
+        drawn = mean + spread * torch.randn(mean.shape, generator=torch.Generator().manual_seed(len(known)))
+        v = flow(drawn, contexts(objective, material.store, known))[0].double()
+        count = min(_DIRECTIONS, v.shape[1] - 1)
+        directions = torch.linalg.eigh(v.T @ v).eigenvectors[:, -count:]
+        along = fresh @ directions
+        rest = _typical(fresh - along @ directions.T, v.shape[1] - count)
+        variance = (along.abs().median(0).values / _HALF).square()
+        # Some directions come out wide by chance: the standard error of such a variance is 2.33 / sqrt(n).
+        clear = variance > rest * (1 + 3 * 2.33 / math.sqrt(len(fresh)))
+        variance = torch.where(clear, variance, rest)
+        last.follow(_narrowing(directions, variance / rest))
+        about["widest"] = math.sqrt(float(variance.max()))
+    else:
+        rest = _typical(fresh, flow.features)
+    flow.temperature.mul_(math.sqrt(rest))
+    return {"temperature": math.sqrt(rest), **about}
 
 
 def _typical(v: Tensor, dimensions: int) -> float:
@@ -73,8 +75,7 @@ def _typical(v: Tensor, dimensions: int) -> float:
     return each.median().item() / (1 - 2 / (9 * dimensions)) ** 3  # the median of chi-square
 
 
-def _whitening(directions: Tensor, variance: Tensor, rest: float) -> Tensor:
+def _narrowing(directions: Tensor, variance: Tensor) -> Tensor:
     """The symmetric map that divides each direction by its spread, (features, features)."""
-    scales = variance.rsqrt() - rest**-0.5
     eye = torch.eye(len(directions), dtype=directions.dtype)
-    return eye * rest**-0.5 + (directions * scales) @ directions.T
+    return eye + (directions * (variance.rsqrt() - 1)) @ directions.T

@@ -18,7 +18,7 @@ from ctinv.invariance.presets import Precision, Preset
 from ctinv.invariance.presets import preset as find_preset
 from ctinv.invariance.representation import Geometry
 from ctinv.invariance.sampler import Sampler
-from ctinv.invariance.sampling import one_each
+from ctinv.invariance.sampling import drawing_threads, one_each
 from ctinv.invariance.tiles import grid
 from ctinv.invariance.vae import VAE
 from torch import Tensor
@@ -77,7 +77,7 @@ def bench_sampling(
     published = PublishedLoop(vae, flow, embedder)
     vae.ready()
     # As for a slice: every thread draws a tile.
-    workers = torch.get_num_threads() if where.type == "cpu" else 1
+    workers = drawing_threads(where)
     sampler = Sampler(vae, flow, precision=precision, workers=workers)
 
     def tile(number: int) -> None:
