@@ -24,8 +24,11 @@ try:
     with open("/proc/self/status", encoding="ascii") as lines:
         peak = next(int(line.split()[1]) / 1e3 for line in lines if line.startswith("VmHWM"))
 except OSError:
-    import resource
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    try:
+        import resource
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    except ImportError:
+        peak = float("nan")
 print(peak)
 sys.exit(code)
 """
