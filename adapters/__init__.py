@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .base import INPUT, OUTPUT, Denoiser, Layer, Output
+from ._types import Output
+from .base import INPUT, OUTPUT, Denoiser, Layer
 from .errors import (
     CtinvError,
     DeviceError,
@@ -19,8 +20,8 @@ from .intensity import CANDIDATES, Intensity, parse_intensity
 from .loading import load, wrap
 
 if TYPE_CHECKING:
-    from .onnx_graph import OnnxDenoiser
-    from .torch_module import TorchDenoiser
+    from .onnx.denoiser import OnnxDenoiser
+    from .pytorch.denoiser import TorchDenoiser
 
 __all__ = [
     "CANDIDATES",

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from . import names as _names
-from ._arrays import batches, check_images, is_tensor, join, pad_reflect, restore
-from ._geometry import Geometry, ramp
-from ._layer import INPUT, OUTPUT, Layer
+from ._types import INPUT, OUTPUT, Layer, Output, Progress
+from .arrays import batches, check_images, is_tensor, join, pad_reflect, restore
 from .calibration import Calibration, calibrate
 from .errors import ImageError, IntensityError, UnsupportedModelError
+from .geometry import Geometry, ramp
 from .intensity import CANDIDATES, Intensity
 
-__all__ = ["INPUT", "OUTPUT", "Denoiser", "Layer", "Output", "Progress"]
-
-Output = Literal["image", "residual"]
-Progress = Callable[[str, int, int], None]
+__all__ = [
+    "INPUT",
+    "OUTPUT",
+    "Denoiser",
+    "Layer",
+]
 
 
 class Denoiser(ABC):

@@ -15,7 +15,7 @@ from .errors import ImageError, IntensityError, ModelError, UnsupportedModelErro
 from .intensity import Intensity, parse_intensity
 
 if TYPE_CHECKING:
-    from .base import Output
+    from ._types import Output
 
 __all__ = ["Calibration", "Trial", "calibrate", "choose"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ._arrays import restore
+from .arrays import restore
 from .base import OUTPUT, Denoiser
 from .errors import LayerError
 

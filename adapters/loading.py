@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qsl
 
-from .base import Denoiser, Output
+from ._types import Output
+from .base import Denoiser
 from .errors import CtinvError, DeviceError, ModelError
 from .intensity import Intensity, parse_intensity
 
@@ -62,8 +63,8 @@ def wrap(
     """
     from torch import nn
 
-    from ._torch_state import refuse_frozen, unwrap
-    from .torch_module import TorchDenoiser
+    from .pytorch.denoiser import TorchDenoiser
+    from .pytorch.state import refuse_frozen, unwrap
 
     if not isinstance(module, nn.Module):
         refuse_frozen(module)
@@ -128,7 +129,7 @@ def load(
         return _settled(plugged, units, returns, name, device, text, {"feed": feed, **options})
     if Path(text).suffix.lower() == ".onnx":
         _require_file(Path(text))
-        from .onnx_graph import OnnxDenoiser
+        from .onnx.denoiser import OnnxDenoiser
 
         return OnnxDenoiser(
             Path(text), intensity=units, output=returns, name=name, device=device, feed=feed, **options
@@ -235,9 +236,9 @@ def _from_callable(
 ) -> Denoiser:
     from torch import cuda, nn
 
-    from ._torch_state import unwrap
-    from ._torch_weights import fill
-    from .torch_module import TorchDenoiser
+    from .pytorch.denoiser import TorchDenoiser
+    from .pytorch.state import unwrap
+    from .pytorch.weights import fill
 
     asked = dict(parse_qsl(spec.group(3) or "", keep_blank_values=True))
     wrong = [key for key in asked if key != "weights"]

@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from ._layer import INPUT, OUTPUT, Layer
+from ._types import INPUT, OUTPUT, Layer
 from .errors import AmbiguousLayerError, LayerError
 
 __all__ = ["ordinal_kind", "resolve"]

@@ -20,15 +20,17 @@ import numpy.typing as npt
 import torch
 from ctinv import zoo
 from ctinv.adapters.base import Denoiser
-from ctinv.invariance.cache import content_key, image_digest
-from ctinv.invariance.checkpoints import Checkpoint
 from ctinv.invariance.data import fitting_set
 from ctinv.invariance.data.metrics import quality
-from ctinv.invariance.fit_vae import denoised_slices, fit_vae, save_vae
+from ctinv.invariance.data.tiling import grid, pad_to
+from ctinv.invariance.fitting.fit_vae import fit_vae
+from ctinv.invariance.fitting.patches import denoised_slices
+from ctinv.invariance.infra.cache import content_key, image_digest
+from ctinv.invariance.infra.checkpoints import Checkpoint
+from ctinv.invariance.networks.pretrained import save_vae
+from ctinv.invariance.networks.vae import VAE
 from ctinv.invariance.presets import preset
-from ctinv.invariance.sampling import reconstruct
-from ctinv.invariance.tiles import grid, pad_to
-from ctinv.invariance.vae import VAE
+from ctinv.invariance.sampling.slices import reconstruct
 from ctinv.zoo.training.perceptual import Vgg19Features
 
 HELD_OUT = (

@@ -28,10 +28,10 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from ctinv.invariance.encoders import ResNetEncoder
+from ctinv.invariance.fitting.vae_loop import VAELoop
+from ctinv.invariance.networks.resnet import ResNetEncoder
+from ctinv.invariance.networks.vae import VAE
 from ctinv.invariance.presets import VAEConfig, preset
-from ctinv.invariance.vae import VAE
-from ctinv.invariance.vae_loop import VAELoop
 from torch import Tensor, nn
 from torch.nn import functional as F
 

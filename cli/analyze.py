@@ -83,10 +83,10 @@ def analyze(
       torchrun --nproc-per-node 2 -m ctinv.cli analyze -m yang -l conv7 -i scans -o out
     """
     spec = ModelSpec(**options)
-    from ctinv.invariance.processes import joined
+    from ctinv.invariance.infra.distributed import joined
 
     with joined() as everyone, Screen(as_json, quiet, everyone.leads) as screen:
-        from ctinv.invariance.files import check_writable
+        from ctinv.invariance.infra.files import check_writable
         from ctinv.invariance.presets import preset as find_preset
 
         # Everything that can be refused is refused here, before anything long.

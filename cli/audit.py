@@ -21,7 +21,7 @@ def audit(folder: Path, as_json: bool, quiet: bool) -> None:
     with Screen(as_json, quiet) as screen:
         from ctinv.adapters.errors import CtinvError
         from ctinv.invariance import Explanation
-        from ctinv.invariance.scores import scores, verdict
+        from ctinv.invariance.audit.scores import scores, verdict
 
         # A probe's result has no arrays; it is not audited.
         places = sorted(p.parent for p in folder.rglob("result.json") if (p.parent / "arrays.npz").is_file())

@@ -93,7 +93,7 @@ def sampling(
 
         chosen = find_preset(preset, dict(overrides))
         where = _device(device)
-        from ctinv.invariance.bench import bench_sampling
+        from ctinv.invariance.bench.sampling import bench_sampling
 
         with screen.progress() as progress:
             found = bench_sampling(
@@ -133,7 +133,7 @@ def suite(
     pip install 'ctinv[bench]'; those that are not installed are listed as such.
     """
     with Screen(as_json, quiet) as screen:
-        from ctinv.invariance.files import check_writable
+        from ctinv.invariance.infra.files import check_writable
         from ctinv.invariance.presets import preset as find_preset
 
         check_writable(out)
@@ -141,12 +141,15 @@ def suite(
         for name in names:
             find_preset(name)
         where = _device(device)
-        from ctinv.invariance.bench import bench_suite
-        from ctinv.invariance.bench.suite import markdown
+        from ctinv.invariance.bench.suite import bench_suite, markdown
 
         with screen.progress() as progress:
             found = bench_suite(
-                out, presets=names, devices=(where,), commands=not no_commands, progress=progress
+                out,
+                presets=names,
+                devices=(where,),
+                commands=None if no_commands else __package__,
+                progress=progress,
             )
         if as_json:
             screen.result(found)

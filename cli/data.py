@@ -43,7 +43,7 @@ def inspect(path: Path, report: Path | None, as_json: bool, quiet: bool) -> None
     with Screen(as_json, quiet) as screen:
         from ctinv.invariance.data import inspect as look
         from ctinv.invariance.data import overview_html
-        from ctinv.invariance.files import check_writable, write_files
+        from ctinv.invariance.infra.files import check_writable, write_files
 
         if report is not None:
             check_writable(report.parent)
@@ -125,8 +125,8 @@ def simulate(
         import numpy as np
         from ctinv.adapters.errors import ImageError
         from ctinv.invariance.data import new_series_uid, simulate_low_dose, write_dicom
-        from ctinv.invariance.data.arrays import array_kind
-        from ctinv.invariance.files import check_writable, write_files
+        from ctinv.invariance.data.io.arrays import array_kind
+        from ctinv.invariance.infra.files import check_writable, write_files
 
         check_writable(out)
         slices = read_slices(source, series)

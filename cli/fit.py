@@ -65,11 +65,11 @@ def fit(
       ctinv fit --model model.onnx --layer conv7 --data scans --out fitted
       torchrun --nproc-per-node 2 -m ctinv.cli fit -m yang -l conv7 --set flow.blocks=6 -o fitted
     """
-    from ctinv.invariance.processes import joined
+    from ctinv.invariance.infra.distributed import joined
 
     spec = ModelSpec(**options)
     with joined() as everyone, Screen(as_json, quiet, everyone.leads) as screen:
-        from ctinv.invariance.files import check_writable
+        from ctinv.invariance.infra.files import check_writable
         from ctinv.invariance.presets import preset as find_preset
 
         check_writable(out)
@@ -149,11 +149,11 @@ def sample(
     Example:
       ctinv sample --model model.onnx --explainer fitted --input slice.dcm --out out
     """
-    from ctinv.invariance.processes import joined
+    from ctinv.invariance.infra.distributed import joined
 
     spec = ModelSpec(**options)
     with joined() as everyone, Screen(as_json, quiet, everyone.leads) as screen:
-        from ctinv.invariance.files import check_writable
+        from ctinv.invariance.infra.files import check_writable
 
         check_writable(out)
         denoiser = open_model(dataclasses.replace(spec, device=everyone.device(spec.device)))

@@ -102,7 +102,7 @@ def _memory(ctx: click.Context, param: click.Parameter, value: str | None) -> in
     if value is None:
         return None
     from ctinv.adapters.errors import CtinvError
-    from ctinv.invariance.budget import memory_size
+    from ctinv.invariance.infra.memory import memory_size
 
     try:
         return memory_size(value)

@@ -103,9 +103,9 @@ def probe(
     spec = ModelSpec(**options)
     with Screen(as_json, quiet) as screen:
         from ctinv.adapters.errors import ImageError
-        from ctinv.invariance.files import check_writable
-        from ctinv.invariance.lesions import Lesion, LesionGrid
+        from ctinv.invariance.infra.files import check_writable
         from ctinv.invariance.presets import preset as find_preset
+        from ctinv.invariance.probing.lesions import Lesion, LesionGrid
 
         # Everything that can be refused is refused here, before anything long.
         wanted = Lesion.parse(lesion)
@@ -122,8 +122,8 @@ def probe(
             screen.note(f"note: {notice}")
 
         from ctinv import invariance
-        from ctinv.invariance.probe_report import save, save_report
-        from ctinv.invariance.probing import SPACING
+        from ctinv.invariance.probing.probe import SPACING
+        from ctinv.invariance.probing.report import save, save_report
 
         if slices[0].spacing is None:
             screen.note(f"note: the slice does not tell its pixel spacing; {SPACING[0]} mm is assumed")
@@ -165,8 +165,8 @@ def _show(screen: Screen, done: list[tuple[Probe, Mapping[str, Path]]], report: 
         results = [{**p.result, "files": {n: str(f) for n, f in files.items()}} for p, files in done]
         screen.result(results[0] if report is None else results)
         return
-    from ctinv.invariance.probe_words import figures
-    from ctinv.invariance.scores import scores
+    from ctinv.invariance.audit.scores import scores
+    from ctinv.invariance.probing.findings import figures
 
     for p, files in done:
         place = p.finding.lesion.at or (0, 0)

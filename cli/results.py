@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .console import Screen
 
 if TYPE_CHECKING:
-    from ctinv.invariance.explanation import Explanation
+    from ctinv.invariance.reporting.explanation import Explanation
 
 __all__ = ["division", "show", "with_meta"]
 
@@ -53,7 +53,7 @@ def show(screen: Screen, done: Sequence[tuple[Explanation, Mapping[str, Path]]],
         results = [{**e.result, "files": {n: str(p) for n, p in files.items()}} for e, files in done]
         screen.result(results[0] if len(results) == 1 and report is None else results)
         return
-    from ctinv.invariance.scores import scores, verdict
+    from ctinv.invariance.audit.scores import scores, verdict
 
     for e, files in done:
         source = Path(str(e.meta.get("source") or "image")).name

@@ -13,7 +13,7 @@ from .results import division, show, with_meta
 if TYPE_CHECKING:
     from ctinv.invariance import Explainer
     from ctinv.invariance.data import CTSlice
-    from ctinv.invariance.explanation import Explanation
+    from ctinv.invariance.reporting.explanation import Explanation
 
 __all__ = ["Task", "explain_all", "notes"]
 
@@ -62,8 +62,8 @@ def explain_all(screen: Screen, task: Task, layers: Sequence[str], make: Maker) 
     Processes that torchrun started divide the slices; the first of them shows and sums up, from
     what the others wrote.
     """
-    from ctinv.invariance.explanation import Explanation
-    from ctinv.invariance.processes import world
+    from ctinv.invariance.infra.distributed import world
+    from ctinv.invariance.reporting.explanation import Explanation
 
     everyone = world()
     folders: list[str | None] = [*folder_names(layers)] if len(layers) > 1 else [None]
@@ -91,7 +91,7 @@ def explain_all(screen: Screen, task: Task, layers: Sequence[str], make: Maker) 
     ordered = [done[key] for key in sorted(done)]
     report = None
     if task.by_slice or len(ordered) > 1:
-        from ctinv.invariance.report import summary
+        from ctinv.invariance.reporting.report import summary
 
         report = summary([explanation for explanation, _ in ordered], task.out / "report.html")
     show(screen, ordered, report)

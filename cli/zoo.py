@@ -97,7 +97,7 @@ def train(
       ctinv zoo train chen --data scans --steps 4000 --out chen-training
     """
     with Screen(quiet=quiet) as screen:
-        from ctinv.invariance.files import check_writable
+        from ctinv.invariance.infra.files import check_writable
         from ctinv.zoo import training
         from ctinv.zoo.registry import find
 

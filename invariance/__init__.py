@@ -6,12 +6,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .explainer import Explainer
-    from .explanation import Explanation
-    from .fitting import fit
-    from .lesions import Lesion, LesionGrid
+    from .explaining.explainer import Explainer
+    from .explaining.fit import fit
     from .presets import PRESETS, Preset, preset
-    from .probing import Probe, probe
+    from .probing.findings import Probe
+    from .probing.lesions import Lesion, LesionGrid
+    from .probing.probe import probe
+    from .reporting.explanation import Explanation
 
 __all__ = [
     "PRESETS",
@@ -27,16 +28,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Explainer": "explainer",
-    "Explanation": "explanation",
-    "Lesion": "lesions",
-    "LesionGrid": "lesions",
+    "Explainer": "explaining.explainer",
+    "Explanation": "reporting.explanation",
+    "Lesion": "probing.lesions",
+    "LesionGrid": "probing.lesions",
     "PRESETS": "presets",
     "Preset": "presets",
-    "Probe": "probing",
-    "fit": "fitting",
+    "Probe": "probing.findings",
+    "fit": "explaining.fit",
     "preset": "presets",
-    "probe": "probing",
+    "probe": "probing.probe",
 }
 
 

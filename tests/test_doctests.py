@@ -27,4 +27,4 @@ def test_examples(name):
 
 
 def test_the_walk_sees_the_modules():
-    assert {"ctinv.adapters.intensity", "ctinv.invariance.data.read", "ctinv.cli.app"} <= set(MODULES)
+    assert {"ctinv.adapters.intensity", "ctinv.invariance.data.io.read", "ctinv.cli.app"} <= set(MODULES)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 from ctinv.adapters.errors import ModelError
 
 if TYPE_CHECKING:
-    from ctinv.adapters.base import Denoiser, Output
+    from ctinv.adapters._types import Output
+    from ctinv.adapters.base import Denoiser
     from torch import nn
 
 __all__ = ["Entry", "card", "find", "load", "metadata", "names", "network"]

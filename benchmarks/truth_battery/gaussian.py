@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 from ctinv import adapters
-from ctinv.invariance.audit.calibration import calibrate
-from ctinv.invariance.embed import coordinates
-from ctinv.invariance.fit_flow import fit_flows
+from ctinv.invariance.fitting.calibration import calibrate
+from ctinv.invariance.fitting.fit_flow import fit_flows
 from ctinv.invariance.presets import Preset, preset
+from ctinv.invariance.representation.maps import coordinates
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -9,7 +9,7 @@ import numpy as np
 from ctinv import adapters, invariance
 from ctinv.adapters.errors import ImageError
 from ctinv.invariance.data import CTSlice
-from ctinv.invariance.lesions import Lesion, LesionGrid, calm_place
+from ctinv.invariance.probing.lesions import Lesion, LesionGrid, calm_place
 from truth_networks import DropsSmallDark, KeepsAll
 
 __all__ = ["lesion_truth", "room"]

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from ctinv import adapters, invariance
-from ctinv.invariance.fit_flow import draw_places, rolled
+from ctinv.invariance.fitting.patches import draw_places, rolled
 from ctinv.invariance.presets import preset as find_preset
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from ctinv.adapters import wrap
-from ctinv.invariance.embed import Embedder
-from ctinv.invariance.observer import Observer
-from ctinv.invariance.refine import noise_change, refine
+from ctinv.invariance.networks.embedder import Embedder
+from ctinv.invariance.refinement.observer import Observer
+from ctinv.invariance.refinement.refine import noise_change, refine
 from torch import Tensor, nn
 
 from .leakage import seen_changes

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["Seen", "leakage", "matched_control", "seen_changes"]
+__all__ = ["Seen", "matched_control", "seen_changes"]
 
 Image = npt.NDArray[np.float32]
 _Energy = npt.NDArray[np.float64]
@@ -88,20 +88,3 @@ def seen_changes(
         moved.append(energy(sample))
         control.append(energy(base + matched_control(sample - base, rng)))
     return Seen(np.stack(moved), np.stack(control))
-
-
-def leakage(
-    represent: Callable[[Image], Tensor], base: Image, samples: Image, rng: np.random.Generator
-) -> npt.NDArray[np.float64]:
-    """Change of the layer that each sample makes, over the change that its matched control makes.
-
-    ``L = ||Phi(x') - Phi(x)|| / ||Phi(x + c) - Phi(x)||``: 0 is truly invisible, 1 is no more
-    invisible than a random change of the same size and texture. A layer that sees neither gives
-    0 (nothing leaks); a sample that equals the base gives 0 too.
-
-    Arguments are those of :func:`seen_changes`.
-
-    Returns:
-        One leakage per sample, (K,).
-    """
-    return seen_changes(represent, base, samples, rng).leakage()

@@ -11,20 +11,20 @@ import numpy.typing as npt
 import torch
 from ctinv.adapters.base import OUTPUT
 from ctinv.invariance.data import quality
-from ctinv.invariance.representation import represent
+from ctinv.invariance.fitting.novelty import FEATURES, Habit
+from ctinv.invariance.representation.reader import represent
 from torch import Tensor
 
 from .controls import controls, controls_figure, shuffled_control
-from .familiar import FEATURES, Habit
-from .figures import figure
 from .leakage import Seen, seen_changes
-from .places import leakage_by_tissue, places, quiet
+from .regions import leakage_by_tissue, places, quiet
+from .scores import figure
 from .verdict import HIDDEN, Facts, hides, verdict
 
 if TYPE_CHECKING:
     from ctinv.adapters.base import Denoiser
-    from ctinv.invariance.observer import Observer
-    from ctinv.invariance.refine import Refined
+    from ctinv.invariance.refinement.observer import Observer
+    from ctinv.invariance.refinement.refine import Refined
 
 __all__ = ["Evidence", "audit"]
 

@@ -17,9 +17,13 @@ __all__ = ["bench_commands"]
 
 # What the system says of an ended process counts the one that it was forked from.
 _CODE = """
-import sys
-from ctinv.cli import main
-code = main()
+import runpy, sys
+code = 0
+module = sys.argv.pop(1)
+try:
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+except SystemExit as end:
+    code = end.code or 0
 try:
     with open("/proc/self/status", encoding="ascii") as lines:
         peak = next(int(line.split()[1]) / 1e3 for line in lines if line.startswith("VmHWM"))
@@ -34,12 +38,15 @@ sys.exit(code)
 """
 
 
-def bench_commands(preset: str = "tiny", samples: int = 250, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def bench_commands(
+    module: str, preset: str = "tiny", samples: int = 250, overrides: Sequence[str] = ()
+) -> dict[str, Any]:
     """Seconds and peak memory (MB) of ``--help`` and of the same analysis twice, each in its own process.
 
     The cache is an empty one made for this; the first analysis fits, the second finds everything.
 
     Arguments:
+        module: The module that is the command line, run as ``python -m``.
         preset: The preset to analyse with.
         samples: Draws.
         overrides: Preset fields as ``section.field=value``, for example ``fit.steps=10``.
@@ -50,9 +57,21 @@ def bench_commands(preset: str = "tiny", samples: int = 250, overrides: Sequence
     with tempfile.TemporaryDirectory(prefix="ctinv-bench-") as folder:
         environment = {**os.environ, "CTINV_CACHE": str(Path(folder) / "cache")}
         sets = [word for text in overrides for word in ("--set", text)]
-        analyze = ["analyze", "-m", "yang", "-l", "conv7", "-n", str(samples), "--preset", preset, *sets]
+        analyze = [
+            module,
+            "analyze",
+            "-m",
+            "yang",
+            "-l",
+            "conv7",
+            "-n",
+            str(samples),
+            "--preset",
+            preset,
+            *sets,
+        ]
         analyze += ["--out", str(Path(folder) / "out"), "--quiet", "--device", "cpu"]
-        help_ = [_timed(["--help"], environment) for _ in range(3)]
+        help_ = [_timed([module, "--help"], environment) for _ in range(3)]
         found = {
             "help": min(help_, key=lambda row: row["seconds"]),
             "analyze, first": _timed(analyze, environment),
@@ -73,5 +92,7 @@ def _timed(arguments: Sequence[str], environment: dict[str, str]) -> dict[str, f
     )
     seconds = time.perf_counter() - start
     if process.returncode:
-        raise CtinvError(f"ctinv {' '.join(arguments)} failed with code {process.returncode}; run it by hand")
+        raise CtinvError(
+            f"python -m {' '.join(arguments)} failed with code {process.returncode}; run it by hand"
+        )
     return {"seconds": seconds, "peak_mbytes": float(process.stdout.split()[-1])}

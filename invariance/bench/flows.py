@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from ctinv.invariance.flow import ConditionalFlow
-from ctinv.invariance.inverse import FlowInverse
+from ctinv.invariance.networks.flow import ConditionalFlow
 from ctinv.invariance.presets import FlowConfig
+from ctinv.invariance.sampling.inverse import FlowInverse
 from torch import Tensor, nn
 
 from .machine import machine

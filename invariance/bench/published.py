@@ -10,11 +10,11 @@ from __future__ import annotations
 import copy
 
 import torch
-from ctinv.invariance.biggan import BigGANDecoder
-from ctinv.invariance.embed import Embedder
-from ctinv.invariance.flow import ConditionalFlow
-from ctinv.invariance.layers import ConditionalNorm, UpConv
-from ctinv.invariance.vae import VAE
+from ctinv.invariance.networks.biggan import BigGANDecoder
+from ctinv.invariance.networks.blocks import ConditionalNorm, UpConv
+from ctinv.invariance.networks.embedder import Embedder
+from ctinv.invariance.networks.flow import ConditionalFlow
+from ctinv.invariance.networks.vae import VAE
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -77,7 +77,7 @@ class PublishedLoop:
         Arguments:
             v: The invariance variable, (1, features).
             z: The representation, (1, ...).
-            where: Its place, see :func:`ctinv.invariance.embed.coordinates`.
+            where: Its place, see :func:`ctinv.invariance.representation.maps.coordinates`.
             denoised: ``f(x)`` in HU, (1, 1, p, p), for an autoencoder that depends on it.
         """
         code = self._flow.inverse(v, self._embedder(z, where))

@@ -7,20 +7,19 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from ctinv.invariance.draws import invariance_noise
-from ctinv.invariance.embed import coordinates
-from ctinv.invariance.fit_flow import networks
-from ctinv.invariance.fit_vae import shipped_vae
-from ctinv.invariance.inverse import FlowInverse
-from ctinv.invariance.moments import Moments
-from ctinv.invariance.prepared import prepared_decoder
+from ctinv.invariance.data.tiling import grid
+from ctinv.invariance.networks.fitted import build_networks
+from ctinv.invariance.networks.pretrained import shipped_vae
+from ctinv.invariance.networks.vae import VAE
 from ctinv.invariance.presets import Precision, Preset
 from ctinv.invariance.presets import preset as find_preset
-from ctinv.invariance.representation import Geometry
-from ctinv.invariance.sampler import Sampler
-from ctinv.invariance.sampling import drawing_threads, one_each
-from ctinv.invariance.tiles import grid
-from ctinv.invariance.vae import VAE
+from ctinv.invariance.representation.geometry import Geometry
+from ctinv.invariance.representation.maps import coordinates
+from ctinv.invariance.sampling.decoder import prepared_decoder
+from ctinv.invariance.sampling.inverse import FlowInverse
+from ctinv.invariance.sampling.moments import Moments
+from ctinv.invariance.sampling.sampler import Sampler, invariance_noise
+from ctinv.invariance.sampling.slices import drawing_threads, one_each
 from torch import Tensor
 
 from .machine import machine, operations
@@ -144,7 +143,7 @@ def _networks(chosen: Preset) -> tuple[VAE, Any, Any, Tensor]:
     p = chosen.vae.patch
     geometry = Geometry(True, 1.0, (0, 0), _CHANNELS, (p, p))
     generator = torch.Generator().manual_seed(0)
-    flow, embedder = networks(chosen, geometry, 0, generator)
+    flow, embedder = build_networks(chosen, geometry, 0, generator)
     vae = shipped_vae(chosen.vae)
     if vae is None:
         with torch.random.fork_rng(devices=[]):

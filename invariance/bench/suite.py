@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ctinv.invariance.files import write_files
+from ctinv.invariance.infra.files import write_files
 from ctinv.invariance.presets import Precision
-from ctinv.invariance.sampler import decoding_type
+from ctinv.invariance.sampling.sampler import decoding_type
 
 from .commands import bench_commands
 from .flows import bench_flows
@@ -30,7 +30,7 @@ def bench_suite(
     *,
     presets: Sequence[str] = ("tiny", "small", "paper2024"),
     devices: Sequence[str] = ("cpu",),
-    commands: bool = True,
+    commands: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Measure everything and write ``bench.json``, ``bench.md`` and ``bench.png``.
@@ -39,14 +39,14 @@ def bench_suite(
         out: Folder to write into.
         presets: Presets to sample with.
         devices: Devices to sample on.
-        commands: Whether to time the command line too.
+        commands: The module that is the command line, to be timed too; None for not.
         progress: Called with (stage, done, total).
 
     Raises:
         CtinvError: The folder cannot be written, or a command failed.
     """
     kinds = {device: _precisions(device) for device in devices}
-    total = sum(len(presets) * len(kinds[device]) + 1 for device in devices) + commands
+    total = sum(len(presets) * len(kinds[device]) + 1 for device in devices) + (commands is not None)
     done = 0
 
     def step() -> None:
@@ -71,8 +71,8 @@ def bench_suite(
             step()
         found["flows"].append(bench_flows(device=device))
         step()
-    if commands:
-        found["commands"] = bench_commands()
+    if commands is not None:
+        found["commands"] = bench_commands(commands)
         step()
     write_files(
         out,

@@ -1,17 +1,17 @@
 """CT images: reading, writing, simulating, sampling and measuring them, always in HU."""
 
+from .io.read import Series, default_slice, find_series, inspect, read
+from .io.slices import OUTSIDE_HU, CTSlice
+from .io.write import new_series_uid, write_dicom
 from .ldct import LDCTData, find_ldct
 from .metrics import WINDOWS, NoisePower, Quality, noise_power, quality
 from .overview import overview_html
 from .pairs import Pairs, body_mask, split_patients
 from .patches import PatchSampler
-from .phantom import Phantom, phantom
-from .projection import ParallelBeam, parallel_beam
-from .read import Series, default_slice, find_series, inspect, read
-from .simulate import dose_pair, noise_realisations, simulate_low_dose
-from .slices import OUTSIDE_HU, CTSlice
+from .phantoms.phantom import Phantom, phantom
+from .simulation.dose import dose_pair, noise_realisations, simulate_low_dose
+from .simulation.projection import ParallelBeam, parallel_beam
 from .sources import fitting_set
-from .write import new_series_uid, write_dicom
 
 __all__ = [
     "OUTSIDE_HU",

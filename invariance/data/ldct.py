@@ -13,9 +13,9 @@ import numpy as np
 from ctinv.adapters.errors import ImageError
 from numpy.typing import NDArray
 
-from .dicom import read_frames
+from .io.dicom import read_frames
+from .io.slices import CTSlice
 from .pairs import Pairs, Split, grouped, split_patients
-from .slices import CTSlice
 
 __all__ = ["DOSES", "REGIONS", "LDCTData", "Scan", "Statistics", "find_ldct"]
 

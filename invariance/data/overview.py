@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .io.read import Series, find_series
 from .metrics import WINDOWS
-from .read import Series, find_series
 from .sources import region_of
 
 __all__ = ["overview_html"]
@@ -35,7 +35,7 @@ def overview_html(found: Mapping[str, Any], *, offset: float = 0.0) -> str:
     The picture of a series is its middle file, in the grey window of its body part.
 
     Arguments:
-        found: What :func:`~ctinv.invariance.data.read.inspect` returned.
+        found: What :func:`~ctinv.invariance.data.io.read.inspect` returned.
         offset: The offset that was given there.
 
     Raises:

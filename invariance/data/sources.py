@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 from ctinv.adapters.errors import ImageError
-from ctinv.invariance.cache import cache_root, content_key, publish
-from ctinv.invariance.threads import divided
+from ctinv.invariance.infra.cache import cache_root, content_key, publish
+from ctinv.invariance.infra.threads import divided
 from numpy.typing import NDArray
 
+from .io.read import Series, find_series
+from .io.slices import CTSlice
 from .ldct import DOSES, LDCTData, find_ldct
 from .pairs import Pairs, body_mask
-from .phantom import KINDS, phantom
-from .read import Series, find_series
-from .simulate import MU_WATER, REFERENCE_FLUENCE, Kernel, dose_pair, simulate_low_dose
-from .slices import CTSlice
+from .phantoms.phantom import KINDS, phantom
+from .simulation.dose import MU_WATER, REFERENCE_FLUENCE, Kernel, dose_pair, simulate_low_dose
 
 __all__ = ["fitting_set", "kernel_of", "region_of"]
 
@@ -31,16 +31,16 @@ _PHANTOMS = {"slices": 48, "size": 512}
 _MOST_SLICES = 240
 _ROUTINE = {"chest": 0.5, "abdomen": 1.0}  # routine dose, relative to an abdomen of the same size
 _DRAWING = (
-    "abdomen",
-    "canvas",
-    "frame",
-    "phantom",
-    "projection",
-    "simulate",
+    "phantoms/abdomen",
+    "phantoms/canvas",
+    "phantoms/frame",
+    "phantoms/phantom",
+    "phantoms/thorax",
+    "phantoms/tissues",
+    "phantoms/vessels",
+    "simulation/dose",
+    "simulation/projection",
     "sources",
-    "thorax",
-    "tissues",
-    "vessels",
 )
 
 
@@ -55,7 +55,7 @@ def fitting_set(
 
     Arguments:
         spec: None or ``phantom``: made-up chest and abdomen slices (see
-            :func:`~ctinv.invariance.data.phantom.phantom`) with simulated noise, drawn once and kept
+            :func:`~ctinv.invariance.data.phantoms.phantom.phantom`) with simulated noise, drawn once and kept
             in the cache. A folder: its CT slices, whose low dose is simulated, or both doses where it
             has the layout of LDCT-and-Projection-data (training patients only).
         seed: Decides phantoms, noise, and which slices of a large folder.

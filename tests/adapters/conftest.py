@@ -201,7 +201,7 @@ def some(request):
 def open_onnx():
     """``open_onnx(path, **options)``: a denoiser on the CPU whose units are HU."""
     from ctinv.adapters.intensity import parse_intensity
-    from ctinv.adapters.onnx_graph import OnnxDenoiser
+    from ctinv.adapters.onnx.denoiser import OnnxDenoiser
 
     def get(path, **options):
         options = {

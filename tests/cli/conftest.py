@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 from ctinv.cli import main
-from ctinv.invariance.explanation import Explanation
+from ctinv.invariance.reporting.explanation import Explanation
 
 
 @dataclasses.dataclass

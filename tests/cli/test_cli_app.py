@@ -84,7 +84,7 @@ invariance.fit = fit
 import sys, time, pathlib
 import numpy as np
 from ctinv import invariance
-from ctinv.invariance.explanation import Explanation
+from ctinv.invariance.reporting.explanation import Explanation
 class Explainer:
     def explain(self, image, **_):
         x = image.hu

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 from ctinv import invariance, zoo
-from ctinv.invariance.processes import World
+from ctinv.invariance.infra.distributed import World
 
 FIELDS = {"fit.steps": 6, "fit.patches": 64, "fit.check": 1, "flow.blocks": 1}
 
@@ -24,7 +24,7 @@ SCRIPT = """
 import json, sys
 import numpy as np
 from ctinv import invariance, zoo
-from ctinv.invariance.processes import joined
+from ctinv.invariance.infra.distributed import joined
 
 images = list(np.load(sys.argv[1]))
 fields = json.loads(sys.argv[2])

@@ -6,10 +6,10 @@ import json
 import pytest
 import torch
 from ctinv.adapters.errors import CtinvError
-from ctinv.invariance.embed import VectorEmbedder, build_embedder
-from ctinv.invariance.flow import ConditionalFlow
+from ctinv.invariance.networks.embedder import VectorEmbedder, build_embedder
+from ctinv.invariance.networks.flow import ConditionalFlow
+from ctinv.invariance.networks.vae import VAE
 from ctinv.invariance.presets import PRESETS, FlowConfig, VAEConfig, preset
-from ctinv.invariance.vae import VAE
 
 
 def millions(*modules):

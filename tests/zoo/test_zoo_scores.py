@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ctinv.adapters.errors import ImageError
 from ctinv.invariance.data import simulate_low_dose
-from ctinv.invariance.data.simulate import REFERENCE_FLUENCE
+from ctinv.invariance.data.simulation.dose import REFERENCE_FLUENCE
 from ctinv.zoo.training import BANDS, Pair, TrainingSet, load_pairs, score
 from ctinv.zoo.training.noise import own_fluence
 from ctinv.zoo.training.scores import noise_power, uniform_regions

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from ctinv.invariance.data.simulate import REFERENCE_FLUENCE, Kernel, simulate_low_dose
+from ctinv.invariance.data.simulation.dose import REFERENCE_FLUENCE, Kernel, simulate_low_dose
 from numpy.typing import NDArray
 
 __all__ = ["own_fluence", "soft_tissue"]

@@ -11,7 +11,7 @@ from types import MappingProxyType
 import numpy as np
 from ctinv.adapters.errors import ImageError
 from ctinv.invariance.data import CTSlice, LDCTData, find_ldct, find_series, noise_realisations
-from ctinv.invariance.data.simulate import REFERENCE_FLUENCE
+from ctinv.invariance.data.simulation.dose import REFERENCE_FLUENCE
 from ctinv.invariance.data.sources import region_of
 
 from .noise import own_fluence

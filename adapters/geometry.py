@@ -1,0 +1,159 @@
+"""Image sizes: what a network crops at its border, and the multiples that it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .arrays import pad_reflect
+from .errors import ImageError, ModelError, UnsupportedModelError
+
+__all__ = ["Geometry", "LeastSize", "ramp"]
+
+_PROBES = ((64, 64), (128, 128), (256, 256), (512, 512))
+_MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
+
+
+def ramp(height: int, width: int) -> np.ndarray:
+    """A probe image (1, 1, H, W) that rises from 0 to 1 and is the same everywhere it is made."""
+    rows = np.linspace(0.0, 1.0, height)[:, None] + np.linspace(0.0, 1.0, width)[None, :]
+    return (0.5 * rows)[None, None].astype(np.float32)
+
+
+class Geometry:
+    """How the size of a network's output follows from the size of its input, found by probing.
+
+    Arguments:
+        run: From one image in model units (1, C, H, W) to the shape of the network's output.
+        blank: From height and width to a probe image for ``run``.
+        fixed_size: The only height and width the model takes, None where it is free.
+        notify: Called with a sentence about what was found.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Any], tuple[int, ...]],
+        blank: Callable[[int, int], Any],
+        fixed_size: tuple[int | None, int | None] | None,
+        notify: Callable[[str], None],
+    ) -> None:
+        self._run = run
+        self._blank = blank
+        self._fixed = fixed_size or (None, None)
+        self._notify = notify
+        self._probe: tuple[int, int] | None = None
+        self._crop = 0
+        self._pads: dict[tuple[int, int], tuple[int, int]] = {}
+
+    @property
+    def probe_size(self) -> tuple[int, int]:
+        """Height and width of the smallest probe image that the network accepts."""
+        self._look()
+        assert self._probe is not None
+        return self._probe
+
+    @property
+    def crop(self) -> int:
+        """Pixels that the output lacks on each side: what convolutions without padding take."""
+        self._look()
+        return self._crop
+
+    @property
+    def fixed(self) -> tuple[int | None, int | None]:
+        """The height and width that the model prescribes."""
+        return self._fixed
+
+    def pads(self, u: Any) -> tuple[int, int]:
+        """Rows and columns to mirror below and right of ``u`` so that the network takes it.
+
+        Arguments:
+            u: Images in model units (N, C, H, W); only the first is ever tried.
+
+        Raises:
+            ImageError: The model takes one size only, and it is another.
+            ModelError: No padding up to multiples of 64 helps; the network's own error is told.
+        """
+        size = (int(u.shape[-2]), int(u.shape[-1]))
+        if size not in self._pads:
+            self._pads[size] = self._find(u[:1], size)
+        return self._pads[size]
+
+    def _look(self) -> None:
+        if self._probe is not None:
+            return
+        failure: ModelError | None = None
+        probes = [(self._fixed[0] or height, self._fixed[1] or width) for height, width in _PROBES]
+        for height, width in dict.fromkeys(probes):
+            try:
+                shape = self._run(self._blank(height, width))
+            except UnsupportedModelError:
+                raise
+            except ModelError as error:
+                failure = failure or error
+                continue
+            self._crop = self._crop_of((height, width), shape)
+            self._probe = (height, width)
+            return
+        assert failure is not None
+        raise failure
+
+    def _crop_of(self, size: tuple[int, int], shape: tuple[int, ...]) -> int:
+        lost = (size[0] - shape[-2], size[1] - shape[-1])
+        if lost[0] != lost[1] or lost[0] % 2 or lost[0] < 0:
+            raise UnsupportedModelError(
+                f"the network turns {size[0]}x{size[1]} pixels into {shape[-2]}x{shape[-1]}; an output must "
+                "have the input's size, or lack the same number of pixels on all four sides"
+            )
+        if lost[0]:
+            self._notify(f"the network has no padding: its output lacks {lost[0] // 2} pixels on each side")
+        return lost[0] // 2
+
+    def _find(self, u: Any, size: tuple[int, int]) -> tuple[int, int]:
+        if any(fixed not in (None, own) for fixed, own in zip(self._fixed, size, strict=True)):
+            takes = "x".join(str(fixed or "any") for fixed in self._fixed)
+            raise ImageError(
+                f"the model takes images of {takes} pixels only, not {size[0]}x{size[1]}; crop or tile them"
+            )
+        crop = self.crop
+        failure: ModelError | None = None
+        tried = set()
+        for multiple in _MULTIPLES:
+            pads = (-size[0] % multiple, -size[1] % multiple)
+            if pads in tried or pads[0] >= size[0] or pads[1] >= size[1]:
+                continue
+            tried.add(pads)
+            try:
+                shape = self._run(pad_reflect(u, *pads))
+            except UnsupportedModelError:
+                raise
+            except ModelError as error:
+                failure = failure or error
+                continue
+            if shape[-2:] == (size[0] + pads[0] - 2 * crop, size[1] + pads[1] - 2 * crop):
+                if any(pads):
+                    self._notify(
+                        f"{size[0]}x{size[1]} pixels do not fit the network; images are mirrored below and "
+                        f"at the right to multiples of {multiple}, and the output is cropped back"
+                    )
+                return pads
+        raise failure or ModelError(
+            f"images of {size[0]}x{size[1]} pixels come out with another size, also when mirrored to "
+            f"multiples of {_MULTIPLES[-1]}; give images like {self.probe_size[0]}x{self.probe_size[1]}"
+        )
+
+
+class LeastSize(Geometry):
+    """Takes the fixed size and, in tiles, larger ones; refuses smaller ones."""
+
+    def _find(self, u: Any, size: tuple[int, int]) -> tuple[int, int]:
+        larger = all(own >= (fixed or 0) for fixed, own in zip(self._fixed, size, strict=True))
+        if not larger or size == self._fixed:
+            return super()._find(u, size)
+        self._look()  # while the size is still fixed
+        fixed, self._fixed = self._fixed, (None, None)
+        try:
+            return super()._find(u, size)
+        finally:
+            self._fixed = fixed

@@ -1,0 +1,233 @@
+"""Denoisers kept as ONNX files, run by ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ctinv.adapters._types import Output
+from ctinv.adapters.base import OUTPUT, Denoiser, Layer
+from ctinv.adapters.errors import AmbiguousLayerError, LayerError, ModelError, UnsupportedModelError
+from ctinv.adapters.intensity import Intensity, parse_intensity
+
+if TYPE_CHECKING:
+    from .graph.prune import Wanted
+    from .naming.table import Entry
+
+__all__ = ["OnnxDenoiser"]
+
+
+class OnnxDenoiser(Denoiser):
+    """A denoiser read from an ONNX file; any float tensor of its graph can be observed.
+
+    Layers bear the names of the PyTorch modules that made them where the exporter recorded these,
+    else the names of their nodes or tensors. What a layer needs is cut out of the graph in memory,
+    so an early layer costs no more than the operators before it; the file is never changed.
+
+    Arguments:
+        path: The file. External weights are looked for beside it.
+        intensity: The model's units; None for what the file's metadata ``ctinv.intensity`` says.
+        output: Whether the network returns the image or the noise; None for what the file's
+            metadata ``ctinv.output`` says, or to find out.
+        name: What to call the model; None for what the metadata ``ctinv.name`` says, else the file's name.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        feed: Values for further inputs, for example ``{"sigma": 0.05}``, in model units.
+        layout: ``NCHW`` or ``NHWC``; None to find out.
+        input_name: The image input, where several could be.
+        verify: Compare every reading with one without graph optimisation.
+        threads: Threads within one operator; 0 leaves it to the runtime.
+
+    Raises:
+        ModelError: The file cannot be read or run.
+        UnsupportedModelError: The graph takes no grey float images.
+        DeviceError: The device is not there.
+    """
+
+    kind = "onnx"
+    differentiable = False
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        intensity: Intensity | None = None,
+        output: Output | None = None,
+        name: str | None = None,
+        device: str = "auto",
+        feed: Mapping[str, Any] | None = None,
+        layout: str | None = None,
+        input_name: str | None = None,
+        verify: bool = False,
+        threads: int = 0,
+    ) -> None:
+        from ctinv.adapters.geometry import LeastSize
+
+        from .graph.digest import fingerprint
+        from .graph.file import read_model
+        from .graph.inputs import read_inputs
+        from .graph.layout import image_layout
+        from .graph.repeatable import check_repeatable
+        from .graph.trace import Trace
+        from .naming.outputs import image_output
+        from .naming.table import layer_table
+        from .running.runner import Runner
+        from .running.sessions import Sessions
+
+        if layout not in (None, "NCHW", "NHWC"):
+            raise ModelError(f"layout is NCHW, NHWC or None (find out), not {layout!r}")
+        self.path = Path(path)
+        where = str(path)
+        model, weights = read_model(self.path)
+        inputs = read_inputs(model, where, input_name, feed)
+        self._trace = Trace(model, inputs.image)
+        check_repeatable(self._trace, where)
+        self._sessions = Sessions(where, device, threads, weights)
+        found = image_layout(self._trace, inputs.shape, layout)
+        self._runner = Runner(self._trace, inputs, found, self._sessions, self._notify)
+        if self._runner.channels is not None and self._runner.channels > 4:
+            raise UnsupportedModelError(
+                f"{where}: its input {inputs.image} {list(inputs.shape)} read as {found} has "
+                f"{self._runner.channels} channels, not a grey image; give layout= if the axes are otherwise"
+            )
+        self._entries = layer_table(self._trace)
+        self._places = {entry.name: entry.want for entry in self._entries if entry.want}
+        self._places[OUTPUT], ambiguous = image_output(self._trace, where)
+        self._verify = verify
+        self._layers: tuple[Layer, ...] | None = None
+        bound = {name: value for name, (value, _) in inputs.fed.items()}
+        self._fingerprint = fingerprint(model, weights, {**bound, "@layout": found, "@image": inputs.image})
+        metadata = {entry.key: entry.value for entry in model.metadata_props}
+        super().__init__(
+            name or metadata.get("ctinv.name") or self.path.stem,
+            intensity or _stated_intensity(metadata),
+            output or _stated_output(metadata, where),
+            channels=self._runner.channels or 1,
+        )
+        self._runner.open(self._places[OUTPUT])
+        last = f"{where}: its channels come last; layers are given with their channels first"
+        for notice in (self._sessions.notice, ambiguous, last if found == "NHWC" else ""):
+            if notice:
+                self._notify(notice)
+        if not self._runner.free and not self._runner.lifted():
+            self._geometry = LeastSize(self._output_shape, self._probe_image, self._runner.size, self._notify)
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Every layer, in execution order; the shapes are those of one probe image."""
+        if self._layers is None:
+            shapes = self._runner.shapes(self._places, self._probe_image(*self.probe_size))
+            self._layers = tuple(self._layer(entry, shapes.get(entry.name)) for entry in self._entries)
+        return self._layers
+
+    def _layer(self, entry: Entry, shape: tuple[int, ...] | None) -> Layer:
+        note = entry.note
+        if shape is None:
+            note = note or "the runtime cannot return it"
+        elif len(shape) == 3 and not self._runner.knows_layout(entry.want):
+            note = "; ".join(filter(None, (note, "its axes are in the graph's own order")))
+        return Layer(entry.name, entry.op, shape or (), tuple(entry.aliases), shape is not None, note)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of operators, weights and bound inputs, wherever the weights are kept."""
+        return self._fingerprint
+
+    @property
+    def device(self) -> str:
+        """Where the sessions run: ``cpu`` or ``cuda:N``."""
+        return self._sessions.device
+
+    def resolve(self, layer: str) -> Layer:
+        """Find a layer by the name of its module, node or tensor.
+
+        Raises:
+            LayerError: No layer, or several, answer to this name, or it cannot be read; the message
+                says why where the graph tells.
+        """
+        from .naming.missing import no_layer, why_not
+
+        exact = [entry for entry in self.layers if layer == entry.name] or [
+            entry for entry in self.layers if layer in entry.aliases
+        ]
+        if len(exact) == 1:
+            entry = self._entries[self.layers.index(exact[0])]
+            if exact[0].tappable:
+                return exact[0]
+            if entry.instead:
+                raise LayerError(
+                    f"layer {layer!r} ({entry.op}) cannot be read: {entry.note}", layer, [entry.instead.name]
+                )
+        if not exact and (reason := why_not(layer, self._trace)):
+            raise no_layer(layer, reason, self.layers)
+        try:
+            return super().resolve(layer)
+        except AmbiguousLayerError:
+            raise
+        except LayerError as error:
+            if exact:
+                raise
+            raise no_layer(layer, str(error), self.layers, error.matches) from error
+
+    def twin(self, layer: str) -> tuple[Denoiser, str] | None:
+        """The layer rebuilt in PyTorch, where every operator that it needs can be.
+
+        The twin is proven on drawn CT of two sizes: where it is more than 1e-4 of the largest value
+        away from what ONNX Runtime gives, there is none. Nor is there for quantised layers, for
+        models of other types than float32, or for those that take one image size only.
+
+        Raises:
+            LayerError: No layer, or several, answer to this name.
+        """
+        name = self.resolve(layer).name
+        if name not in self._places or self.intensity is None:
+            return None
+        from .twin.denoiser import make_twin
+
+        return make_twin(self, self._runner, self._geometry, self._places[name], name)
+
+    def _native(self, x: Any) -> Any:
+        if isinstance(x, np.ndarray):
+            return np.ascontiguousarray(x, dtype=np.float32)
+        if self.device != "cpu":
+            return x.detach().to(self.device).float()
+        return np.ascontiguousarray(x.detach().float().cpu().numpy())
+
+    def _run(self, x: Any, names: Sequence[str], grad: bool) -> Mapping[str, Any]:
+        wanted = {name: self._places[name] for name in names}
+        values = self._runner.read(x, list(wanted.values()))
+        if self._verify:
+            self._compare(x, wanted, values)
+        found = {name: values[want] for name, want in wanted.items()}
+        if isinstance(x, np.ndarray):
+            return found
+        return {name: x.new_tensor(value) for name, value in found.items()}
+
+    def _compare(self, x: Any, wanted: Mapping[str, Wanted], values: Mapping[Wanted, np.ndarray]) -> None:
+        plain = self._runner.read(x, list(wanted.values()), exact=True)
+        tolerance = 1e-4 if self._runner.inputs.dtype.itemsize > 2 else 2e-2
+        for name, want in wanted.items():
+            span = float(np.abs(plain[want]).max()) or 1.0
+            apart = float(np.abs(plain[want] - values[want]).max())
+            if not apart <= tolerance * span:
+                raise UnsupportedModelError(
+                    f"{self.path}: at {name!r} the optimised graph is {apart:.3g} away from the plain one; "
+                    "choose another layer or another onnxruntime"
+                )
+
+
+def _stated_intensity(metadata: Mapping[str, str]) -> Intensity | None:
+    text = metadata.get("ctinv.intensity")
+    return parse_intensity(text) if text else None
+
+
+def _stated_output(metadata: Mapping[str, str], where: str) -> Output | None:
+    text = metadata.get("ctinv.output")
+    if text == "image":
+        return "image"
+    if text == "residual":
+        return "residual"
+    if text:
+        raise ModelError(f"{where}: its metadata ctinv.output is {text!r}; it must be image or residual")
+    return None

@@ -1,0 +1,1 @@
+"""The ONNX file and its graph: read, traced, cut and described."""

@@ -1,0 +1,121 @@
+"""Where the channels are: NCHW or NHWC, for the image and for every tensor after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+
+from .trace import Trace
+
+__all__ = ["NCHW", "NHWC", "image_layout", "layouts", "to_nchw"]
+
+NCHW = "NCHW"
+NHWC = "NHWC"
+# Operators whose specification puts channels second.
+_CHANNELS_SECOND = {
+    "AveragePool",
+    "BatchNormalization",
+    "Conv",
+    "ConvInteger",
+    "ConvTranspose",
+    "DepthToSpace",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "InstanceNormalization",
+    "LpPool",
+    "LRN",
+    "MaxPool",
+    "QLinearAveragePool",
+    "QLinearConv",
+    "QLinearGlobalAveragePool",
+    "SpaceToDepth",
+}
+_TO_NCHW = (0, 3, 1, 2)
+_TO_NHWC = (0, 2, 3, 1)
+
+
+def to_nchw(array: np.ndarray, layout: str) -> np.ndarray:
+    """A tensor of a known layout with its channels second."""
+    return array.transpose(_TO_NCHW) if layout == NHWC and array.ndim == 4 else array
+
+
+def _permutation(node: onnx.NodeProto) -> tuple[int, ...]:
+    return next((tuple(a.ints) for a in node.attribute if a.name == "perm"), ())
+
+
+def image_layout(trace: Trace, shape: Sequence[int | None], asked: str | None) -> str:
+    """The layout of the image input: as asked, by its sizes, or by what first uses it."""
+    if asked is not None:
+        return asked
+    second, last = (size is not None and size <= 4 for size in (shape[1], shape[3]))
+    if second != last:
+        return NCHW if second else NHWC
+    waiting, seen = [trace.image], {trace.image}
+    while waiting:
+        for index in trace.users.get(waiting.pop(0), ()):
+            node = trace.nodes[index]
+            if node.op_type in _CHANNELS_SECOND:
+                return NCHW
+            if node.op_type == "Transpose" and _permutation(node) == _TO_NCHW:
+                return NHWC
+            for name in node.output:
+                if name and name not in seen:
+                    seen.add(name)
+                    waiting.append(name)
+    return NCHW
+
+
+def layouts(trace: Trace, image: str) -> dict[str, str]:
+    """The layout of every tensor of rank 4 that depends on the image; absent where it is unknown."""
+    known = {trace.image: image}
+    for node in trace.nodes:
+        sources = {known.get(name, "") for name in node.input if name in trace.from_image}
+        source = sources.pop() if len(sources) == 1 else ""
+        for name in node.output:
+            if name not in trace.from_image:
+                continue
+            shape = trace.shapes.get(name)
+            if shape is not None and len(shape) != 4:
+                continue
+            found = _layout_after(node, name, source, trace)
+            if found:
+                known[name] = found
+    for node in reversed(trace.nodes):  # what a convolution reads has its channels second
+        if node.op_type in _CHANNELS_SECOND and node.input and node.input[0] in trace.from_image:
+            known.setdefault(node.input[0], NCHW)
+    return known
+
+
+def _layout_after(node: onnx.NodeProto, name: str, source: str, trace: Trace) -> str:
+    if node.op_type in _CHANNELS_SECOND:
+        return NCHW
+    if node.op_type == "Transpose":
+        order = _permutation(node)
+        if order == (0, 1, 2, 3):
+            return source
+        if (source, order) == (NHWC, _TO_NCHW):
+            return NCHW
+        return NHWC if (source, order) == (NCHW, _TO_NHWC) else ""
+    if node.op_type == "Reshape":
+        before, after = trace.shapes.get(node.input[0]), trace.shapes.get(name)
+        return _reshaped(before, after, source)
+    if node.op_type in ("MatMul", "Gemm", "Einsum", "Flatten", "Squeeze", "Unsqueeze"):
+        return ""
+    return source
+
+
+def _reshaped(
+    before: tuple[int | None, ...] | None, after: tuple[int | None, ...] | None, source: str
+) -> str:
+    """A reshape moves the channels only where there is one channel, or one pixel."""
+    if before is None or after is None or len(before) != 4 or None in before[1:] or None in after[1:]:
+        return ""
+    if before[1:] == after[1:]:
+        return source
+    if source == NHWC and before[3] == 1 and after[1:] == (1, before[1], before[2]):
+        return NCHW
+    if source == NCHW and before[1] == 1 and after[1:] == (before[2], before[3], 1):
+        return NHWC
+    return ""

@@ -1,0 +1,1 @@
+"""Which tensor of an ONNX graph a layer's name means."""

@@ -1,0 +1,1 @@
+"""Running an ONNX graph: sessions, bindings, batches and tiles."""

@@ -1,0 +1,1 @@
+"""The PyTorch twin of an ONNX graph, which has gradients."""

@@ -1,0 +1,168 @@
+"""ONNX graphs rebuilt as PyTorch modules, for gradients and for bit-equal arithmetic."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from ctinv.adapters.onnx.graph.inputs import Inputs
+from ctinv.adapters.onnx.graph.prune import Wanted, prefix
+from ctinv.adapters.onnx.graph.trace import Trace
+from torch import Tensor, nn
+
+from . import ops_norms as _onnx_ops_norms
+from . import ops_resize as _onnx_ops_resize
+from . import ops_windows as _onnx_ops_windows
+from .ops import BUILDERS, Node, NotPlainError, Operator
+from .ops_shapes import constant, stored
+
+__all__ = ["GraphModule", "NotPlainError", "Observed", "rebuilt"]
+
+# Importing them fills the registry.
+_REGISTERED = (_onnx_ops_norms, _onnx_ops_resize, _onnx_ops_windows)
+
+
+class GraphModule(nn.Module):
+    """A graph as a module that runs its operators one after another.
+
+    Sizes are computed as the graph says, at every run, so any image size that the graph takes will do.
+
+    Arguments:
+        model: The graph; its first output is what the module returns.
+        inputs: Its inputs: where the image goes, and what the others are fed.
+
+    Raises:
+        NotPlainError: The graph needs more than is rebuilt here.
+    """
+
+    def __init__(self, model: onnx.ModelProto, inputs: Inputs) -> None:
+        super().__init__()
+        graph = model.graph
+        self._inputs, self._output = inputs, graph.output[0].name
+        self._weights: dict[str, str] = {}
+        self._fixed: dict[str, Tensor] = {}
+        for tensor in graph.initializer:
+            self._keep(tensor.name, stored(tensor))
+        if graph.sparse_initializer:
+            raise NotPlainError("sparse weights")
+        opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
+        steps: list[tuple[Operator, list[str], list[str]]] = []
+        known = {inputs.image, *inputs.fed, *self._weights, *self._fixed}
+        digest = hashlib.sha256(str(opset).encode())
+        for node in graph.node:
+            attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+            if node.op_type == "Constant":
+                self._keep(node.output[0], constant(attributes))
+            elif (build := BUILDERS.get(node.op_type)) and node.domain in ("", "ai.onnx"):
+                operator = build(Node(attributes, opset, len(node.output)))
+                steps.append((operator, list(node.input), list(node.output)))
+            else:
+                raise NotPlainError(f"operator {node.op_type}")
+            known.update(node.output)
+            digest.update(f"{node.op_type}{list(node.input)}{list(node.output)}{node.attribute}".encode())
+        missing = {name for _, names, _ in steps for name in names if name} - known
+        if missing or self._output not in known:
+            raise NotPlainError(f"tensor {next(iter(missing), self._output)} from outside")
+        fed = {name: torch.from_numpy(np.array(value)) for name, (value, _) in inputs.fed.items()}
+        for name, value in {**self._fixed, **fed}.items():
+            digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
+            digest.update(np.ascontiguousarray(value.numpy()).tobytes())
+        self._graph = digest.hexdigest()
+        # Each step with what nothing later needs.
+        wanted = {self._output}
+        self._steps: list[tuple[Operator, list[str], list[str], list[str]]] = []
+        for operator, read, made in reversed(steps):
+            done = [name for name in dict.fromkeys((*read, *made)) if name and name not in wanted]
+            wanted.update(read)
+            self._steps.append((operator, read, made, done))
+        self._steps.reverse()
+
+    def _keep(self, name: str, value: Tensor) -> None:
+        if value.dtype != torch.float32:
+            self._fixed[name] = value  # sizes and indices stay on the CPU
+            return
+        self._weights[name] = f"weight{len(self._weights)}"
+        self.register_buffer(self._weights[name], value)
+
+    def extra_repr(self) -> str:
+        """What tells this graph from others."""
+        return f"graph={self._graph}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The image in model units, in the graph's own axis order, to the graph's first output."""
+        values: dict[str, Any] = {name: getattr(self, kept) for name, kept in self._weights.items()}
+        values.update(self._fixed)
+        if self._inputs.fed:
+            # Only the shape of the image counts here.
+            feeds = self._inputs.feeds(np.broadcast_to(np.float32(0), tuple(x.shape)))
+            values.update({name: torch.tensor(feeds[name], device=x.device) for name in self._inputs.fed})
+        values[self._inputs.image] = x
+        for operator, inputs, outputs, done in self._steps:
+            # Inputs left out at the end are left to the operator's own default.
+            given = [values[name] if name else None for name in inputs]
+            while given and given[-1] is None:
+                given.pop()
+            found = operator(*given)
+            if len(outputs) == 1 and not isinstance(found, tuple):
+                found = (found,)
+            values.update(zip(outputs, found, strict=True))
+            for name in done:
+                values.pop(name, None)
+        result: Tensor = values[self._output]
+        return result
+
+
+class Observed(nn.Module):
+    """A part of a network as the layer ``phi`` of a network that returns its input.
+
+    Arguments:
+        graph: The part.
+        last: Whether the graph takes images with their channels last.
+        turned: Whether it returns its output so.
+    """
+
+    def __init__(self, graph: nn.Module, last: bool, turned: bool) -> None:
+        super().__init__()
+        self.phi = Turned(graph, last, turned) if last or turned else graph
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The image (N, C, H, W) in model units, unchanged."""
+        self.phi(x)
+        return x
+
+
+class Turned(nn.Module):
+    """A graph with channels last behind axes with channels first."""
+
+    def __init__(self, graph: nn.Module, last: bool, turned: bool) -> None:
+        super().__init__()
+        self.graph, self.last, self.turned = graph, last, turned
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The image (N, C, H, W) in model units to the graph's output, channels second."""
+        z: Tensor = self.graph(x.permute(0, 2, 3, 1) if self.last else x)
+        return z.permute(0, 3, 1, 2) if self.turned and z.ndim == 4 else z
+
+
+def rebuilt(
+    trace: Trace, want: Wanted, inputs: Inputs, last: bool, turned: bool
+) -> tuple[nn.Module, nn.Module]:
+    """What one tensor of a graph needs, as a module, and as the layer ``phi`` of another.
+
+    Arguments:
+        trace: The graph.
+        want: The tensor.
+        inputs: The inputs of the graph.
+        last: Whether the graph takes images with their channels last.
+        turned: Whether the tensor has its channels last.
+
+    Raises:
+        NotPlainError: The graph needs more than is rebuilt here, or the tensor is quantised.
+    """
+    if want.scale:
+        raise NotPlainError("a quantised tensor")
+    observed = Observed(GraphModule(prefix(trace, [want]), inputs), last, turned).eval()
+    return observed.phi, observed

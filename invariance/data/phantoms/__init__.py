@@ -1,0 +1,1 @@
+"""Drawn slices of chest and abdomen."""

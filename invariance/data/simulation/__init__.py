@@ -1,0 +1,1 @@
+"""Dose and noise, simulated in projection space."""

@@ -1,0 +1,164 @@
+"""The fitted bundle for one layer of one denoiser, and what it makes of an image."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from ctinv.adapters.errors import CtinvError, ImageError
+from ctinv.invariance.infra.cache import cache_root, content_key, image_digest, keep_newest, publish
+from ctinv.invariance.networks.fitted import FORMAT, FittedLayer, versions
+from ctinv.invariance.refinement.refine import RHO
+from ctinv.invariance.reporting.explanation import Explanation
+
+from .analysis import Request, analyse
+
+__all__ = ["Explainer"]
+
+
+_KEPT = 100  # answers that the cache holds at most, some 10 MB each for slices of 512 x 512
+
+Image = npt.NDArray[np.float32]
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(eq=False)
+class Explainer(FittedLayer):
+    """Draws images that one layer of a denoiser cannot tell from a given image.
+
+    The fields are those of :class:`ctinv.invariance.networks.fitted.FittedLayer`.
+    """
+
+    def explain(
+        self,
+        image: Any,
+        *,
+        samples: int = 250,
+        seed: int = 0,
+        keep: int = 5,
+        refine: int | None = None,
+        rho: float = RHO,
+        quantiles: Sequence[float] = (),
+        cache: bool = True,
+        progress: Progress | None = None,
+    ) -> Explanation:
+        """Sample the layer's invariances at one image, refine and audit them.
+
+        Arguments:
+            image: One slice (H, W) in HU, an array or a :class:`ctinv.invariance.data.CTSlice`.
+            samples: Draws of the flow per tile, two or more.
+            seed: Decides the draws.
+            keep: Whole sample images to keep.
+            refine: Samples to move onto the layer's fibre; None for as many as take some 30 s on two
+                cores, 0 for none.
+            rho: Noise ratio that refined samples keep: the layer's change over the change that noise
+                makes.
+            quantiles: Shares whose pixelwise quantiles are wanted, such as 0.05 and 0.95; of the flow's
+                samples, as refined ones are few.
+            cache: Whether the answer may come from the cache, and goes there.
+            progress: Called with (stage, done, total).
+
+        Raises:
+            ImageError: The image is not two-dimensional or not finite.
+            CtinvError: Fewer than two samples, a noise ratio that is not positive, or a quantile that is
+                not between 0 and 1.
+        """
+        if samples < 2:
+            raise CtinvError(f"{samples} samples have no spread; ask for two or more")
+        if not rho > 0:
+            raise CtinvError(f"the noise ratio {rho:g} is not positive; 0.01 to 1 make sense")
+        shares = tuple(float(share) for share in quantiles)
+        if not all(0 < share < 1 for share in shares):
+            raise CtinvError(
+                f"the quantiles {', '.join(f'{share:g}' for share in shares)} are not all between 0 and 1; "
+                "give shares such as 0.05 and 0.95"
+            )
+        x = _as_image(image)
+        request = Request(samples, seed, min(keep, samples), refine, rho, shares)
+        stored = self._stored(x, request) if cache else None
+        if stored is not None and (stored / "result.json").is_file():
+            found = Explanation.load(stored)
+            stored.touch()
+            return dataclasses.replace(found, meta={**found.meta, **_origin(image)})
+        explanation = self._explain(image, x, request, progress)
+        if stored is not None:
+            publish(stored, explanation.save_answer)
+            keep_newest(stored.parent, _KEPT)
+        return explanation
+
+    def _stored(self, x: Image, request: Request) -> Path | None:
+        """Where the cache keeps this answer; a bundle that was not fitted here has no key."""
+        if "key" not in self.info:
+            return None
+        key = content_key(
+            format=FORMAT,
+            fit=self.info["key"],
+            image=image_digest([x]),
+            **dataclasses.asdict(request),
+        )
+        return cache_root() / "explanations" / key
+
+    def _explain(self, image: Any, x: Image, request: Request, progress: Progress | None) -> Explanation:
+        found = analyse(self, x, request, getattr(image, "spacing", None), progress)
+        meta = {
+            **self._meta(),
+            "seed": request.seed,
+            "samples": request.samples,
+            "refinement": found.refinement,
+            **({"quantiles": list(request.quantiles)} if request.quantiles else {}),
+            **_origin(image),
+            "timings": {**self.info.get("timings", {}), **found.timings},
+        }
+        return Explanation(
+            x=x,
+            denoised=np.asarray(self.denoiser.denoise(x[None, None]))[0, 0],
+            reconstruction=found.reconstruction,
+            samples=found.samples,
+            mean=found.mean,
+            std=found.std,
+            std_flow=found.std_flow,
+            quantiles=found.quantiles,
+            audit=found.audit,
+            meta=meta,
+        )
+
+    def _meta(self) -> dict[str, Any]:
+        layer = self.denoiser.resolve(self.layer)
+        return {
+            "model": self.denoiser.name,
+            "model_hash": self.denoiser.fingerprint,
+            "model_kind": self.denoiser.kind,
+            "provider": self.denoiser.device,
+            "layer": layer.name,
+            "op": layer.op,
+            "preset": self.preset.name,
+            "preset_fields": self.preset.as_dict(),
+            "units": "HU",
+            "intensity": str(self.denoiser.intensity),
+            "output": self.denoiser.output,
+            "notices": list(self.denoiser.notices),
+            "data": self.info.get("data"),
+            "fit": {k: v for k, v in self.info.items() if k not in ("timings", "data")},
+            "versions": versions(),
+        }
+
+
+def _origin(image: Any) -> dict[str, Any]:
+    return {
+        "spacing": getattr(image, "spacing", None),
+        "source": str(getattr(image, "source", None) or "array"),
+    }
+
+
+def _as_image(image: Any) -> Image:
+    array = np.asarray(getattr(image, "hu", image), dtype=np.float32)
+    if array.ndim != 2 or min(array.shape) < 8:
+        raise ImageError(f"the image has shape {array.shape}; one slice (H, W) of 8 pixels or more is needed")
+    if not np.isfinite(array).all():
+        raise ImageError("the image holds values that are not finite; replace them, for example by -1024 HU")
+    return np.ascontiguousarray(array)

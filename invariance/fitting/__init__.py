@@ -1,0 +1,1 @@
+"""Fitting autoencoder and flow, and testing the fit."""

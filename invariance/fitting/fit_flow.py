@@ -1,0 +1,238 @@
+"""Maximum-likelihood fit of the conditional flow and its embedder for one layer."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from ctinv.adapters.base import Denoiser
+from ctinv.adapters.errors import CtinvError
+from ctinv.invariance.infra.checkpoints import Checkpoint
+from ctinv.invariance.infra.distributed import World, world
+from ctinv.invariance.networks.embedder import Embedder
+from ctinv.invariance.networks.fitted import build_networks
+from ctinv.invariance.networks.flow import ConditionalFlow
+from ctinv.invariance.networks.vae import VAE
+from ctinv.invariance.presets import Preset
+from ctinv.invariance.representation.geometry import Geometry
+from torch import Tensor
+
+from .calibration import calibrate_flow
+from .flow_loop import Material, Objective, held_out_bits, optimise
+from .patches import Place, denoised_slices, draw_places, encode_places, rolled
+from .stores import Blocks, RepresentationStore, open_stores, passes
+from .temperature import settle
+
+__all__ = [
+    "FitResult",
+    "fit_flows",
+]
+
+_CODES = 4096  # that a flow is initialised on
+_MOST_NUMBERS = 2e7  # of representations held in memory at once
+
+Image = npt.NDArray[np.float32]
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A fitted flow and embedder.
+
+    Arguments:
+        layer: Canonical name of the layer.
+        flow: The conditional flow.
+        embedder: The embedder.
+        geometry: How the layer's output lies over the image.
+        scores: Held-out negative log-likelihood in bits per dimension, with the right contexts
+            (``nll``), with contexts of other patches (``nll_shuffled``), steps and patches.
+        notices: What the user should know about the fit.
+    """
+
+    layer: str
+    flow: ConditionalFlow
+    embedder: Embedder
+    geometry: Geometry
+    scores: dict[str, Any]
+    notices: tuple[str, ...] = ()
+
+
+def fit_flows(
+    denoiser: Denoiser,
+    layers: Sequence[str],
+    images: Sequence[Image],
+    vae: VAE,
+    preset: Preset,
+    seed: int,
+    *,
+    checkpoints: Mapping[str, Checkpoint] | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Iterator[FitResult]:
+    """Fit ``t`` and ``H`` of several layers on patches of CT slices, layer by layer.
+
+    The denoiser runs once per slice for as many layers as find room on disk, 1.5 GB in all. What
+    comes out for a layer does not depend on the others. Processes started by torchrun share the
+    work: each takes ``fit.batch`` patches a step.
+
+    Arguments:
+        denoiser: The denoiser.
+        layers: Canonical names of its layers.
+        images: Low-dose slices (H, W) in HU, at least two; some are held out whole.
+        vae: The fitted autoencoder.
+        preset: Sizes and steps.
+        seed: Decides everything random.
+        checkpoints: Where the fits of layers are kept while they last.
+        device: Where flow and embedder are trained; what comes back lies on the CPU.
+        progress: Called with (stage, done, total).
+
+    Yields:
+        One result per layer, in their order.
+
+    Raises:
+        CtinvError: Too few slices, or a loss that is not finite.
+    """
+    rng = np.random.default_rng([seed, 1])
+    if len(images) < 2:
+        raise CtinvError(f"{len(images)} slice is too few to fit on; give two or more")
+    images = [rolled(image, rng) for image in images]
+    denoised = denoised_slices(denoiser, images) if vae.config.conditional else None
+    drawn = _draw(images, vae, preset, rng, denoised)
+    # Held-out patches come first: of wide layers only as many are kept as find room.
+    blocks = Blocks(images, [*drawn.test, *drawn.train], preset.vae.patch)
+    everyone = world()
+    for group in passes(denoiser, layers, blocks):
+        with open_stores(denoiser, group, blocks, world=everyone, progress=progress) as stores:
+            for layer, store in stores.items():
+                told = _staged(progress, f"flow {layer}" if len(layers) > 1 else "flow")
+                checkpoint = (checkpoints or {}).get(layer)
+                own = drawn.first(store.count - len(drawn.test))
+                yield _fit_one(layer, store, own, preset, seed, everyone, device, checkpoint, told)
+                store.close()
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Places to learn from and to be held against, and the codes of the patches there."""
+
+    train: list[Place]
+    test: list[Place]
+    mean: Tensor
+    spread: Tensor
+    test_mean: Tensor
+    test_spread: Tensor
+    slices: int
+    held: int
+
+    def first(self, count: int) -> _Drawn:
+        """With only so many patches to learn from.
+
+        Raises:
+            CtinvError: There would be none.
+        """
+        if count >= len(self.train):
+            return self
+        if count < 1:
+            raise CtinvError("the layer is too large to be fitted; choose another, or a smaller vae.patch")
+        return dataclasses.replace(
+            self, train=self.train[:count], mean=self.mean[:count], spread=self.spread[:count]
+        )
+
+
+def _draw(
+    images: Sequence[Image],
+    vae: VAE,
+    preset: Preset,
+    rng: np.random.Generator,
+    denoised: Sequence[Image] | None,
+) -> _Drawn:
+    config, patch = preset.fit, preset.vae.patch
+    held = max(1, round(config.holdout * len(images)))
+    train = [(k + held, i, j) for k, i, j in draw_places(images[held:], config.patches, patch, rng)]
+    test = draw_places(images[:held], min(256, config.patches), patch, rng)
+    learnt, held_out = (encode_places(vae, images, places, denoised) for places in (train, test))
+    return _Drawn(train, test, *learnt, *held_out, slices=len(images) - held, held=held)
+
+
+def _fit_one(
+    layer: str,
+    store: RepresentationStore,
+    drawn: _Drawn,
+    preset: Preset,
+    seed: int,
+    everyone: World,
+    device: str,
+    checkpoint: Checkpoint | None,
+    progress: Callable[[int, int], None],
+) -> FitResult:
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(drawn.test_mean.shape, generator=generator)
+    test_codes = drawn.test_mean + drawn.test_spread * noise
+    flow, embedder = build_networks(preset, store.geometry, seed, generator)
+    numbers = store.geometry.channels * store.geometry.size[0] * store.geometry.size[1]
+    first = min(len(drawn.train), max(64, min(512, int(_MOST_NUMBERS / numbers))))
+    start = drawn.train[:first]
+    with torch.no_grad():
+        z = store.cut(start)
+        embedder.initialise(z)
+        many = min(len(drawn.train), _CODES)
+        noise = torch.randn(drawn.mean[:many].shape, generator=generator)
+        context = embedder(z, store.where(start, embedder.code_size))
+        # A fresh flow ignores the context; covariances take more codes than contexts are at hand.
+        context = context[torch.arange(many) % len(context)]
+        flow.initialise(drawn.mean[:many] + drawn.spread[:many] * noise, context)
+        del z, context
+    objective = Objective(flow, embedder)
+    everyone.shared(objective.state_dict().values())
+    material = Material(store, drawn.train, drawn.mean, drawn.spread, drawn.test, test_codes)
+    best = optimise(objective.to(device), material, preset.fit, generator, everyone, checkpoint, progress)
+    objective.to("cpu").eval()
+    if settled := settle(objective, material, preset.fit.calibrated):
+        settled["nll"], settled["nll_shuffled"] = held_out_bits(objective, material)
+    scores = {
+        **best,
+        **settled,
+        **_calibration(objective, store, drawn, test_codes, preset.fit.calibrated, seed),
+        "patches": len(drawn.train),
+        "held_out_patches": len(drawn.test),
+        "slices": drawn.slices,
+        "held_out_slices": drawn.held,
+    }
+    notices = tuple(checkpoint.notices) if checkpoint else ()
+    return FitResult(layer, flow, embedder, store.geometry, scores, notices)
+
+
+def _calibration(
+    objective: Objective,
+    store: RepresentationStore,
+    drawn: _Drawn,
+    test_codes: Tensor,
+    wanted: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Tests of the flow's spread on some held-out patches; none where these are too few to tell."""
+    count = min(wanted, len(drawn.test))
+    if count < 8:
+        return {}
+    known = drawn.mean + drawn.spread * torch.randn(
+        drawn.mean.shape, generator=torch.Generator().manual_seed(seed)
+    )
+    found = calibrate_flow(
+        objective.flow,
+        objective.embedder,
+        store,
+        drawn.test[:count],
+        test_codes[:count],
+        known=known,
+        seed=seed,
+    )
+    return {"calibration": found.as_dict()}
+
+
+def _staged(progress: Progress | None, stage: str) -> Callable[[int, int], None]:
+    return lambda done, total: progress(stage, done, total) if progress else None

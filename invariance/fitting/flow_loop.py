@@ -1,0 +1,289 @@
+"""The loop that maximises the likelihood of flow and embedder, and can be interrupted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from ctinv.adapters.errors import CtinvError
+from ctinv.invariance.infra.checkpoints import Checkpoint
+from ctinv.invariance.infra.distributed import World
+from ctinv.invariance.networks.embedder import Embedder
+from ctinv.invariance.networks.flow import ConditionalFlow
+from ctinv.invariance.presets import FitConfig
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from .patches import Place
+from .stores import RepresentationStore
+
+__all__ = ["Material", "Objective", "contexts", "held_out_bits", "optimise"]
+
+_CHUNK = 128
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Material:
+    """What one layer's flow learns from.
+
+    Arguments:
+        store: Gives the representation of any patch.
+        train: Places of the patches to learn from.
+        mean: Posterior mean of their codes, (N, code_dim).
+        spread: Posterior standard deviation of their codes, (N, code_dim).
+        test: Places of held-out patches.
+        test_codes: One code of each, (M, code_dim).
+    """
+
+    store: RepresentationStore
+    train: Sequence[Place]
+    mean: Tensor
+    spread: Tensor
+    test: Sequence[Place]
+    test_codes: Tensor
+
+
+class Objective(nn.Module):
+    """The negative log-likelihood of codes given representations.
+
+    Arguments:
+        flow: The conditional flow.
+        embedder: The embedder.
+    """
+
+    def __init__(self, flow: ConditionalFlow, embedder: Embedder) -> None:
+        super().__init__()
+        self.flow = flow
+        self.embedder = embedder
+
+    def forward(self, code: Tensor, z: Tensor, where: Tensor) -> Tensor:
+        """Codes (N, code_dim), representations and places of N patches to nats per dimension, ()."""
+        return -self.flow.log_prob(code, self.embedder(z, where)).mean() / self.flow.features
+
+
+@dataclass
+class _Standing:
+    """How far the loop is, apart from weights: plain numbers."""
+
+    step: int = 0
+    stale: int = 0
+    total: float = 0.0
+    best: dict[str, Any] = field(default_factory=dict)
+    curve: list[list[float]] = field(default_factory=list)
+
+
+def optimise(
+    objective: Objective,
+    material: Material,
+    config: FitConfig,
+    generator: torch.Generator,
+    world: World,
+    checkpoint: Checkpoint | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Adam on the negative log-likelihood; keeps the weights that did best on held-out slices.
+
+    With a checkpoint the loop goes on where an interrupted one stood, and on the CPU ends with the
+    same weights, bit by bit. Each of several processes takes ``config.batch`` patches a step: the
+    losses are those of one process with as many times the batch.
+
+    Arguments:
+        objective: Flow and embedder, initialised, on the device to train on; changed in place.
+        material: What to learn from.
+        config: Steps and rates.
+        generator: Draws order and noise.
+        world: The processes.
+        checkpoint: Where to keep the state every ``config.checkpoint`` steps; left there at the end.
+        progress: Called with (done, total).
+
+    Returns:
+        ``nll`` and ``nll_shuffled`` (bits per dimension, held out), ``steps``, and ``curve``: steps,
+        training loss since the last look, and held-out loss, in bits per dimension.
+
+    Raises:
+        CtinvError: The loss or its gradient is not finite.
+    """
+    loop = _Loop(objective, material, config, generator, world)
+    if checkpoint is not None and (found := checkpoint.load(world)) is not None and not loop.resume(*found):
+        checkpoint.ignore("its contents do not fit")
+    at = loop.at
+    while at.step < config.steps and at.stale < config.patience:
+        trouble = loop.advance()
+        if trouble:
+            kept = checkpoint is not None and checkpoint.path.is_file()
+            raise CtinvError(
+                f"the fit diverged at step {at.step} ({trouble}); lower fit.rate or check the data"
+                + (f" (the last good state is kept in {checkpoint.path})" if checkpoint and kept else "")
+            )
+        last = at.step == config.steps or at.stale >= config.patience
+        due = config.checkpoint > 0 and (at.step % config.checkpoint == 0 or last)
+        if checkpoint is not None and due and world.leads:
+            checkpoint.save(*loop.state())
+        if progress:
+            progress(config.steps if last else at.step, config.steps)
+    objective.load_state_dict(loop.best)
+    return {**at.best, "curve": at.curve}
+
+
+class _Loop:
+    """One optimisation: everything that the next step depends on."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        material: Material,
+        config: FitConfig,
+        generator: torch.Generator,
+        world: World,
+    ) -> None:
+        self._objective, self._material, self._config = objective, material, config
+        self._generator, self._world = generator, world
+        self._device = next(objective.parameters()).device
+        self._run: nn.Module = objective
+        if not world.alone:
+            ids = None if self._device.type == "cpu" else [self._device]
+            self._run = DistributedDataParallel(objective, device_ids=ids, broadcast_buffers=False)
+        self._optimiser = torch.optim.Adam(objective.parameters(), lr=config.rate, fused=True)
+        self._order = torch.empty(0, dtype=torch.long)
+        self.best = _copied(objective.state_dict())
+        self.at = _Standing()
+
+    # -- one step -------------------------------------------------------------------------------
+
+    def advance(self) -> str | None:
+        """One step; what is wrong where it cannot be made, and then nothing has changed."""
+        config, at = self._config, self.at
+        loss = self._loss()
+        value = float(self._world.mean(loss.detach().cpu()))
+        if not math.isfinite(value):
+            return f"loss {value}"
+        for group in self._optimiser.param_groups:
+            group["lr"] = config.rate * _rate(at.step, config)
+        self._optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = float(nn.utils.clip_grad_norm_(self._objective.parameters(), config.clip))
+        if not math.isfinite(norm):
+            return f"loss {value}, gradient {norm}"
+        self._optimiser.step()
+        at.step += 1
+        at.total += value
+        if at.step % config.check == 0 or at.step == config.steps:
+            self._look()
+        return None
+
+    def _loss(self) -> Tensor:
+        material, world, own = self._material, self._world, self._config.batch
+        size = own * world.size
+        while len(self._order) < size:
+            fresh = torch.randperm(len(material.train), generator=self._generator)
+            self._order = torch.cat([self._order, fresh])
+        # All processes draw the same numbers; each uses its share of them.
+        noise = torch.randn((size, material.mean.shape[1]), generator=self._generator)
+        share = slice(world.rank * own, (world.rank + 1) * own)
+        batch, noise, self._order = self._order[share], noise[share], self._order[size:]
+        code = material.mean[batch] + material.spread[batch] * noise
+        inputs = self._inputs([material.train[k] for k in batch.tolist()])
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
+            loss: Tensor = self._run(code.to(self._device), *inputs)
+        return loss
+
+    def _inputs(self, places: Sequence[Place]) -> tuple[Tensor, Tensor]:
+        return _inputs(self._objective, self._material.store, places)
+
+    # -- held-out slices ------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Hold the weights against slices they were not fitted on."""
+        at, config = self.at, self._config
+        found = torch.zeros(2, dtype=torch.float64)
+        if self._world.leads:
+            found = torch.tensor(held_out_bits(self._objective, self._material), dtype=torch.float64)
+        self._world.shared([found])
+        right, wrong = found.tolist()
+        since = at.step - (int(at.curve[-1][0]) if at.curve else 0)
+        at.curve.append([at.step, at.total / since / math.log(2), right])
+        at.total = 0.0
+        if right < at.best.get("nll", math.inf):
+            at.best = {"nll": right, "nll_shuffled": wrong, "steps": at.step}
+            self.best, at.stale = _copied(self._objective.state_dict()), 0
+        elif at.step < config.steps:
+            at.stale += 1
+
+    # -- to and from a checkpoint ---------------------------------------------------------------
+
+    def state(self) -> tuple[State, dict[str, Any]]:
+        """Tensors and plain numbers from which :meth:`resume` goes on."""
+        tensors = {f"now.{name}": value for name, value in self._objective.state_dict().items()}
+        tensors |= {f"best.{name}": value for name, value in self.best.items()}
+        for number, moments in self._optimiser.state_dict()["state"].items():
+            tensors |= {f"adam.{number}.{name}": value for name, value in moments.items()}
+        tensors |= {"order": self._order, "generator": self._generator.get_state()}
+        return tensors, asdict(self.at)
+
+    def resume(self, tensors: State, facts: dict[str, Any]) -> bool:
+        """Take over a state; False, and nothing has changed, where it is not one of this fit."""
+        weights = self._objective.state_dict()
+        wanted = {f"{kind}.{name}": v.shape for kind in ("now", "best") for name, v in weights.items()}
+        for number, parameter in enumerate(self._objective.parameters()):
+            wanted |= {f"adam.{number}.{name}": parameter.shape for name in ("exp_avg", "exp_avg_sq")}
+            wanted[f"adam.{number}.step"] = torch.Size()
+        wanted["generator"] = self._generator.get_state().shape
+        found = {name: value.shape for name, value in tensors.items() if name != "order"}
+        if found != wanted or "order" not in tensors or set(facts) != set(asdict(self.at)):
+            return False
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name in wanted:
+            if name.startswith("adam."):
+                _, index, kind = name.split(".")
+                moments.setdefault(int(index), {})[kind] = tensors[name]
+        self._objective.load_state_dict({name: tensors[f"now.{name}"] for name in weights})
+        self.best = {name: tensors[f"best.{name}"] for name in weights}
+        groups = self._optimiser.state_dict()["param_groups"]
+        self._optimiser.load_state_dict({"state": moments, "param_groups": groups})
+        self._order = tensors["order"]
+        self._generator.set_state(tensors["generator"])
+        for name, value in facts.items():
+            setattr(self.at, name, value)
+        return True
+
+
+def _inputs(
+    objective: Objective, store: RepresentationStore, places: Sequence[Place]
+) -> tuple[Tensor, Tensor]:
+    """Representations and places of patches, where the networks are."""
+    device = objective.flow.mean.device
+    return store.cut(places).to(device), store.where(places, objective.embedder.code_size).to(device)
+
+
+@torch.no_grad()
+def contexts(objective: Objective, store: RepresentationStore, places: Sequence[Place]) -> Tensor:
+    """``h`` of patches, (N, context, height, width)."""
+    parts = (places[k : k + _CHUNK] for k in range(0, len(places), _CHUNK))
+    return torch.cat([objective.embedder(*_inputs(objective, store, part)) for part in parts])
+
+
+@torch.no_grad()
+def held_out_bits(objective: Objective, material: Material) -> tuple[float, float]:
+    """Mean NLL (bits/dim) on held-out slices, with the right contexts and with those of others."""
+    flow = objective.flow
+    codes = material.test_codes.to(flow.mean.device)
+    context = contexts(objective, material.store, material.test)
+    unit = flow.features * math.log(2)
+    right = -flow.log_prob(codes, context).mean().item() / unit
+    wrong = -flow.log_prob(codes, context.roll(len(codes) // 2, 0)).mean().item() / unit
+    return right, wrong
+
+
+def _copied(state: State) -> State:
+    return {name: value.detach().clone() for name, value in state.items()}
+
+
+def _rate(step: int, config: FitConfig) -> float:
+    """Linear warm-up, then a cosine down to 2 %."""
+    done = step / config.steps
+    return min(1, (step + 1) / config.warmup) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))

@@ -1,0 +1,1 @@
+"""Cache, files, processes, threads and memory."""

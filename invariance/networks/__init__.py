@@ -1,0 +1,1 @@
+"""The networks: autoencoder, critic, embedder and flow."""

@@ -1,0 +1,169 @@
+"""One layer of a denoiser with the networks fitted to it, and the folder that holds them."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata as metadata
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from ctinv.adapters.base import Denoiser
+from ctinv.adapters.errors import CtinvError
+from ctinv.invariance.infra.cache import publish
+from ctinv.invariance.presets import FitConfig, FlowConfig, Preset, TileConfig, VAEConfig
+from ctinv.invariance.representation.geometry import Geometry
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from .embedder import Embedder, build_embedder
+from .flow import ConditionalFlow
+from .pretrained import load_vae, save_vae
+from .vae import VAE
+
+__all__ = ["FORMAT", "FittedLayer", "build_networks", "versions"]
+
+FORMAT = 4
+"""Version of the folder that :meth:`FittedLayer.save` writes."""
+
+
+@dataclass(eq=False)
+class FittedLayer:
+    """One layer of a denoiser and the networks fitted to it.
+
+    Arguments:
+        denoiser: The denoiser.
+        layer: Canonical name of the layer.
+        preset: Sizes and steps of the fit.
+        vae: The autoencoder.
+        flow: The conditional flow.
+        embedder: The embedder.
+        geometry: How the layer's output lies over the image.
+        info: Where the fit comes from: seed, data, scores, timings.
+        memory: Bytes that sampling may take; a quarter of what is free where None.
+    """
+
+    denoiser: Denoiser
+    layer: str
+    preset: Preset
+    vae: VAE
+    flow: ConditionalFlow
+    embedder: Embedder
+    geometry: Geometry
+    info: dict[str, Any] = field(default_factory=dict)
+    memory: int | None = None
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the bundle as a folder of safetensors and JSON; the denoiser itself stays out.
+
+        Raises:
+            CtinvError: The folder cannot be written.
+        """
+        folder = Path(folder)
+        config = {
+            "format": FORMAT,
+            "layer": self.layer,
+            "model_hash": self.denoiser.fingerprint,
+            "preset": self.preset.as_dict(),
+            "geometry": dataclasses.asdict(self.geometry),
+            "info": self.info,
+            "versions": versions(),
+        }
+
+        def write(where: Path) -> None:
+            save_vae(self.vae, where / "vae.safetensors")
+            save_file(_plain(self.flow), where / "flow.safetensors")
+            save_file(_plain(self.embedder), where / "embedder.safetensors")
+            (where / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+        publish(folder, write)
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path, denoiser: Denoiser) -> Self:
+        """Read what :meth:`save` wrote.
+
+        Arguments:
+            folder: The bundle.
+            denoiser: The denoiser it was fitted on.
+
+        Raises:
+            CtinvError: No readable bundle, one of a later version, or of another denoiser.
+        """
+        folder = Path(folder)
+        try:
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            if config["format"] != FORMAT:
+                raise CtinvError(
+                    f"{folder} has format {config['format']}, this ctinv reads {FORMAT}; fit again"
+                )
+            preset = _preset(config["preset"])
+            geometry = _geometry(config["geometry"])
+            vae = load_vae(folder / "vae.safetensors")
+            # Masks and permutations come with the weights.
+            flow, embedder = build_networks(preset, geometry, 0, torch.Generator().manual_seed(0))
+            flow.load_state_dict(load_file(folder / "flow.safetensors"))
+            embedder.load_state_dict(load_file(folder / "embedder.safetensors"))
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            raise CtinvError(f"{folder} holds no readable fit ({error}); fit again") from error
+        if config["model_hash"] != denoiser.fingerprint:
+            raise CtinvError(
+                f"{folder} was fitted on another denoiser (hash {config['model_hash'][:12]}, this one is "
+                f"{denoiser.fingerprint[:12]}); fit again"
+            )
+        return cls(
+            denoiser, config["layer"], preset, vae, flow.eval(), embedder.eval(), geometry, config["info"]
+        )
+
+
+def build_networks(
+    preset: Preset, geometry: Geometry, seed: int, generator: torch.Generator
+) -> tuple[ConditionalFlow, Embedder]:
+    """A flow and an embedder of the right sizes; ``seed`` draws weights, ``generator`` masks."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        flow = ConditionalFlow(preset.vae.code_shape, preset.flow, generator)
+        embedder = build_embedder(
+            geometry.channels,
+            geometry.size,
+            preset.vae.code_size,
+            preset.flow.context,
+            preset.flow.embed_width,
+        )
+    return flow, embedder
+
+
+def _plain(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {k: v.contiguous() for k, v in module.state_dict().items()}
+
+
+def _preset(stored: Mapping[str, Any]) -> Preset:
+    vae = dict(stored["vae"])
+    vae["widths"] = tuple(vae["widths"])
+    return Preset(
+        stored["name"],
+        VAEConfig(**vae),
+        FlowConfig(**stored["flow"]),
+        FitConfig(**stored["fit"]),
+        TileConfig(**stored["tile"]),
+    )
+
+
+def _geometry(stored: dict[str, Any]) -> Geometry:
+    stored["offset"], stored["size"] = tuple(stored["offset"]), tuple(stored["size"])
+    return Geometry(**stored)
+
+
+def versions() -> dict[str, str]:
+
+    found = {"python": platform.python_version()}
+    for name in ("ctinv", "torch", "numpy", "zuko", "onnx", "onnxruntime-gpu", "onnxruntime", "pydicom"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,1 @@
+"""Whether a layer can tell a lesion."""

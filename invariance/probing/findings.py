@@ -1,0 +1,245 @@
+"""What a probe found, in numbers, in sentences and as plain JSON values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .hotelling import Detectability
+from .lesions import Lesion, LesionGrid
+from .observation import Shift
+from .recovery import Recovery
+
+__all__ = ["LEVEL", "Finding", "Probe", "figures", "result", "verdict"]
+
+Image = npt.NDArray[np.float32]
+_PROBE_SCHEMA = 1
+
+LEVEL = 3.0
+"""Detectability from which on a lesion counts as visible: 98 % right decisions between two images."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """How well one lesion is told in the image, in the layer and in the denoiser's output.
+
+    Arguments:
+        lesion: The lesion, with its place.
+        image: ``d'`` of the image ``x``.
+        layer: ``d'`` of the layer.
+        output: ``d'`` of ``f(x)``.
+    """
+
+    lesion: Lesion
+    image: Detectability
+    layer: Detectability
+    output: Detectability
+
+    @property
+    def efficiency(self) -> float:
+        """``(d' of the layer / d' of the image)^2``: the share of the lesion's information that is left."""
+        if self.image.value <= 0:
+            return math.nan
+        return (max(self.layer.value, 0.0) / self.image.value) ** 2
+
+    def says(self, level: float = LEVEL) -> str:
+        """``visible`` to the layer, ``lost`` by it, or ``below the noise`` in the image already."""
+        if self.layer.value >= level:
+            return "visible"
+        return "lost" if self.image.value >= level else "below the noise"
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """What probing one layer with lesions found.
+
+    Arguments:
+        x: The slice (H, W), HU.
+        signal: What the lesion adds, (H, W), HU.
+        denoised: ``f(x)`` and ``f`` of the slice with the lesion, (2, H, W), HU; where the network
+            crops, the border is that of ``x``.
+        window: The observed part of the slice.
+        finding: On the lesion asked for.
+        shift: How far the lesion moves the layer, over how far noise does.
+        grid: Sizes and contrasts of the map, where one was asked for.
+        findings: One for each contrast and, within it, size of the grid.
+        recovery: What samples of the layer's invariances keep of the lesion, where they were drawn.
+        meta: Where it comes from.
+    """
+
+    x: Image
+    signal: Image
+    denoised: Image
+    window: tuple[slice, slice]
+    finding: Finding
+    shift: Shift
+    grid: LesionGrid | None = None
+    findings: tuple[Finding, ...] = ()
+    recovery: Recovery | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def level(self) -> float:
+        """The ``d'`` from which on a lesion counts as visible."""
+        return float(self.meta.get("level", LEVEL))
+
+    def map(self, of: str) -> npt.NDArray[np.float64]:
+        """``d'`` in ``image``, ``layer`` or ``output``, (contrasts, sizes); empty without a grid."""
+        values = np.array([getattr(f, of).value for f in self.findings], dtype=np.float64)
+        return values.reshape(-1, len(self.grid.sizes)) if self.grid else values.reshape(0, 0)
+
+    def thresholds(self, of: str) -> list[float | None]:
+        """Per contrast the smallest size of the grid, mm, from which on all are visible; None if none."""
+        found: list[float | None] = []
+        for row in self.map(of):
+            seen = int(np.cumprod((row >= self.level)[::-1]).sum())
+            found.append(self.grid.sizes[-seen] if self.grid and seen else None)
+        return found
+
+    @property
+    def verdict(self) -> list[str]:
+        """The finding in plain sentences."""
+        return verdict(self)
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """What ``result.json`` holds."""
+        return result(self)
+
+
+def verdict(probe: Probe) -> list[str]:
+    """The finding in plain sentences: the lesion, the map, the samples."""
+    name, found, level = probe.meta["layer"], probe.finding, probe.level
+    layer, image = _short(found.layer.value), _short(found.image.value)
+    what = f"a lesion of {found.lesion}"
+    said = found.says(level)
+    if said == "visible":
+        lines = [f"Visible: {name} can tell {what} (d' {layer}; {image} in the image, {level:g} is visible)."]
+    elif said == "lost":
+        lines = [f"Lost: {name} cannot tell {what} (d' {layer}; {image} in the image, {level:g} is visible)."]
+    else:
+        lines = [
+            f"Below the noise: {what} is not visible in the image itself (d' {image}, {level:g} is "
+            f"visible; {name}: {layer})."
+        ]
+    if probe.grid:
+        kept, own = probe.thresholds("layer"), probe.thresholds("image")
+        for contrast, least, at_best in zip(probe.grid.contrasts, kept, own, strict=True):
+            text = f"At {contrast:+g} HU {name} sees lesions {_from(least, probe.grid.sizes)}"
+            lines.append(f"{text}; in the image they are visible {_from(at_best, probe.grid.sizes)}.")
+    if probe.recovery is not None:
+        lines.append(probe.recovery.sentence(name))
+    return lines
+
+
+def _from(size: float | None, sizes: tuple[float, ...]) -> str:
+    return f"of no size up to {sizes[-1]:g} mm" if size is None else f"from {size:g} mm"
+
+
+def _short(value: float) -> str:
+    return f"{value:.1f}" if math.isfinite(value) else "beyond measure"
+
+
+def result(probe: Probe) -> dict[str, Any]:
+    """What ``result.json`` holds; numbers that are not finite are None."""
+    grid = None
+    if probe.grid:
+        grid = {
+            "sizes": list(probe.grid.sizes),
+            "contrasts": list(probe.grid.contrasts),
+            "detectability": {
+                of: [[_finite(v) for v in row] for row in probe.map(of)]
+                for of in ("image", "layer", "output")
+            },
+            "errors": [_finite(f.layer.error) for f in probe.findings],
+            "thresholds": {of: probe.thresholds(of) for of in ("image", "layer", "output")},
+            "findings": [f.says(probe.level) for f in probe.findings],
+        }
+    found = probe.finding
+    meta = {key: list(v) if isinstance(v, tuple) else v for key, v in probe.meta.items()}
+    return {
+        "schema_version": _PROBE_SCHEMA,
+        "kind": "probe",
+        **meta,
+        "shape": list(probe.x.shape),
+        "units": "HU",
+        "lesion": {
+            "size": found.lesion.size,
+            "contrast": found.lesion.contrast,
+            "at": list(found.lesion.at or ()),
+        },
+        "finding": found.says(probe.level),
+        "figures": figures(probe),
+        "grid": grid,
+        "samples": None if probe.recovery is None else probe.recovery.as_dict(),
+        "verdict": verdict(probe),
+    }
+
+
+def figures(probe: Probe) -> dict[str, Any]:
+    """The figures on the lesion, each with unit, count and meaning."""
+    found, n = probe.finding, probe.meta.get("realisations")
+    return {
+        "detectability": {
+            "image": _figure(
+                "d' in the image x", found.image, n, "What the best linear observer makes of x."
+            ),
+            "layer": _figure("d' in the layer", found.layer, n, "The same observer on the layer's output."),
+            "output": _figure("d' in f(x)", found.output, n, "The same observer on the denoised image."),
+        },
+        "efficiency": {
+            "title": "Efficiency",
+            "value": _finite(found.efficiency),
+            **_efficiency_range(found),
+            "n": n,
+            "meaning": "(d' in the layer / d' in the image) squared: the share of the lesion's information "
+            "that a linear observer still finds in the layer.",
+        },
+        "noise_ratio": {
+            "local": {
+                "title": "Change over noise, around the lesion",
+                "value": _finite(probe.shift.local),
+                "meaning": "How far the lesion moves the layer there, over how far a noise realisation does.",
+            },
+            "whole": {
+                "title": "Change over noise, whole slice",
+                "value": _finite(probe.shift.whole),
+                "meaning": "The same with the noise of the whole slice.",
+            },
+        },
+    }
+
+
+def _figure(title: str, found: Detectability, n: Any, meaning: str) -> dict[str, Any]:
+    low, high = found.value - 1.96 * found.error, found.value + 1.96 * found.error
+    return {
+        "title": title,
+        "value": _finite(found.value),
+        "low": _finite(low),
+        "high": _finite(high),
+        "interval": "95 %",
+        "n": n,
+        "meaning": meaning,
+    }
+
+
+def _efficiency_range(found: Finding) -> dict[str, Any]:
+    value = found.efficiency
+    if not math.isfinite(value) or found.layer.value <= 0:
+        return {}
+    # Layer and image see the same noise; what their errors share cancels, so this is on the wide side.
+    share = math.hypot(found.layer.error / found.layer.value, found.image.error / found.image.value)
+    return {
+        "low": max(0.0, value * (1 - 1.96 * 2 * share)),
+        "high": value * (1 + 1.96 * 2 * share),
+        "interval": "95 %",
+    }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,1 @@
+"""Moving samples until the layer no longer sees them."""

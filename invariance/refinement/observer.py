@@ -1,0 +1,70 @@
+"""What a layer sees: its standardised output, and the Jacobian of it where there are gradients."""
+
+from __future__ import annotations
+
+import torch
+from ctinv.adapters.base import Denoiser
+from ctinv.invariance.networks.embedder import Embedder
+from ctinv.invariance.representation.maps import as_map
+from ctinv.invariance.representation.reader import Looker
+from torch import Tensor
+
+from .jacobian import Linearised
+
+__all__ = ["Observer"]
+
+
+class Observer:
+    """``Phi`` at one layer with zero mean and unit spread per channel on the fitting data.
+
+    A plain ONNX graph is looked at through its PyTorch twin, which has gradients.
+
+    Arguments:
+        denoiser: The denoiser.
+        layer: Canonical layer name; kept as ``layer``.
+        embedder: Holds the channels' mean and spread.
+        patch: For a layer whose output is not a map over the image: the side of the patches that
+            it is shown instead of the image, next to each other.
+    """
+
+    def __init__(self, denoiser: Denoiser, layer: str, embedder: Embedder, patch: int | None = None) -> None:
+        self.layer = layer
+        source, inner = denoiser.twin(layer) or (denoiser, layer)
+        self._look, self._inner = Looker(source), inner
+        self._mean, self._scale = embedder.mean, embedder.std.reciprocal()
+        self._patch = patch
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether :meth:`linearise` works."""
+        return self._look.denoiser.differentiable
+
+    def _see(self, x: Tensor, grad: bool) -> Tensor:
+        if self._patch is not None and x.shape[-2:] != (self._patch, self._patch):
+            return self._see(_patches(x, self._patch), grad)
+        z = self._look(x, self._inner, grad=grad, batch_size=len(x))
+        return (as_map(z).to(self._mean) - self._mean) * self._scale
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> Tensor:
+        """Images (N, 1, H, W) in HU to (N, C, h, w); of a layer shown patches, to (N * patches, C, h, w)."""
+        return self._see(x, False)
+
+    def linearise(self, x: Tensor) -> Linearised:
+        """The Jacobian at images (N, 1, H, W) in HU.
+
+        Raises:
+            UnsupportedModelError: The denoiser has no gradients.
+        """
+        return Linearised(lambda image: self._see(image, True), x)
+
+
+def _patches(x: Tensor, side: int) -> Tensor:
+    """Images (N, 1, H, W) as patches, (N * patches, 1, side, side); the last in a row may overlap."""
+    height, width = x.shape[-2:]
+    corners = [
+        (min(i, height - side), min(j, width - side))
+        for i in range(0, height, side)
+        for j in range(0, width, side)
+    ]
+    return torch.stack([x[..., i : i + side, j : j + side] for i, j in corners], 1).flatten(0, 1)

@@ -1,0 +1,1 @@
+"""What an analysis found, as a record, files, figures and pages."""

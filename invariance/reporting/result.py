@@ -1,0 +1,160 @@
+"""The record of an analysis: images, audit and provenance, and the files that hold them."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from ctinv.adapters.errors import CtinvError
+from ctinv.invariance.infra.files import write_files
+
+__all__ = ["SCHEMA_VERSION", "AnalysisResult"]
+
+SCHEMA_VERSION = 1
+Image = npt.NDArray[np.float32]
+
+_REQUIRED = ("x", "denoised", "reconstruction", "samples", "mean", "std")
+_OPTIONAL = ("std_flow", "quantiles")
+_STACKS = ("samples", "quantiles")
+
+
+@dataclass(frozen=True, eq=False)
+class AnalysisResult:
+    """One image seen through one layer: the images that the layer cannot tell apart.
+
+    All arrays are float32 in HU and read-only.
+
+    Arguments:
+        x: The analysed image, (H, W).
+        denoised: ``f(x)``, (H, W).
+        reconstruction: ``D(E(x))``, what the VAE can express of ``x``, (H, W).
+        samples: The first few invariances, (K, H, W); ``x''`` where samples are refined, else ``x'``.
+        mean: Pixelwise mean of all (refined) samples, (H, W).
+        std: Pixelwise standard deviation of all (refined) samples, (H, W); smoothed where the
+            refined ones are few, see :func:`ctinv.invariance.explaining.analysis.spread_map`.
+        std_flow: The same before refinement onto the layer's fibre, (H, W), where there was one.
+        quantiles: Pixelwise quantiles of the flow's samples, before refinement, (Q, H, W), where they
+            were asked for; ``meta["quantiles"]`` holds their shares. Each is exact to a sixteenth of
+            the pixel's standard deviation.
+        audit: How far the images can be trusted. Each figure is a mapping with ``value`` and, where
+            they apply, ``unit``, ``n``, ``low``, ``high`` (an interval; ``interval`` says which) and
+            ``meaning`` (one sentence); figures may be grouped in mappings. ``verdict`` is a
+            sentence or a list of sentences.
+        meta: Where it comes from. Keys that the report knows: ``model``, ``model_hash``,
+            ``model_kind``, ``provider``, ``layer``, ``op``, ``preset``, ``seed``, ``samples``,
+            ``quantiles``, ``refinement``, ``units``, ``intensity``, ``intensity_found``, ``versions``,
+            ``timings`` (seconds), ``notices``, ``data`` (what the flow was fitted on), ``spacing``
+            (mm, row then column), ``source`` (the file).
+    """
+
+    x: Image
+    denoised: Image
+    reconstruction: Image
+    samples: Image
+    mean: Image
+    std: Image
+    std_flow: Image | None = None
+    quantiles: Image | None = None
+    audit: Mapping[str, Any] = field(default_factory=dict)
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shape = np.shape(self.x)
+        if len(shape) != 2:
+            raise ValueError(f"x has shape {shape}; an explanation is about one (H, W) image")
+        for name in (*_REQUIRED, *_OPTIONAL):
+            given = getattr(self, name)
+            if given is None:
+                continue
+            array = np.asarray(given, dtype=np.float32).view()
+            wanted = (*array.shape[:1], *shape) if name in _STACKS else shape
+            if array.shape != wanted:
+                raise ValueError(f"{name} has shape {array.shape}, x has {shape}")
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
+
+    @property
+    def found(self) -> bool:
+        """Whether there is a map to read: the audit may say that the layer hides nothing."""
+        figure = self.audit.get("map") or {}
+        return bool((figure.get("std") or {}).get("found", True))
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """What ``result.json`` holds: plain JSON values; numbers that are not finite are None."""
+        described: dict[str, Any] = {"schema_version": SCHEMA_VERSION}
+        described.update(_plain(self.meta))
+        described["shape"] = list(self.x.shape)
+        described["units"] = described.get("units") or "HU"
+        described["audit"] = _plain(self.audit)
+        return described
+
+    def save_answer(self, out_dir: str | Path) -> None:
+        """Write what :meth:`load` reads, without pictures.
+
+        Raises:
+            CtinvError: The folder cannot be written.
+        """
+        write_files(out_dir, {"arrays.npz": self.npz_file(), "result.json": self.json_file()})
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            CtinvError: The folder holds no explanation, or one of a later version.
+        """
+        folder = Path(folder)
+        try:
+            result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+            version = int(result.pop("schema_version"))
+            with np.load(folder / "arrays.npz", allow_pickle=False) as stored:
+                arrays = {f.name: stored[f.name] for f in fields(cls) if f.name in stored.files}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CtinvError(
+                f"{folder} holds no readable explanation ({error}); give a folder that ctinv analyze wrote"
+            ) from error
+        if version > SCHEMA_VERSION:
+            raise CtinvError(
+                f"{folder} was written by a later ctinv (schema {version}, this one reads up to "
+                f"{SCHEMA_VERSION}); update ctinv"
+            )
+        missing = [name for name in _REQUIRED if name not in arrays]
+        if missing:
+            raise CtinvError(f"{folder}/arrays.npz lacks {', '.join(missing)}; run ctinv analyze again")
+        return cls(**arrays, audit=result.pop("audit", {}), meta=result)
+
+    def json_file(self) -> bytes:
+        """``result.json``."""
+        return (json.dumps(self.result, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
+
+    def npz_file(self) -> bytes:
+        """``arrays.npz``."""
+        arrays = {name: getattr(self, name) for name in (*_REQUIRED, *_OPTIONAL)}
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **{k: v for k, v in arrays.items() if v is not None})
+        return buffer.getvalue()
+
+
+def _plain(value: Any) -> Any:
+    """JSON values only: numpy scalars unpacked, not-a-number as None, anything else as text."""
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Sequence | set | frozenset):
+        return [_plain(v) for v in value]
+    return str(value)

@@ -1,0 +1,1 @@
+"""A layer's output ``z``, and how it lies over the image."""

@@ -1,0 +1,1 @@
+"""Drawing invariances: inverse flow, decoder, tiles."""

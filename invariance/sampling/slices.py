@@ -1,0 +1,168 @@
+"""Drawing invariances over a whole slice: invert the flow, decode, put the tiles together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from ctinv.invariance.data.tiling import Grid, grid
+from ctinv.invariance.infra.memory import Budget
+from ctinv.invariance.infra.threads import divided
+from ctinv.invariance.networks.fitted import FittedLayer
+from ctinv.invariance.networks.vae import VAE
+from ctinv.invariance.representation.maps import as_map, coordinates
+from ctinv.invariance.representation.reader import represent
+from torch import Tensor
+
+from .moments import Histogram, Moments
+from .mosaic import Mosaic
+from .sampler import Sampler
+
+__all__ = ["Drawn", "drawing_threads", "one_each", "reconstruct", "sample_slice", "tile_contexts"]
+
+_TILES = 16  # reconstructed at once
+
+T = TypeVar("T")
+
+Image = npt.NDArray[np.float32]
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Statistics and a few whole images of the samples of one slice, in HU.
+
+    Arguments:
+        mean: Pixelwise mean, (H, W).
+        std: Pixelwise standard deviation, (H, W).
+        samples: The kept images, (K, H, W).
+        reconstruction: ``D(E(x))``, (H, W).
+        quantiles: Pixelwise quantiles, (Q, H, W), where they were asked for.
+    """
+
+    mean: Image
+    std: Image
+    samples: Image
+    reconstruction: Image
+    quantiles: Image | None = None
+
+
+@torch.no_grad()
+def tile_contexts(fitted: FittedLayer, x: Image, tiles: Grid) -> Tensor:
+    """``h = H(z)`` of every tile of a slice (H, W) in HU: (tiles, context, code size, code size)."""
+    denoiser, layer, geometry = fitted.denoiser, fitted.layer, fitted.geometry
+    p, size = tiles.patch, fitted.preset.vae.code_size
+    contexts = []
+    if geometry.local:
+        z = as_map(represent(denoiser, layer, x[None, None]))[0]
+        for row, column in tiles.corners:
+            where = coordinates([(row, column)], [tiles.shape], p, size)
+            contexts.append(fitted.embedder(geometry.cut(z, row, column)[None], where))
+    else:
+        alone = coordinates([(0, 0)], [(p, p)], p, size)
+        for tile in tiles:
+            contexts.append(fitted.embedder(represent(denoiser, layer, x[tile][None, None]), alone))
+    return torch.cat(contexts)
+
+
+@torch.no_grad()
+def reconstruct(vae: VAE, x: Image, tiles: Grid, denoised: Image | None = None) -> Image:
+    """``D(E(x))`` of a padded slice (H, W) in HU, tile by tile.
+
+    Arguments:
+        vae: The autoencoder.
+        x: The slice.
+        tiles: Its tiles.
+        denoised: ``f(x)`` (H, W) in HU, for an autoencoder that depends on it.
+    """
+    mosaic, places = Mosaic(tiles, 0), list(tiles)
+    for start in range(0, len(places), _TILES):
+        some = places[start : start + _TILES]
+        guide = None if denoised is None else torch.cat([_patch(denoised, tile) for tile in some])
+        code = vae.encode(torch.cat([_patch(x, tile) for tile in some]), guide)
+        for tile, image in zip(some, vae.decode(code, guide).numpy(), strict=True):
+            mosaic.add(tile, image)
+    return mosaic.mean
+
+
+def _patch(image: Image, tile: tuple[slice, slice]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image[tile]))[None, None]
+
+
+@torch.no_grad()
+def sample_slice(
+    fitted: FittedLayer,
+    x: Image,
+    samples: int,
+    seed: int,
+    keep: int,
+    progress: Progress | None = None,
+    *,
+    quantiles: Sequence[float] = (),
+) -> Drawn:
+    """Draw invariances of every tile of a slice, in memory that does not grow with their number.
+
+    Arguments:
+        fitted: The fitted bundle.
+        x: Slice (H, W) in HU, padded (see :func:`ctinv.invariance.data.tiling.pad_to`).
+        samples: Draws per tile.
+        seed: Decides the draws, together with the tile's number.
+        keep: Whole images to keep.
+        progress: Called with (stage, done, total).
+        quantiles: Shares between 0 and 1 whose pixelwise quantiles are wanted.
+    """
+    preset, vae = fitted.preset, fitted.vae
+    tiles = grid((x.shape[0], x.shape[1]), preset.vae.patch, preset.tile.overlap)
+    contexts = tile_contexts(fitted, x, tiles)
+    denoised = None
+    if preset.vae.conditional:
+        denoised = np.asarray(fitted.denoiser.denoise(x[None, None]), dtype=np.float32)[0, 0]
+    budget = Budget(preset.tile.batch, fitted.memory)
+    workers = drawing_threads(fitted.flow.mean.device)
+    sampler = Sampler(vae, fitted.flow, budget, preset.tile.precision, workers)
+    mosaic, places = Mosaic(tiles, keep), list(tiles)
+
+    def draw(number: int) -> tuple[Moments, Image, Histogram | None]:
+        guide = None if denoised is None else _patch(denoised, places[number])
+        moments, histogram = Moments(), Histogram() if quantiles else None
+        kept: list[Tensor] = []
+        for images in sampler.draw(seed, number, samples, contexts[number : number + 1], guide):
+            if moments.count < keep:
+                kept.append(images[: keep - moments.count].cpu())
+            moments.add(images)
+            if histogram:
+                histogram.add(images)
+        first = torch.cat(kept).numpy() if kept else np.zeros((0, tiles.patch, tiles.patch), np.float32)
+        return moments, first, histogram
+
+    for number, (moments, kept, histogram) in enumerate(one_each(draw, len(places), workers)):
+        bins = histogram.bins if histogram else None
+        mosaic.add_moments(places[number], moments.mean, moments.square, kept, bins)
+        if progress:
+            progress("sampling", number + 1, len(tiles))
+    found = np.stack([mosaic.quantile(share) for share in quantiles]) if quantiles else None
+    reconstruction = reconstruct(vae, x, tiles, denoised)
+    return Drawn(mosaic.mean, mosaic.std, mosaic.samples, reconstruction, found)
+
+
+def drawing_threads(device: torch.device) -> int:
+    """How many threads draw tiles: as many as PyTorch has on a processor, one where a GPU draws."""
+    return torch.get_num_threads() if device.type == "cpu" else 1
+
+
+def one_each(work: Callable[[int], T], count: int, workers: int) -> Iterator[T]:
+    """Results in order, by threads with a processor each.
+
+    Operations on a few patches are too small to be divided themselves; and so what comes out does
+    not depend on the number of threads.
+    """
+    threads = torch.get_num_threads()
+    try:
+        yield from divided(work, count, workers, partial(torch.set_num_threads, 1))
+    finally:
+        torch.set_num_threads(threads)  # part of it is shared by all threads

@@ -1,0 +1,272 @@
+"""Jacobian products, refinement onto the fibre and noise realisations, against closed forms."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from ctinv import adapters, zoo
+from ctinv.adapters.errors import UnsupportedModelError
+from ctinv.invariance.data.simulation.noise import noise_level, noise_like
+from ctinv.invariance.refinement.jacobian import Linearised
+from ctinv.invariance.refinement.observer import Observer
+from ctinv.invariance.refinement.refine import RHO, RHOS, Krylov, affordable, noise_change, refine
+from torch import nn
+
+SIZE = 24
+
+
+def plain(channels):
+    """Channel statistics that change nothing."""
+    return SimpleNamespace(mean=torch.zeros(channels, 1, 1), std=torch.ones(channels, 1, 1))
+
+
+def layer(function, channels=1):
+    """A function of images as the layer ``phi`` of a denoiser, and its observer without standardisation."""
+
+    class Phi(nn.Module):
+        def forward(self, x):
+            return function(x)
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.phi = Phi()
+
+        def forward(self, x):
+            self.phi(x)
+            return x
+
+    denoiser = adapters.wrap(Net(), intensity="hu")
+    return Observer(denoiser, "phi", plain(channels))
+
+
+def draw(seed, count=3, size=SIZE):
+    return np.random.default_rng(seed).standard_normal((count, size, size)).astype(np.float32) * 30
+
+
+def half(x):
+    seen = torch.zeros(x.shape[-1])
+    seen[x.shape[-1] // 2 :] = 1
+    return x * seen
+
+
+def band(x):
+    rows, columns = x.shape[-2:]
+    radius = torch.hypot(torch.fft.fftfreq(rows)[:, None], torch.fft.rfftfreq(columns))
+    return torch.fft.irfft2(torch.fft.rfft2(x) * (radius < 0.2), s=(rows, columns))
+
+
+class Convolutions(nn.Sequential):
+    def __init__(self, seed=0):
+        torch.manual_seed(seed)
+        super().__init__(
+            nn.Conv2d(1, 6, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(6, 6, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(6, 4, 3),
+        )
+        self.double()
+        for p in self.parameters():
+            p.data.copy_(p.data.round(decimals=3))
+        self.float()
+
+
+# -- products with the Jacobian ----------------------------------------------------------------------
+
+MAPS = {
+    "identity": lambda x: x,
+    "square": lambda x: x**2,
+    "band": band,
+    "convolutions": Convolutions(),
+    "pooled": lambda x: nn.functional.max_pool2d(torch.tanh(x / 30), 2),
+    "vector": lambda x: x.mean((2, 3)),
+}
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_products_are_those_of_the_dense_jacobian(name):
+    phi, size = MAPS[name], SIZE if name == "band" else 8
+    x = torch.from_numpy(draw(1, 1, size))[None]
+    dense = torch.autograd.functional.jacobian(phi, x).reshape(-1, size * size).double()
+    jacobian = Linearised(phi, x)
+    d = torch.from_numpy(draw(2, 1, size))[None]
+    r = torch.randn(jacobian.value.shape, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(jacobian.value, phi(x))
+    torch.testing.assert_close(
+        jacobian.forward(d).flatten().double(), dense @ d.flatten().double(), rtol=1e-4, atol=1e-3
+    )
+    torch.testing.assert_close(
+        jacobian.adjoint(r).flatten().double(), dense.T @ r.flatten().double(), rtol=1e-4, atol=1e-4
+    )
+    for _ in range(2):  # products do not use the graph up
+        assert torch.equal(jacobian.forward(d), jacobian.forward(d))
+
+
+def test_a_constant_map_has_no_jacobian():
+    jacobian = Linearised(lambda x: torch.ones(1, 2, 3, 3), torch.zeros(1, 1, 8, 8))
+    assert not jacobian.forward(torch.ones(1, 1, 8, 8)).any()
+    assert not jacobian.adjoint(torch.ones(1, 2, 3, 3)).any()
+
+
+@pytest.mark.parametrize("model", ["chen", "yang"])
+@pytest.mark.parametrize("dynamo", [True, False])
+def test_onnx_is_linearised_as_torch_is(model, dynamo, tmp_path):
+    zoo.export(model, tmp_path / "m.onnx", exporter="dynamo" if dynamo else "torchscript")
+    network = zoo.load(model)
+    name = [entry.name for entry in network.layers][2]
+    graph = adapters.load(tmp_path / "m.onnx")
+    channels = network.features(np.zeros((1, 1, 32, 32), np.float32), name).shape[1]
+    x, d = (torch.from_numpy(draw(k, 1, 32))[None] for k in (3, 4))
+    one, other = (
+        Observer(source, name, plain(channels)).linearise(x).forward(d) for source in (network, graph)
+    )
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_a_model_without_gradients_says_so():
+    observer = layer(lambda x: x)
+    observer._look.denoiser.differentiable = False
+    assert not observer.differentiable
+    with pytest.raises(UnsupportedModelError, match="differentiated"):
+        observer.linearise(torch.zeros(1, 1, SIZE, SIZE))
+
+
+# -- refinement --------------------------------------------------------------------------------------
+
+
+def refined(function, channels=1, *, seed=0, steps=12, **more):
+    observer = layer(function, channels)
+    x, changes = draw(seed, 1)[0], draw(seed + 1)
+    moves = noise_change(observer, x, draw(seed + 2) / 3)
+    return observer, x, changes, moves, refine(observer, x, changes, moves, steps=steps, **more)
+
+
+def test_an_identity_layer_leaves_only_what_the_noise_ratio_allows():
+    _, _, changes, moves, found = refined(lambda x: x)
+    for row, rho in enumerate(found.rhos):
+        size = np.linalg.norm(found.changes[row].reshape(3, -1), axis=1)
+        np.testing.assert_allclose(size, np.minimum(rho * moves, np.linalg.norm(changes[0])), rtol=0.02)
+
+
+def test_a_constant_layer_leaves_every_change_as_it_is():
+    *_, changes, moves, found = refined(lambda x: torch.ones_like(x))
+    assert moves == 0
+    np.testing.assert_allclose(found.at(RHO), changes, rtol=1e-5, atol=1e-5)
+    assert not found.reached.any()
+
+
+def test_what_half_an_image_hides_is_kept_and_the_rest_taken_away():
+    *_, changes, _, found = refined(half)
+    blind, seen = found.at(RHO)[:, :, : SIZE // 2], found.at(RHO)[:, :, SIZE // 2 :]
+    np.testing.assert_allclose(blind, changes[:, :, : SIZE // 2], rtol=1e-3, atol=1e-3)
+    assert np.sqrt(np.mean(seen**2)) < 0.5
+
+
+def test_a_blind_band_holds_nearly_all_energy():
+    *_, found = refined(band)
+    change = torch.from_numpy(found.at(0.01))
+    assert (band(change).norm() ** 2 / change.norm() ** 2).item() < 0.01
+    # and the band itself is untouched
+    hidden = change - band(change)
+    wanted = torch.from_numpy(draw(1)) - band(torch.from_numpy(draw(1)))
+    torch.testing.assert_close(hidden, wanted, rtol=1e-3, atol=1e-2)
+
+
+def test_the_krylov_solution_is_the_dense_one():
+    net = Convolutions()
+    x, change = (torch.from_numpy(draw(k, 1, 10))[None] for k in (5, 6))
+    jacobian = Linearised(net, x)
+    dense = torch.autograd.functional.jacobian(net, x).reshape(-1, 100).double()
+    krylov = Krylov(jacobian, change, 60)
+    for mu in (1e-3, 1e-2, 1.0):
+        wanted = torch.linalg.solve(
+            dense.T @ dense / mu + torch.eye(100, dtype=torch.float64), change.flatten().double()
+        )
+        found = krylov.solve(mu).flatten().double()
+        torch.testing.assert_close(found, wanted, rtol=1e-2, atol=5e-2)
+        assert krylov.seen(mu) == pytest.approx((dense @ wanted).norm().item(), rel=1e-2)
+        assert krylov.seen(krylov.shift(krylov.seen(mu))) == pytest.approx(krylov.seen(mu), rel=1e-3)
+
+
+@pytest.mark.parametrize("rho", [0.3, 0.03, 0.003])
+def test_the_true_layer_moves_no_more_than_the_noise_ratio_says(rho):
+    observer, x, _, moves, found = refined(Convolutions(1), 4, rho=rho)
+    base = torch.from_numpy(x)[None, None]
+    z = observer(base)
+    for change in found.at(rho):
+        moved = (observer(base + torch.from_numpy(change)[None, None]) - z).norm().item()
+        assert moved <= 1.011 * rho * moves
+        assert moved >= 0.8 * rho * moves  # and uses what it may
+
+
+def test_where_linearisation_fails_the_change_shrinks_until_it_holds():
+    def jump(x):  # flat at x, steep a little way off
+        return torch.relu(x - 100) * 1e4 + x * 1e-3
+
+    observer = layer(jump)
+    x = np.full((SIZE, SIZE), 99.0, np.float32)
+    moves = noise_change(observer, x, np.full((1, SIZE, SIZE), 0.5, np.float32))
+    found = refine(observer, x, np.full((1, SIZE, SIZE), 30.0, np.float32), moves)
+    assert found.reached[found.rhos.index(RHO)] <= 1.01 * RHO
+    assert found.at(RHO).max() <= 1.01
+
+
+def test_smaller_noise_ratios_and_fewer_steps_give_smaller_changes():
+    *_, few = refined(Convolutions(2), 4, steps=3)
+    *_, many = refined(Convolutions(2), 4, steps=20)
+    sizes = [np.linalg.norm(f.changes.reshape(len(f.rhos), 3, -1), axis=2) for f in (few, many)]
+    for size in sizes:
+        assert (np.diff(size, axis=0) <= 1e-4 * size[:-1]).all()
+    assert (sizes[0] <= 1.05 * sizes[1]).all()
+    assert few.rhos == tuple(sorted(RHOS, reverse=True))
+
+
+def test_no_change_stays_no_change():
+    observer = layer(lambda x: x)
+    found = refine(observer, draw(0, 1)[0], np.zeros((1, SIZE, SIZE), np.float32), 1.0)
+    assert not found.changes.any()
+    assert not found.reached.any()
+
+
+def test_dear_layers_get_fewer_samples():
+    cheap = layer(lambda x: x)
+    torch.manual_seed(0)
+    wide = nn.Conv2d(1, 512, 15, padding=7)
+    dear = layer(wide, 512)
+    x = draw(0, 1, 256)[0]
+    dear(torch.from_numpy(x)[None, None])
+    assert affordable(cheap, x) == 20
+    assert affordable(dear, x) < 20
+
+
+# -- noise -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def slice_():
+    from ctinv.invariance.data.phantoms import phantom
+
+    return phantom(np.random.default_rng(3), 384, kind="abdomen")
+
+
+def test_noise_has_the_level_of_the_image(slice_):
+    from ctinv.invariance.data import simulate_low_dose
+
+    image, spacing = slice_.hu, slice_.spacing
+    noisy = simulate_low_dose(image, spacing, 0.25, np.random.default_rng(0), input_dose=np.inf)
+    noise = noise_like(noisy, 4, 0, spacing)
+    inside = image > -200
+    assert np.std(noise[:, inside]) == pytest.approx(np.std((noisy - image)[inside]), rel=0.2)
+    assert abs(noise[:, inside].mean()) < 0.1 * np.std(noise[:, inside])
+    np.testing.assert_array_equal(noise_like(noisy, 2, 0, spacing), noise[:2])
+
+
+def test_noise_level_ignores_anatomy(slice_):
+    calm = noise_level(slice_.hu)
+    noisy = slice_.hu + draw(0, 1, 384)[0] / 30 * 20
+    assert noise_level(noisy) == pytest.approx(20 * np.sqrt(0.93), rel=0.1)
+    assert calm < 5
