@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ctinv import invariance, zoo
-from ctinv.invariance.data.io import read
+from ctinv.invariance.data import read
 from ctinv.invariance.presets import preset
 
 # A vector as in the papers (256 numbers a patch), and maps.

@@ -97,7 +97,7 @@ def test_audit_refuses_a_folder_without_results(run, tmp_path):
 
 def test_simulate_writes_a_noisier_series(run, tmp_path):
     from ctinv.invariance.data import default_slice
-    from ctinv.invariance.data.io import read
+    from ctinv.invariance.data import read
 
     source = default_slice().source
     result = run("data", "simulate", source, "--dose", 0.1, "-o", tmp_path / "low", "--json")
@@ -115,7 +115,7 @@ def test_simulate_writes_a_noisier_series(run, tmp_path):
 
 def test_simulate_writes_numpy_files_of_the_same_values(run, tmp_path):
     from ctinv.invariance.data import default_slice
-    from ctinv.invariance.data.io import read
+    from ctinv.invariance.data import read
 
     source = default_slice().source
     for kind in ("dicom", "npy"):

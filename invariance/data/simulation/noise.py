@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from ctinv.invariance.data import noise_realisations
 from scipy.ndimage import gaussian_filter, gaussian_gradient_magnitude
+
+from .dose import noise_realisations
 
 __all__ = ["noise_level", "noise_like"]
 

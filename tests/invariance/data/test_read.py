@@ -13,7 +13,7 @@ import pydicom
 import pytest
 from ctinv.adapters.errors import ImageError
 from ctinv.invariance.data import OUTSIDE_HU, default_slice, find_series, inspect
-from ctinv.invariance.data.io import read
+from ctinv.invariance.data import read
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
     ExplicitVRBigEndian,

@@ -37,7 +37,7 @@ class Denoiser(nn.Module):
 
 @pytest.fixture(scope="module")
 def slices():
-    from ctinv.invariance.data.phantoms import phantom
+    from ctinv.invariance.data import phantom
 
     return [phantom(np.random.default_rng(k), 128).hu for k in range(12)]
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from ctinv.adapters.errors import CtinvError
 from ctinv.invariance.fitting.calibration import LEVELS, calibrate, calibrate_flow, gaussian_density
-from ctinv.invariance.networks.fitted import networks
+from ctinv.invariance.networks.fitted import build_networks
 from ctinv.invariance.presets import preset
 from ctinv.invariance.representation.geometry import Geometry
 from ctinv.invariance.representation.maps import coordinates
@@ -170,7 +170,7 @@ def test_a_flow_on_its_own_draws_passes_and_on_wider_ones_fails():
     patch = chosen.vae.patch
     store, places = Store(70, patch), [(k, 8 * (k % 5), 8 * (k % 3)) for k in range(70)]
     geometry = Geometry(True, 1.0, (0, 0), 2, (patch, patch))
-    flow, embedder = networks(chosen, geometry, 0, torch.Generator().manual_seed(0))
+    flow, embedder = build_networks(chosen, geometry, 0, torch.Generator().manual_seed(0))
     with torch.no_grad():
         for parameter in (*flow.parameters(), *embedder.parameters()):
             parameter.add_(0.05 * torch.randn_like(parameter))

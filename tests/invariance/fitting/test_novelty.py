@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 from ctinv.adapters.errors import CtinvError
-from ctinv.invariance.data.phantoms import phantom
+from ctinv.invariance.data import phantom
 from ctinv.invariance.data.tiling import grid
 from ctinv.invariance.fitting.novelty import FEATURES, Habit, learn_habit
 from ctinv.invariance.networks.pretrained import shipped_vae

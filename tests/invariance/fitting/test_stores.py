@@ -7,7 +7,7 @@ import pytest
 import torch
 from ctinv import adapters, zoo
 from ctinv.adapters.errors import CtinvError
-from ctinv.invariance.explaining.fit import stores as module
+from ctinv.invariance.fitting import stores as module
 from ctinv.invariance.fitting.stores import Blocks, open_stores, passes
 from ctinv.invariance.representation.reader import Reader
 from torch import nn

@@ -94,7 +94,7 @@ def test_damaged_weights_are_refused(tmp_path, content):
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_weights_reconstruct_anatomy(name):
-    from ctinv.invariance.data.phantoms import phantom
+    from ctinv.invariance.data import phantom
 
     vae = shipped_vae(PRESETS[name].vae)
     assert vae is not None

@@ -10,7 +10,7 @@ import torch
 from ctinv import adapters, invariance
 from ctinv.adapters.errors import CtinvError, ImageError
 from ctinv.invariance.explaining.explainer import Explainer
-from ctinv.invariance.networks.fitted import networks
+from ctinv.invariance.networks.fitted import build_networks
 from ctinv.invariance.networks.pretrained import shipped_vae
 from ctinv.invariance.presets import preset
 from ctinv.invariance.probing.hotelling import Hotelling, cross_fit
@@ -23,7 +23,7 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 
 
-def _truth_networks():
+def _truth_build_networks():
     path = Path(__file__).parents[3] / "benchmarks" / "truth_networks.py"
     spec = importlib.util.spec_from_file_location("truth_networks", path)
     module = importlib.util.module_from_spec(spec)
@@ -31,7 +31,7 @@ def _truth_networks():
     return module
 
 
-truth = _truth_networks()
+truth = _truth_build_networks()
 
 
 def body(seed=0, noise=12.0, side=128):
@@ -286,7 +286,7 @@ def explainer(net, layer):
     blank = np.zeros((64, 64), np.float32)
     z = represent(denoiser, layer, blank[None, None])
     geometry = probe_geometry(z, (64, 64), chosen.vae.patch)
-    flow, embedder = networks(chosen, geometry, 0, torch.Generator().manual_seed(0))
+    flow, embedder = build_networks(chosen, geometry, 0, torch.Generator().manual_seed(0))
     embedder.initialise(100 * torch.randn(4, *z.shape[1:]))
     return Explainer(denoiser, layer, chosen, shipped_vae(chosen.vae), flow.eval(), embedder.eval(), geometry)
 

@@ -248,7 +248,7 @@ def test_dear_layers_get_fewer_samples():
 
 @pytest.fixture(scope="module")
 def slice_():
-    from ctinv.invariance.data.phantoms import phantom
+    from ctinv.invariance.data import phantom
 
     return phantom(np.random.default_rng(3), 384, kind="abdomen")
 

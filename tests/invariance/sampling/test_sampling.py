@@ -10,11 +10,11 @@ import pytest
 import torch
 from ctinv import adapters
 from ctinv.adapters.errors import CtinvError
-from ctinv.invariance.data.phantoms import phantom
+from ctinv.invariance.data import phantom
 from ctinv.invariance.data.tiling import STEP, grid
 from ctinv.invariance.explaining.explainer import Explainer
 from ctinv.invariance.infra.memory import Budget, available_memory, memory_size, ran_out
-from ctinv.invariance.networks.fitted import networks
+from ctinv.invariance.networks.fitted import build_networks
 from ctinv.invariance.networks.flow import ConditionalFlow
 from ctinv.invariance.networks.pretrained import shipped_vae
 from ctinv.invariance.networks.vae import VAE
@@ -71,7 +71,7 @@ def make_explainer(name="tiny", overrides=None):
     layer = denoiser.layers[0].name
     image = np.zeros((64, 64), np.float32)
     geometry = probe_geometry(represent(denoiser, layer, image[None, None]), (64, 64), chosen.vae.patch)
-    flow, embedder = networks(chosen, geometry, 0, torch.Generator().manual_seed(0))
+    flow, embedder = build_networks(chosen, geometry, 0, torch.Generator().manual_seed(0))
     vae = shipped_vae(chosen.vae)
     if vae is None:
         vae = stir(VAE(chosen.vae), 0.05).ready()
