@@ -27,10 +27,18 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
-from ctinv.invariance.data import CTSlice, LDCTData, Pairs, PatchSampler, dose_pair, find_series, write_dicom
+from ctinv.invariance.data import (
+    CTSlice,
+    LDCTData,
+    Pairs,
+    PatchSampler,
+    dose_pair,
+    find_series,
+    phantom,
+    read,
+    write_dicom,
+)
 from ctinv.invariance.data import simulate_low_dose as simulate
-from ctinv.invariance.data import read
-from ctinv.invariance.data import phantom
 
 _SIZE, _PATCHES = 512, 64
 _DOSES = ("1.000000-Low Dose Images-1", "1.000000-Full Dose Images-2")

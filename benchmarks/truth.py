@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ctinv.invariance.data import CTSlice, default_slice, fitting_set
-from ctinv.invariance.data import read
+from ctinv.invariance.data import CTSlice, default_slice, fitting_set, read
 from truth_battery.gaussian import gaussian_truth
 from truth_battery.layers import layer_truth
 from truth_battery.lesions import lesion_truth

@@ -36,6 +36,7 @@ class OnnxDenoiser(Denoiser):
         feed: Values for further inputs, for example ``{"sigma": 0.05}``, in model units.
         layout: ``NCHW`` or ``NHWC``; None to find out.
         input_name: The image input, where several could be.
+        output_tensor: Which output is the image, where several could be: its name, or its place as ``[1]``.
         verify: Compare every reading with one without graph optimisation.
         threads: Threads within one operator; 0 leaves it to the runtime.
 
@@ -59,6 +60,7 @@ class OnnxDenoiser(Denoiser):
         feed: Mapping[str, Any] | None = None,
         layout: str | None = None,
         input_name: str | None = None,
+        output_tensor: str | None = None,
         verify: bool = False,
         threads: int = 0,
     ) -> None:
@@ -93,11 +95,16 @@ class OnnxDenoiser(Denoiser):
             )
         self._entries = layer_table(self._trace)
         self._places = {entry.name: entry.want for entry in self._entries if entry.want}
-        self._places[OUTPUT], ambiguous = image_output(self._trace, where)
+        self._places[OUTPUT], ambiguous = image_output(
+            self._trace, where, output_tensor, self._runner.channels
+        )
         self._verify = verify
         self._layers: tuple[Layer, ...] | None = None
         bound = {name: value for name, (value, _) in inputs.fed.items()}
-        self._fingerprint = fingerprint(model, weights, {**bound, "@layout": found, "@image": inputs.image})
+        means = {entry.name: (entry.want, tuple(entry.aliases)) for entry in self._entries}
+        means[OUTPUT] = (self._places[OUTPUT], ())
+        stated = {"@layout": found, "@image": inputs.image, "@layers": means}
+        self._fingerprint = fingerprint(model, weights, {**bound, **stated})
         metadata = {entry.key: entry.value for entry in model.metadata_props}
         super().__init__(
             name or metadata.get("ctinv.name") or self.path.stem,
@@ -131,7 +138,7 @@ class OnnxDenoiser(Denoiser):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of operators, weights and bound inputs, wherever the weights are kept."""
+        """SHA-256 of operators, weights, bound inputs and what each name means, wherever weights are kept."""
         return self._fingerprint
 
     @property

@@ -96,8 +96,7 @@ def test_audit_refuses_a_folder_without_results(run, tmp_path):
 
 
 def test_simulate_writes_a_noisier_series(run, tmp_path):
-    from ctinv.invariance.data import default_slice
-    from ctinv.invariance.data import read
+    from ctinv.invariance.data import default_slice, read
 
     source = default_slice().source
     result = run("data", "simulate", source, "--dose", 0.1, "-o", tmp_path / "low", "--json")
@@ -114,8 +113,7 @@ def test_simulate_writes_a_noisier_series(run, tmp_path):
 
 
 def test_simulate_writes_numpy_files_of_the_same_values(run, tmp_path):
-    from ctinv.invariance.data import default_slice
-    from ctinv.invariance.data import read
+    from ctinv.invariance.data import default_slice, read
 
     source = default_slice().source
     for kind in ("dicom", "npy"):

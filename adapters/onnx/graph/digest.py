@@ -19,12 +19,12 @@ __all__ = ["fingerprint"]
 def fingerprint(model: onnx.ModelProto, weights: Mapping[str, np.ndarray], extra: Mapping[str, Any]) -> str:
     """SHA-256 of operators, wiring and weights, wherever the weights are kept.
 
-    Names of files and nodes, doc strings, producer and metadata do not count.
+    Names of files, doc strings, producer and metadata do not count.
 
     Arguments:
         model: The model.
         weights: Weights too large to be in it.
-        extra: What was bound to it: values of further inputs, the layout.
+        extra: What was bound to it: values of further inputs, the layout, what layers' names mean.
     """
     digest = hashlib.sha256()
     for opset in sorted(model.opset_import, key=lambda o: o.domain):

@@ -84,7 +84,9 @@ def _may_be_image(value: onnx.ValueInfoProto) -> bool:
     return shape is None or len(shape) == 4
 
 
-def _image_input(values: list[onnx.ValueInfoProto], where: str, asked: str | None) -> onnx.ValueInfoProto:
+def _image_input(
+    values: list[onnx.ValueInfoProto], where: str, asked: str | None, fed: Mapping[str, Any]
+) -> onnx.ValueInfoProto:
     listing = "; ".join(_show(value) for value in values) or "none"
     if asked is not None:
         for value in values:
@@ -92,8 +94,9 @@ def _image_input(values: list[onnx.ValueInfoProto], where: str, asked: str | Non
                 return value
         raise ModelError(f"{where}: no input is called {asked!r}; its inputs are: {listing}")
     images = [value for value in values if value_type(value) in (*_FLOATS, 0) and _may_be_image(value)]
-    if len(images) == 1:
-        return images[0]
+    left = [value for value in images if value.name not in fed]
+    if len(images) == 1 or len(left) == 1:
+        return (left or images)[0]
     if not images:
         raise UnsupportedModelError(
             f"{where}: no input takes float images (N, C, H, W); its inputs are: {listing}"
@@ -109,7 +112,7 @@ def read_inputs(
     Arguments:
         model: The model.
         where: Its path, for messages.
-        asked: The image input by name; None for the only one of rank 4.
+        asked: The image input by name; None for the only one of rank 4 that is not fed.
         feed: Values of further inputs: numbers or arrays, broadcast to the declared shape.
 
     Raises:
@@ -118,11 +121,11 @@ def read_inputs(
     """
     stored = initializers(model.graph)
     required = [value for value in model.graph.input if value.name not in stored]
-    image = _image_input(required, where, asked)
+    given = dict(feed or {})
+    image = _image_input(required, where, asked, given)
     kind, shape = value_type(image) or onnx.TensorProto.FLOAT, value_shape(image) or (None,) * 4
     if kind not in _FLOATS or len(shape) != 4:
         raise UnsupportedModelError(f"{where}: input {_show(image)} does not take float images (N, C, H, W)")
-    given = dict(feed or {})
     others = {value.name: value for value in model.graph.input if value.name != image.name}
     unknown = sorted(set(given) - set(others))
     if unknown:
@@ -153,6 +156,8 @@ def _value(
     kind, shape = value_type(value) or onnx.TensorProto.FLOAT, value_shape(value)
     try:
         array = np.asarray(given).astype(numpy_type(kind))
+        if array.dtype.kind in "iu" and (array != np.asarray(given)).any():
+            raise ValueError("whole numbers are expected")
         if shape is not None:
             np.broadcast_shapes(array.shape, tuple(size or 1 for size in shape))
             if array.ndim > len(shape):

@@ -547,13 +547,29 @@ def _sigma_net(conv_graph, **changes):
 @pytest.mark.parametrize("shape", [["n", 1, 1, 1], [1], [], [1, 1, 1, 1], ["n", 1, "h", "w"]])
 def test_O19_other_inputs_are_fed(conv_graph, open_onnx, shape):
     path = _sigma_net(conv_graph, sigma=shape)
-    options = {} if len(shape) < 4 else {"input_name": "x"}
     x = image(3)
-    half = open_onnx(path, feed={"sigma": 0.5}, **options)
-    full = open_onnx(path, feed={"sigma": np.ones([1] * len(shape))}, **options)
+    half = open_onnx(path, feed={"sigma": 0.5})
+    full = open_onnx(path, feed={"sigma": np.ones([1] * len(shape))})
     np.testing.assert_allclose(half.denoise(x) * 2, full.denoise(x), atol=1e-6)
     np.testing.assert_array_equal(half.features(x, "c2"), full.features(x, "c2"))
     assert half.fingerprint != full.fingerprint
+
+
+def test_O19_whole_numbers_are_fed_to_inputs_that_take_them(conv_graph, open_onnx):
+    """A timestep comes from the command line as 10.0; what is not whole is not cut off."""
+    step = helper.make_tensor_value_info("t", TensorProto.INT64, ["n"])
+    nodes = [
+        helper.make_node("Cast", ["t"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("Reshape", ["f", "column"], ["g"]),
+        helper.make_node("Mul", ["y", "g"], ["z"]),
+    ]
+    column = numpy_helper.from_array(np.array([-1, 1, 1, 1]), "column")
+    options = {"extra_inputs": [step], "extra_nodes": nodes, "extra_stored": [column], "outputs": "z"}
+    path = conv_graph(**options)
+    ten, one = open_onnx(path, feed={"t": 10.0}), open_onnx(path, feed={"t": 1})
+    np.testing.assert_allclose(ten.denoise(image(2)), 10 * one.denoise(image(2)), rtol=1e-5)
+    with pytest.raises(ModelError, match=r"input t \[n\] cannot be fed 10.5"):
+        open_onnx(path, feed={"t": 10.5})
 
 
 def test_O19_missing_and_wrong_feeds_are_listed(conv_graph, open_onnx):
@@ -715,7 +731,7 @@ def test_fingerprint_sees_numbers_and_wiring_only(conv_graph, open_onnx):
         model.producer_name, model.producer_version, model.doc_string = "other", "9", "text"
         model.graph.doc_string = "text"
         for node in model.graph.node:
-            node.doc_string, node.name = "text", ""
+            node.doc_string = "text"
         for tensor in model.graph.initializer:
             values = numpy_helper.to_array(tensor).ravel().tolist()
             kept = helper.make_tensor(
@@ -740,10 +756,48 @@ def test_fingerprint_sees_numbers_and_wiring_only(conv_graph, open_onnx):
     assert len(others | prints) == 3
 
 
+def test_fingerprint_sees_what_the_names_of_layers_mean(conv_graph, open_onnx):
+    """Else a stored result for ``c1`` of one file would answer for ``c1`` of the other."""
+    one, other = open_onnx(conv_graph()), open_onnx(conv_graph(names=("c2", "r", "c1")))
+    assert one.features(image(), "c1").shape != other.features(image(), "c1").shape
+    assert one.fingerprint != other.fingerprint
+
+
+def _two_outputs(conv_graph, first="level", channels=1):
+    """A file that returns what precedes the image as well, and first."""
+
+    def change(model):
+        model.graph.node.append(helper.make_node("Sigmoid", ["a" if channels == 3 else "x"], [first]))
+        value = helper.make_tensor_value_info(first, TensorProto.FLOAT, ["n", channels, None, None])
+        model.graph.output.insert(0, value)
+
+    return conv_graph(change=change)
+
+
 def test_several_image_outputs_are_announced(conv_graph, open_onnx):
-    value = helper.make_tensor_value_info("a", TensorProto.FLOAT, ["n", 3, None, None])
-    denoiser = open_onnx(conv_graph(extra_outputs=[value]))
-    assert any("'y' is taken" in notice for notice in denoiser.notices)
+    denoiser = open_onnx(_two_outputs(conv_graph))
+    assert any("'level' is taken (others: y; output_tensor" in notice for notice in denoiser.notices)
+    denoiser = open_onnx(_two_outputs(conv_graph, channels=3))
+    assert any("'y' is taken (others: level" in notice for notice in denoiser.notices)
+
+
+@pytest.mark.parametrize("asked", ["y", "[1]", "[-1]", '["y"]', "['y']"])
+def test_the_output_can_be_chosen(conv_graph, open_onnx, asked):
+    plain = open_onnx(conv_graph())
+    chosen = open_onnx(_two_outputs(conv_graph), output_tensor=asked)
+    np.testing.assert_allclose(chosen.denoise(image()), plain.denoise(image()), atol=1e-6)
+    assert not any("several" in notice for notice in chosen.notices)
+    assert chosen.fingerprint != open_onnx(_two_outputs(conv_graph)).fingerprint
+
+
+def test_outputs_that_cannot_be_chosen_are_refused_with_those_that_can(conv_graph, open_onnx):
+    for asked in ("z", "[2]", "a"):
+        with pytest.raises(ModelError, match=r"\[0\] level, \[1\] y"):
+            open_onnx(_two_outputs(conv_graph), output_tensor=asked)
+    size = helper.make_tensor_value_info("s", TensorProto.INT64, [4])
+    nodes = [helper.make_node("Shape", ["x"], ["s"])]
+    with pytest.raises(UnsupportedModelError, match=r"'s' is no float image.*outputs that are: y"):
+        open_onnx(conv_graph(extra_nodes=nodes, extra_outputs=[size]), output_tensor="s")
 
 
 def test_torch_and_numpy_give_the_same(onnx_toy, open_onnx):

@@ -202,7 +202,7 @@ def test_twins_are_fed_the_same_values(tmp_path, shape):
         ir_version=8,
     )
     onnx.save(model, tmp_path / "fed.onnx")
-    options = {"intensity": "hu", "output": "image", "input_name": "x"}
+    options = {"intensity": "hu", "output": "image"}
     twins = [
         adapters.load(tmp_path / "fed.onnx", feed={"sigma": s}, **options).twin("y")[0] for s in (0.5, 2.0)
     ]

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ctinv.adapters.errors import ImageError
-from ctinv.invariance.data import body_mask, find_series, simulate_low_dose
-from ctinv.invariance.data import phantom
+from ctinv.invariance.data import body_mask, find_series, phantom, simulate_low_dose
 from ctinv.invariance.data.phantoms.canvas import Canvas, texture
 from ctinv.invariance.data.phantoms.phantom import KINDS
 from ctinv.invariance.data.phantoms.tissues import LABELS, TISSUES

@@ -12,8 +12,7 @@ import numpy as np
 import pydicom
 import pytest
 from ctinv.adapters.errors import ImageError
-from ctinv.invariance.data import OUTSIDE_HU, default_slice, find_series, inspect
-from ctinv.invariance.data import read
+from ctinv.invariance.data import OUTSIDE_HU, default_slice, find_series, inspect, read
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
     ExplicitVRBigEndian,

@@ -6,8 +6,7 @@ import numpy as np
 import pydicom
 import pytest
 from ctinv.adapters.errors import ImageError
-from ctinv.invariance.data import CTSlice, default_slice, new_series_uid, write_dicom
-from ctinv.invariance.data import read
+from ctinv.invariance.data import CTSlice, default_slice, new_series_uid, read, write_dicom
 from pydicom.data import get_testdata_file
 
 
