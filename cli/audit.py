@@ -21,7 +21,7 @@ def audit(folder: Path, as_json: bool, quiet: bool) -> None:
     with Screen(as_json, quiet) as screen:
         from ctinv.adapters.errors import CtinvError
         from ctinv.invariance import Explanation
-        from ctinv.invariance.audit.scores import scores, verdict
+        from ctinv.invariance.audit.scores import scores
 
         # A probe's result has no arrays; it is not audited.
         places = sorted(p.parent for p in folder.rglob("result.json") if (p.parent / "arrays.npz").is_file())
@@ -35,8 +35,8 @@ def audit(folder: Path, as_json: bool, quiet: bool) -> None:
             )
             return
         for place, e in found:
-            screen.line(f"\n{place}: {e.meta.get('model')}, {e.meta.get('layer')}")
+            screen.line(f"\n{place}: {e.meta.model}, {e.meta.layer}")
             rows = [(s.title, s.text, "" if s.n is None else str(s.n), s.meaning) for s in scores(e.audit)]
             screen.table("", ("Audit", "Value", "n", "What it says"), rows)
-            for line in verdict(e.audit):
+            for line in e.audit.verdict:
                 screen.line(line)

@@ -203,7 +203,7 @@ def analyze(
                 explainer.explain(one, samples=samples, seed=seed, cache=False, progress=progress)
                 for _ in range(repeats + 1)
             ][1:]
-        seconds = [float(run.meta["timings"]["sampling"]) for run in runs]
+        seconds = [run.meta.timings.sampling or 0.0 for run in runs]
         middle = statistics.median(seconds)
         height, width = one.shape
         found = {
@@ -216,7 +216,7 @@ def analyze(
             "repeats": repeats,
             "seconds": seconds,
             "samples_per_second": samples / middle if middle else None,
-            "versions": runs[0].meta["versions"],
+            "versions": dict(runs[0].meta.versions),
         }
         if as_json:
             screen.result(found)

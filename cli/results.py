@@ -24,9 +24,8 @@ def with_meta(explanation: Explanation, **known: Any) -> Explanation:
     """
     import dataclasses
 
-    added = {key: value for key, value in known.items() if value is not None}
-    said = {key: value for key, value in explanation.meta.items() if value is not None}
-    return dataclasses.replace(explanation, meta={**added, **said})
+    added = {key: value for key, value in known.items() if getattr(explanation.meta, key) is None}
+    return dataclasses.replace(explanation, meta=dataclasses.replace(explanation.meta, **added))
 
 
 def division(split: Mapping[str, Sequence[str]]) -> str:
@@ -53,15 +52,15 @@ def show(screen: Screen, done: Sequence[tuple[Explanation, Mapping[str, Path]]],
         results = [{**e.result, "files": {n: str(p) for n, p in files.items()}} for e, files in done]
         screen.result(results[0] if len(results) == 1 and report is None else results)
         return
-    from ctinv.invariance.audit.scores import scores, verdict
+    from ctinv.invariance.audit.scores import scores
 
     for e, files in done:
-        source = Path(str(e.meta.get("source") or "image")).name
-        screen.line(f"\n{e.meta.get('model')}, {e.meta.get('layer')}, {source}")
+        source = Path(e.meta.source or "image").name
+        screen.line(f"\n{e.meta.model}, {e.meta.layer}, {source}")
         rows = [(s.title, s.text, "" if s.n is None else str(s.n)) for s in scores(e.audit)[:_ROWS]]
         if rows:
             screen.table("", ("Audit", "Value", "n"), rows)
-        for line in verdict(e.audit):
+        for line in e.audit.verdict:
             screen.line(line)
         folder = next(iter(files.values())).parent
         screen.line(f"written to {folder}: {', '.join(sorted(files, reverse=True))}")

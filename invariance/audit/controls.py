@@ -16,6 +16,7 @@ from ctinv.invariance.refinement.refine import noise_change, refine
 from torch import Tensor, nn
 
 from .leakage import seen_changes
+from .record import ControlsFigure
 
 __all__ = ["Control", "controls", "controls_figure", "shuffled_control"]
 
@@ -141,16 +142,16 @@ def shuffled_control(scores: Mapping[str, Any]) -> list[Control]:
     ]
 
 
-def controls_figure(found: list[Control]) -> dict[str, Any]:
+def controls_figure(tried: list[Control]) -> ControlsFigure:
     """The controls as one figure of an audit: how many passed, and which failed."""
-    failed = [control.name for control in found if not control.passed]
+    failed = tuple(control.name for control in tried if not control.passed)
     lead = f"Failed: {', '.join(failed)}. " if failed else ""
-    return {
-        "value": len(found) - len(failed),
-        "unit": f"of {len(found)}",
-        "n": len(found),
-        "meaning": f"{lead}Cases whose answer is known: {'; '.join(c.told for c in found)}.",
-        "title": "Controls passed",
-        "failed": failed,
-        "figures": {control.name: dict(control.figures) for control in found},
-    }
+    return ControlsFigure(
+        value=len(tried) - len(failed),
+        unit=f"of {len(tried)}",
+        n=len(tried),
+        meaning=f"{lead}Cases whose answer is known: {'; '.join(c.told for c in tried)}.",
+        title="Controls passed",
+        failed=failed,
+        figures={control.name: control.figures for control in tried},
+    )

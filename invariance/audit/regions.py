@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +11,7 @@ from ctinv.invariance.data import noise_power
 from scipy.ndimage import gaussian_filter, gaussian_gradient_magnitude
 
 from .leakage import Seen
-from .scores import figure
+from .record import Figure, Fineness, Regions, TissuePart, Tissues, figure
 
 __all__ = [
     "TISSUE_RANGES",
@@ -265,7 +264,7 @@ def quiet(x: Image, denoised: Image) -> Image:
 
 def places(
     std: Image, changes: Image, clean: Image, noise: Image, spacing: tuple[float, float] | None
-) -> dict[str, Any]:
+) -> Regions:
     """Where the invariance lies and how fine it is.
 
     Arguments:
@@ -275,54 +274,62 @@ def places(
         noise: Noise realisations (N, H, W), HU.
         spacing: Row and column spacing in mm, where known.
     """
-    found: dict[str, Any] = {}
-    for tissue in by_tissue(std, clean):
-        if tissue.area >= _LEAST_AREA:
-            found[tissue.tissue] = figure(
-                100 * tissue.share,
-                "%",
-                f"Its share of the map's variance; it covers {100 * tissue.area:.0f} % of the image, with a "
-                f"spread of {tissue.std:.1f} HU.",
-            ) | {"title": f"Of it in {tissue.tissue}", "std": tissue.std, "area": tissue.area}
+    tissues = {
+        part.tissue: TissuePart(
+            value=100 * part.share,
+            unit="%",
+            n=1,
+            meaning=f"Its share of the map's variance; it covers {100 * part.area:.0f} % of the image, "
+            f"with a spread of {part.std:.1f} HU.",
+            title=f"Of it in {part.tissue}",
+            std=part.std,
+            area=part.area,
+        )
+        for part in by_tissue(std, clean)
+        if part.area >= _LEAST_AREA
+    }
+    flat = frequency = None
     structure = by_structure(std, clean)
     if structure is not None:
-        found["flat"] = figure(
-            structure.ratio,
-            "",
-            "Spread where the image is flat, over the spread at its edges: below 1 edges are hidden most.",
-        ) | {
-            "title": "Flat against structured",
-            "low": structure.low,
-            "high": structure.high,
-            "interval": "95 %",
-            "n": structure.pixels,
-        }
+        flat = Figure(
+            value=structure.ratio,
+            unit="",
+            n=structure.pixels,
+            low=structure.low,
+            high=structure.high,
+            interval="95 %",
+            meaning="Spread where the image is flat, over the spread at its edges: below 1 edges are hidden "
+            "most.",
+            title="Flat against structured",
+        )
     if changes.any() and noise.any():
         bands = by_frequency(changes, noise, spacing)
-        found["frequency"] = figure(
-            bands.median_changes,
-            bands.unit,
-            f"Half of the changes' energy lies below; half of the noise's below {bands.median_noise:.2g}.",
-            len(changes),
-        ) | {"title": "Fineness of the changes", "noise": bands.median_noise}
-    return found
+        frequency = Fineness(
+            value=bands.median_changes,
+            unit=bands.unit,
+            n=len(changes),
+            meaning="Half of the changes' energy lies below; half of the noise's below "
+            f"{bands.median_noise:.2g}.",
+            title="Fineness of the changes",
+            noise=bands.median_noise,
+        )
+    return Regions(**tissues, flat=flat, frequency=frequency)
 
 
-def leakage_by_tissue(seen: Seen, clean: Image) -> dict[str, Any]:
+def leakage_by_tissue(seen: Seen, clean: Image) -> Tissues:
     """Leakage counted over the places of each tissue, for layers whose output is a map."""
     height, width = seen.moved.shape[1:]
     if height < 8 or width < 8:
-        return {}
+        return Tissues()
     rows, columns = (
         np.minimum((np.arange(n) + 0.5) * side / n, side - 1).astype(int)
         for n, side in zip((height, width), clean.shape, strict=True)
     )
     small = clean[rows][:, columns]
-    found = {}
+    figures = {}
     for tissue, (low, high) in TISSUE_RANGES.items():
         inside = (small >= low) & (small < high)
         if inside.mean() >= _LEAST_AREA:
-            found[tissue] = figure(
-                seen.leakage(inside), "", f"Leakage of the shown samples at the places of {tissue}."
-            ) | {"title": f"Leakage in {tissue}"}
-    return found
+            meaning = f"Leakage of the shown samples at the places of {tissue}."
+            figures[tissue] = figure(seen.leakage(inside), "", meaning, title=f"Leakage in {tissue}")
+    return Tissues(**figures)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from numbers import Integral, Real
 from typing import Any
 
-import numpy as np
+from .record import Figure
 
-__all__ = ["Score", "figure", "scores", "verdict"]
+__all__ = ["Score", "number", "scores"]
 
 _TITLES = {
     "embedding.rmse": "Reconstruction error",
@@ -93,35 +93,26 @@ def number(value: float) -> str:
     return f"{value:.{max(0, 2 - math.floor(math.log10(size)))}f}"
 
 
-def scores(audit: Mapping[str, Any]) -> tuple[Score, ...]:
-    """Every figure of an audit, in its order; groups are walked, sentences are left out.
+def scores(record: Any) -> tuple[Score, ...]:
+    """Every figure of an audit, or of another record of figures, in its order.
 
     Example:
-        >>> rows = scores({"leakage": {"value": 0.1, "n": 250}, "verdict": "fine"})
-        >>> [(row.title, row.text, row.n) for row in rows]
-        [('Leakage', '0.100', 250)]
+        >>> from ctinv.invariance.audit.record import Audit, Leakage
+        >>> [(row.title, row.text, row.n) for row in scores(Audit(leakage=Leakage(Figure(0.1, n=250))))]
+        [('Leakage, refined', '0.100', 250)]
     """
-    return tuple(_walk(audit, ()))
+    return tuple(_walk(record, ()))
 
 
-def verdict(audit: Mapping[str, Any]) -> tuple[str, ...]:
-    """The sentences that sum an audit up; none where the audit has none."""
-    said = audit.get("verdict") or ()
-    return (said,) if isinstance(said, str) else tuple(str(line) for line in said)
-
-
-def _walk(audit: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[Score]:
-    for key, entry in audit.items():
-        here = (*path, str(key))
-        if here == ("verdict",):
-            continue
-        if isinstance(entry, Mapping):
-            if "value" in entry:
-                yield _score(here, entry)
-            else:
-                yield from _walk(entry, here)
-        elif isinstance(entry, Real) and not isinstance(entry, bool):
-            yield _score(here, {"value": entry})
+def _walk(record: Any, path: tuple[str, ...]) -> Iterator[Score]:
+    if isinstance(record, Figure):
+        yield _score(path, record)
+    elif is_dataclass(record):
+        for part in fields(record):
+            yield from _walk(getattr(record, part.name), (*path, part.name))
+    elif isinstance(record, Mapping):
+        for key, entry in record.items():
+            yield from _walk(entry, (*path, str(key)))
 
 
 def _finite(value: Any) -> float | None:
@@ -131,39 +122,17 @@ def _finite(value: Any) -> float | None:
     return int(value) if isinstance(value, Integral) else float(value)
 
 
-def _score(path: tuple[str, ...], entry: Mapping[str, Any]) -> Score:
+def _score(path: tuple[str, ...], entry: Figure) -> Score:
     key = ".".join(path)
     words = ", ".join(part.replace("_", " ") for part in path)
-    count = entry.get("n")
     return Score(
         key=key,
-        title=str(entry.get("title") or _TITLES.get(key) or words[:1].upper() + words[1:]),
-        value=_finite(entry.get("value")),
-        unit=str(entry.get("unit") or ""),
-        n=int(float(count)) if isinstance(count, Real) else None,
-        low=_finite(entry.get("low")),
-        high=_finite(entry.get("high")),
-        interval=str(entry.get("interval") or ""),
-        meaning=str(entry.get("meaning") or ""),
+        title=entry.title or _TITLES.get(key) or words[:1].upper() + words[1:],
+        value=_finite(entry.value),
+        unit=entry.unit or "",
+        n=entry.n,
+        low=_finite(entry.low),
+        high=_finite(entry.high),
+        interval=entry.interval or "",
+        meaning=entry.meaning or "",
     )
-
-
-def figure(values: Any, unit: str, meaning: str, n: int | None = None) -> dict[str, Any]:
-    """The median of some values, with their 90 % interval where there are several.
-
-    Arguments:
-        values: One value or several.
-        unit: For example HU; empty for a ratio.
-        meaning: One sentence for the reader.
-        n: On how many draws a single value rests.
-
-    Example:
-        >>> figure([1.0, 2.0, 3.0], "HU", "Three.")["value"]
-        2.0
-    """
-    values = np.atleast_1d(np.asarray(values, dtype=float))
-    found: dict[str, Any] = {"value": float(np.median(values)), "unit": unit, "n": n or len(values)}
-    if len(values) > 1:
-        low, high = np.quantile(values, (0.05, 0.95))
-        found.update(low=float(low), high=float(high), interval="90 %")
-    return {**found, "meaning": meaning}

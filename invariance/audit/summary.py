@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,10 +17,23 @@ from ctinv.invariance.fitting.novelty import FEATURES, Habit
 from ctinv.invariance.representation.reader import represent
 from torch import Tensor
 
-from .controls import controls, controls_figure, shuffled_control
+from .controls import Control, controls, controls_figure, shuffled_control
 from .leakage import Seen, seen_changes
+from .record import (
+    Audit,
+    BeforeAndAfter,
+    CurvePoint,
+    Embedding,
+    Figure,
+    FlowFit,
+    ImageNovelty,
+    Leakage,
+    Maps,
+    Spread,
+    Strangeness,
+    figure,
+)
 from .regions import leakage_by_tissue, places, quiet
-from .scores import figure
 from .verdict import HIDDEN, Facts, hides, verdict
 
 if TYPE_CHECKING:
@@ -78,96 +93,111 @@ def _rms(image: Any, inside: _Mask) -> float:
     return float(np.sqrt(np.mean(np.square(np.asarray(image, dtype=np.float64)[..., inside]))))
 
 
-def audit(e: Evidence) -> dict[str, Any]:
-    """Audit one explanation.
-
-    Returns:
-        Figures in groups ``map``, ``leakage``, ``noise_ratio``, ``output``, ``embedding``, ``flow``,
-        ``where``, ``leakage_in`` and ``curve``, the figure ``controls``, and ``verdict``.
-    """
+def audit(e: Evidence) -> Audit:
+    """Audit one explanation."""
     body = np.asarray(e.x > -900)
     inside = body if body.any() else np.ones_like(body)
-    noise = _rms(e.noise, inside)
-    leaks, ratios, shown_seen = _seen(e)
     denoised = _denoised(e, e.x)
     clean = quiet(e.x, denoised)
+    leaks, ratios, shown_seen = _seen(e)
     changes = e.refined.at(e.rho) if e.refined else e.flow - e.reconstruction
-    std, std_flow = _rms(e.std, inside), _rms(e.std_flow, inside)
-    shown = "refined" if e.refined else "flow_from_reconstruction"
-    scores = e.scores
+    tried = _controls(e, leaks)
+    facts = _facts(e, inside, leaks, tried)
+    image, warnings = _novelty(e)
+    return Audit(
+        map=_maps(e, inside, facts),
+        leakage=leaks,
+        noise_ratio=ratios,
+        controls=controls_figure(tried),
+        output=_output(e, inside, denoised),
+        embedding=_embedding(e, inside),
+        image=image,
+        flow=_flow(e.scores),
+        where=places(e.std, changes, clean, e.noise, e.spacing),
+        leakage_in=leakage_by_tissue(shown_seen, clean),
+        curve=_curve(e.refined, inside) if e.refined else {},
+        verdict=(verdict(facts), *warnings),
+    )
+
+
+def _controls(e: Evidence, leaks: Leakage) -> list[Control]:
+    """Every control that applies.
+
+    From a layer that sees nothing of the samples' changes there is nothing to be learned: its flow
+    need not do worse with ``z`` of other patches.
+    """
     tried = controls(e.x, e.flow[0] - e.reconstruction, e.noise, e.rho, e.seed)
-    # From a layer that sees nothing of the samples' changes there is nothing to be learned.
-    if leaks["flow_from_reconstruction"]["value"] > HIDDEN:
-        tried += shuffled_control(scores)
-    facts = Facts(
+    told = leaks.flow_from_reconstruction
+    return tried + shuffled_control(e.scores) if told and told.value > HIDDEN else tried
+
+
+def _facts(e: Evidence, inside: _Mask, leaks: Leakage, tried: list[Control]) -> Facts:
+    shown = leaks.refined or leaks.flow_from_reconstruction
+    return Facts(
         e.observer.layer,
-        std,
-        leaks[shown]["value"],
+        _rms(e.std, inside),
+        shown.value if shown else math.nan,
         e.rho if e.refined else None,
-        noise,
+        _rms(e.noise, inside),
         e.why,
-        not all(control.passed for control in shuffled_control(scores)),
+        not all(control.passed for control in shuffled_control(e.scores)),
         tuple(control.trouble for control in tried if not control.passed),
     )
-    count = e.refined.changes.shape[1] if e.refined else None
-    image, warnings = _familiarity(e)
-    maps = {
-        "std": figure(std, "HU", "RMS of the map inside the body.", count)
-        | {"found": hides(facts), "rho": facts.rho},
-        "noise": figure(noise, "HU", "Spread of the image's own noise inside the body, as simulated."),
-    }
-    if e.refined:
-        maps["std_flow"] = figure(std_flow, "HU", "The same before refinement.")
-    return {
-        "map": maps,
-        "leakage": leaks,
-        "noise_ratio": ratios,
-        "controls": controls_figure(tried),
-        "output": _output(e, inside, denoised),
-        "embedding": _embedding(e, inside),
-        "image": image,
-        "flow": _flow(scores),
-        "where": places(e.std, changes, clean, e.noise, e.spacing),
-        "leakage_in": leakage_by_tissue(shown_seen, clean),
-        "curve": _curve(e.refined, inside) if e.refined else {},
-        "verdict": [verdict(facts), *warnings],
-    }
 
 
-def _familiarity(e: Evidence) -> tuple[dict[str, Any], list[str]]:
+def _maps(e: Evidence, inside: _Mask, facts: Facts) -> Maps:
+    return Maps(
+        std=Spread(
+            value=facts.std,
+            unit="HU",
+            n=e.refined.changes.shape[1] if e.refined else 1,
+            meaning="RMS of the map inside the body.",
+            found=hides(facts),
+            rho=facts.rho,
+        ),
+        noise=figure(facts.noise, "HU", "Spread of the image's own noise inside the body, as simulated."),
+        std_flow=figure(_rms(e.std_flow, inside), "HU", "The same before refinement.") if e.refined else None,
+    )
+
+
+def _novelty(e: Evidence) -> tuple[ImageNovelty, list[str]]:
     """Whether the image is like the fitting data; a warning where it is not."""
     if e.habit is None:
-        return {}, []
+        return ImageNovelty(), []
     found = e.habit.judge(e.x, e.reconstruction)
-    told = figure(
-        found.value,
-        "",
-        f"Distance of the image from the fitting data; up to {found.limit:.2g} is usual ({found.level:.0%}).",
-        e.habit.slices,
-    ) | {"title": "Strangeness of the image", "limit": found.limit, "familiar": found.familiar}
+    strangeness = Strangeness(
+        value=found.value,
+        unit="",
+        n=e.habit.slices,
+        meaning=f"Distance of the image from the fitting data; up to {found.limit:.2g} is usual "
+        f"({found.level:.0%}).",
+        title="Strangeness of the image",
+        limit=found.limit,
+        familiar=found.familiar,
+    )
     if found.familiar:
-        return {"strangeness": told}, []
+        return ImageNovelty(strangeness), []
     side = "low" if found.away < 0 else "high"
-    return {"strangeness": told}, [
+    return ImageNovelty(strangeness), [
         f"The image is unlike the data that the flow was fitted on ({FEATURES[found.odd]}: too {side}); "
         "fit on CT like it with --data."
     ]
 
 
-def _embedding(e: Evidence, inside: _Mask) -> dict[str, Any]:
+def _embedding(e: Evidence, inside: _Mask) -> Embedding:
     error = e.reconstruction - e.x
     alike = quality(e.reconstruction, e.x, None, data_range=3024.0)
-    return {
-        "rmse": figure(
+    return Embedding(
+        rmse=figure(
             _rms(error, inside), "HU", "Difference of D(E(x)) from x inside the body; noise included."
         ),
-        "ssim": figure(alike.ssim, "", "Structural similarity of D(E(x)) and x over 3024 HU."),
-        "cut_off": figure(
+        ssim=figure(alike.ssim, "", "Structural similarity of D(E(x)) and x over 3024 HU."),
+        cut_off=figure(
             transfer_cut_off(e.reconstruction, e.x),
             "cycles/pixel",
             "Up to this frequency D(E(x)) carries half of what x holds; 0.5 is the finest there is.",
         ),
-    }
+    )
 
 
 def transfer_cut_off(image: Image, reference: Image) -> float:
@@ -186,7 +216,7 @@ def transfer_cut_off(image: Image, reference: Image) -> float:
     return float(below[0] / 64) if len(below) else 0.5
 
 
-def _seen(e: Evidence) -> tuple[dict[str, Any], dict[str, Any], Seen]:
+def _seen(e: Evidence) -> tuple[Leakage, BeforeAndAfter, Seen]:
     """Leakage and noise ratio of the flow's samples and of the refined ones; how the shown ones are seen."""
 
     @torch.no_grad()
@@ -194,51 +224,41 @@ def _seen(e: Evidence) -> tuple[dict[str, Any], dict[str, Any], Seen]:
         z = e.observer(torch.from_numpy(image)[None, None])
         return z[0] if len(z) == 1 else z.flatten(0, 1)
 
-    def ratio(size: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return size / e.noise_moves if e.noise_moves > 0 else np.zeros_like(size)
+    def ratio(size: npt.NDArray[np.float64], samples: str) -> Figure:
+        ratios = size / e.noise_moves if e.noise_moves > 0 else np.zeros_like(size)
+        return figure(ratios, "", f"Change of the layer by {samples} samples, over the change by noise.")
 
     few = e.flow[:_MOST]
     embedded = seen_changes(see, e.reconstruction, few, np.random.default_rng([e.seed, 4]))
     direct = seen_changes(see, e.x, few, np.random.default_rng([e.seed, 5]))
-    leaks = {
-        "flow_from_reconstruction": figure(
+    leaks = Leakage(
+        flow_from_reconstruction=figure(
             embedded.leakage(),
             "",
             "Share of the change by the flow's samples that the layer sees, counted from D(E(x)): 0 is "
             "invisible, 1 is as visible as a random change of the same size and texture.",
         ),
-        "flow": figure(
-            direct.leakage(), "", "The same counted from x; it includes what the autoencoder loses."
-        ),
-    }
-    ratios = {
-        "flow": figure(
-            ratio(direct.size), "", "Change of the layer by the flow's samples, over the change by noise."
-        )
-    }
-    if e.refined:
-        refined = seen_changes(
-            see, e.x, e.x + e.refined.at(e.rho)[: 2 * _MOST], np.random.default_rng([e.seed, 7])
-        )
-        leaks = {
-            "refined": figure(refined.leakage(), "", "Leakage of the refined samples, from x."),
-            **leaks,
-        }
-        ratios = {
-            "refined": figure(
-                ratio(refined.size), "", "Change of the layer by refined samples, over the change by noise."
-            ),
-            **ratios,
-        }
-        embedded = refined
-    return leaks, ratios, embedded
+        flow=figure(direct.leakage(), "", "The same counted from x; it includes what the autoencoder loses."),
+    )
+    ratios = BeforeAndAfter(flow=ratio(direct.size, "the flow's"))
+    if not e.refined:
+        return leaks, ratios, embedded
+    refined = seen_changes(
+        see, e.x, e.x + e.refined.at(e.rho)[: 2 * _MOST], np.random.default_rng([e.seed, 7])
+    )
+    told = figure(refined.leakage(), "", "Leakage of the refined samples, from x.")
+    return (
+        dataclasses.replace(leaks, refined=told),
+        dataclasses.replace(ratios, refined=ratio(refined.size, "refined")),
+        refined,
+    )
 
 
 def _denoised(e: Evidence, image: Image) -> Image:
     return represent(e.denoiser, OUTPUT, image[None, None])[0, 0].numpy()
 
 
-def _output(e: Evidence, inside: _Mask, denoised: Image) -> dict[str, Any]:
+def _output(e: Evidence, inside: _Mask, denoised: Image) -> BeforeAndAfter:
     """How far the samples move what the denoiser returns."""
 
     def moved(clean: Image, samples: Image) -> list[float]:
@@ -247,73 +267,65 @@ def _output(e: Evidence, inside: _Mask, denoised: Image) -> dict[str, Any]:
         return [_rms(_denoised(e, s) - clean, part) for s in samples]
 
     base = _denoised(e, e.reconstruction)
-    found = {
-        "flow": figure(
-            moved(base, e.flow[:_MOST]),
-            "HU",
-            "RMS difference of f(x') from f(D(E(x))) in the body.",
-        )
-    }
-    if e.refined:
-        few = e.x + e.refined.at(e.rho)[:_MOST]
-        found = {
-            "refined": figure(moved(denoised, few), "HU", "RMS difference of f(x'') from f(x) in the body."),
-            **found,
-        }
-    return found
+    before = figure(moved(base, e.flow[:_MOST]), "HU", "RMS difference of f(x') from f(D(E(x))) in the body.")
+    if not e.refined:
+        return BeforeAndAfter(flow=before)
+    few = e.x + e.refined.at(e.rho)[:_MOST]
+    after = figure(moved(denoised, few), "HU", "RMS difference of f(x'') from f(x) in the body.")
+    return BeforeAndAfter(after, before)
 
 
-def _flow(scores: Mapping[str, Any]) -> dict[str, Any]:
+def _flow(scores: Mapping[str, Any]) -> FlowFit:
     if not scores:
-        return {}
+        return FlowFit()
     n = scores["held_out_patches"]
-    tests = scores.get("calibration")
-    calibrated = (
-        {
-            "nll_unconditional": figure(
-                tests["nll_unconditional"],
-                "bits/dim",
-                "That of a Gaussian that knows no z; it must be worse.",
-                tests["pairs"],
-            ),
-            "coverage": figure(
-                tests["deviation"],
-                "points",
-                "Largest error of the flow's error bars: its 90 % region should hold 90 % of held-out codes.",
-                tests["pairs"],
-            ),
-            "error_ratio": figure(
-                tests["error_ratio"],
-                "",
-                "True codes' distance from the mean sample over the samples' spread; above 1: too sure.",
-                tests["pairs"],
-            ),
-        }
-        if tests
-        else {}
-    )
-    return {
-        "nll": figure(scores["nll"], "bits/dim", "Held-out negative log-likelihood of codes given z.", n),
-        "nll_shuffled": figure(
+    fit = FlowFit(
+        nll=figure(scores["nll"], "bits/dim", "Held-out negative log-likelihood of codes given z.", n),
+        nll_shuffled=figure(
             scores["nll_shuffled"], "bits/dim", "The same with z of other patches; it must be worse.", n
         ),
-        **calibrated,
-    }
+    )
+    tests = scores.get("calibration")
+    if not tests:
+        return fit
+    return dataclasses.replace(
+        fit,
+        nll_unconditional=figure(
+            tests["nll_unconditional"],
+            "bits/dim",
+            "That of a Gaussian that knows no z; it must be worse.",
+            tests["pairs"],
+        ),
+        coverage=figure(
+            tests["deviation"],
+            "points",
+            "Largest error of the flow's error bars: its 90 % region should hold 90 % of held-out codes.",
+            tests["pairs"],
+        ),
+        error_ratio=figure(
+            tests["error_ratio"],
+            "",
+            "True codes' distance from the mean sample over the samples' spread; above 1: too sure.",
+            tests["pairs"],
+        ),
+    )
 
 
-def _curve(refined: Refined, inside: _Mask) -> dict[str, Any]:
+def _curve(refined: Refined, inside: _Mask) -> dict[str, CurvePoint]:
     """Spread and fineness of the refined samples at each noise ratio."""
     curve = {}
     for row, rho in enumerate(refined.rhos):
         changes = refined.changes[row]
-        spread = _rms(changes.std(0, ddof=1), inside) if len(changes) > 1 else 0.0
-        meaning = f"Spread of samples that move the layer by {100 * rho:g} % of what noise does."
-        curve[f"{rho:g}"] = figure(spread, "HU", meaning, len(changes)) | {
-            "title": f"Spread at noise ratio {rho:g}",
-            "rho": rho,
-            "reached": float(np.nanmedian(refined.reached[row])),
-            "fine": fine_share(changes - changes.mean(0)),
-        }
+        curve[f"{rho:g}"] = CurvePoint(
+            value=_rms(changes.std(0, ddof=1), inside) if len(changes) > 1 else 0.0,
+            unit="HU",
+            n=len(changes) or 1,
+            meaning=f"Spread of samples that move the layer by {100 * rho:g} % of what noise does.",
+            title=f"Spread at noise ratio {rho:g}",
+            rho=rho,
+            reached=float(np.nanmedian(refined.reached[row])),
+            fine=fine_share(changes - changes.mean(0)),
+        )
     return curve
 
 

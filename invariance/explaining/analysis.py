@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +15,15 @@ from ctinv.invariance.audit.summary import Evidence, audit
 from ctinv.invariance.data.simulation.noise import noise_like
 from ctinv.invariance.data.tiling import pad_to
 from ctinv.invariance.fitting.novelty import Habit
-from ctinv.invariance.networks.fitted import FittedLayer
+from ctinv.invariance.networks.fitted import FittedLayer, versions
 from ctinv.invariance.refinement.observer import Observer
 from ctinv.invariance.refinement.refine import RHO, Refined, affordable, noise_change, refine
+from ctinv.invariance.reporting.explanation import Explanation
+from ctinv.invariance.reporting.provenance import Provenance, Refinement, Timings
 from ctinv.invariance.sampling.slices import sample_slice
 from scipy.ndimage import gaussian_filter
 
-__all__ = ["Analysis", "Request", "analyse", "spread_map"]
+__all__ = ["Request", "analyse", "spread_map"]
 
 _NOISES = 3
 _PLENTY = 64  # samples from which a spread is smooth enough as it is
@@ -49,33 +51,6 @@ class Request:
     refine: int | None = None
     rho: float = RHO
     quantiles: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class Analysis:
-    """What was found, all (H, W) in HU unless said otherwise.
-
-    Arguments:
-        reconstruction: ``D(E(x))``.
-        samples: The kept samples, refined where there is refinement, (K, H, W).
-        mean: Pixelwise mean of the samples that the map rests on.
-        std: The map.
-        std_flow: The flow's own map, where the map is another.
-        audit: See :class:`ctinv.invariance.Explanation`.
-        refinement: Samples refined, noise ratio, Lanczos steps, smoothing of the map in pixels.
-        timings: Seconds by stage.
-        quantiles: Of the flow's samples, (Q, H, W), where they were asked for.
-    """
-
-    reconstruction: Image
-    samples: Image
-    mean: Image
-    std: Image
-    std_flow: Image | None
-    audit: dict[str, Any]
-    refinement: dict[str, Any]
-    timings: dict[str, float]
-    quantiles: Image | None = None
 
 
 def spread_map(images: Image) -> tuple[Image, float]:
@@ -109,8 +84,9 @@ def analyse(
     x: Image,
     request: Request,
     spacing: tuple[float, float] | None = None,
+    source: str = "array",
     progress: Progress | None = None,
-) -> Analysis:
+) -> Explanation:
     """Sample a layer's invariances at one slice, refine some of them, and audit the outcome.
 
     Arguments:
@@ -118,16 +94,14 @@ def analyse(
         x: The slice (H, W), HU.
         request: How many samples, and so on.
         spacing: Row and column spacing in mm, where known.
+        source: The slice's file.
         progress: Called with (stage, done, total).
     """
     clock = [time.perf_counter()]
     patch = fitted.preset.vae.patch
     whole = pad_to(x, patch)
     observer = Observer(
-        fitted.denoiser,
-        fitted.layer,
-        fitted.embedder,
-        None if fitted.geometry.local else patch,
+        fitted.denoiser, fitted.layer, fitted.embedder, None if fitted.geometry.local else patch
     )
     noise = noise_like(whole, _NOISES, request.seed, spacing)
     moves = noise_change(observer, whole, noise)
@@ -148,8 +122,6 @@ def analyse(
         std, width = spread_map(samples)
     clock.append(time.perf_counter())
 
-    height, width_px = x.shape
-    crop = (..., slice(height), slice(width_px))
     evidence = Evidence(
         denoiser=fitted.denoiser,
         observer=observer,
@@ -168,26 +140,54 @@ def analyse(
         spacing=spacing,
         habit=Habit.from_dict(habit) if (habit := fitted.info.get("habit")) else None,
     )
-    found = audit(evidence)
+    audited = audit(evidence)
     clock.append(time.perf_counter())
-    seconds = [round(b - a, 3) for a, b in pairwise(clock)]
-    return Analysis(
+    timings = Timings(**fitted.info.get("timings", {}))
+    sampling, refinement, auditing = (round(b - a, 3) for a, b in pairwise(clock))
+    crop = (..., slice(x.shape[0]), slice(x.shape[1]))
+    return Explanation(
+        x=x,
+        denoised=np.asarray(fitted.denoiser.denoise(x[None, None]))[0, 0],
         reconstruction=drawn.reconstruction[crop],
         samples=samples[crop][: request.keep],
         mean=mean[crop],
         std=std[crop],
         std_flow=drawn.std[crop] if refined else None,
-        audit=found,
-        refinement={
-            "samples": count,
-            "rho": request.rho,
-            "steps": refined.steps,
-            "smoothing": round(width, 2),
-        }
-        if refined
-        else {},
-        timings=dict(zip(("sampling", "refinement", "audit"), seconds, strict=True)),
         quantiles=None if drawn.quantiles is None else drawn.quantiles[crop],
+        audit=audited,
+        meta=dataclasses.replace(
+            _provenance(fitted, request),
+            spacing=spacing,
+            source=source,
+            refinement=Refinement(count, request.rho, refined.steps, round(width, 2))
+            if refined
+            else Refinement(),
+            timings=dataclasses.replace(timings, sampling=sampling, refinement=refinement, audit=auditing),
+        ),
+    )
+
+
+def _provenance(fitted: FittedLayer, request: Request) -> Provenance:
+    """What is known of an explanation before anything is drawn."""
+    denoiser, layer = fitted.denoiser, fitted.denoiser.resolve(fitted.layer)
+    return Provenance(
+        model=denoiser.name,
+        model_hash=denoiser.fingerprint,
+        model_kind=denoiser.kind,
+        provider=denoiser.device,
+        layer=layer.name,
+        op=layer.op,
+        preset=fitted.preset.name,
+        preset_fields=fitted.preset.as_dict(),
+        intensity=str(denoiser.intensity),
+        output=denoiser.output,
+        notices=tuple(denoiser.notices),
+        data=fitted.info.get("data"),
+        fit={k: v for k, v in fitted.info.items() if k not in ("timings", "data")},
+        versions=versions(),
+        seed=request.seed,
+        samples=request.samples,
+        quantiles=request.quantiles or None,
     )
 
 

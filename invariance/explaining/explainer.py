@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from ctinv.adapters.errors import CtinvError, ImageError
 from ctinv.invariance.infra.cache import cache_root, content_key, image_digest, keep_newest, publish
-from ctinv.invariance.networks.fitted import FORMAT, FittedLayer, versions
+from ctinv.invariance.networks.fitted import FORMAT, FittedLayer
 from ctinv.invariance.refinement.refine import RHO
 from ctinv.invariance.reporting.explanation import Explanation
 
@@ -80,12 +80,15 @@ class Explainer(FittedLayer):
             )
         x = _as_image(image)
         request = Request(samples, seed, min(keep, samples), refine, rho, shares)
+        spacing, source = getattr(image, "spacing", None), str(getattr(image, "source", None) or "array")
         stored = self._stored(x, request) if cache else None
         if stored is not None and (stored / "result.json").is_file():
-            found = Explanation.load(stored)
+            answer = Explanation.load(stored)
             stored.touch()
-            return dataclasses.replace(found, meta={**found.meta, **_origin(image)})
-        explanation = self._explain(image, x, request, progress)
+            return dataclasses.replace(
+                answer, meta=dataclasses.replace(answer.meta, spacing=spacing, source=source)
+            )
+        explanation = analyse(self, x, request, spacing, source, progress)
         if stored is not None:
             publish(stored, explanation.save_answer)
             keep_newest(stored.parent, _KEPT)
@@ -102,57 +105,6 @@ class Explainer(FittedLayer):
             **dataclasses.asdict(request),
         )
         return cache_root() / "explanations" / key
-
-    def _explain(self, image: Any, x: Image, request: Request, progress: Progress | None) -> Explanation:
-        found = analyse(self, x, request, getattr(image, "spacing", None), progress)
-        meta = {
-            **self._meta(),
-            "seed": request.seed,
-            "samples": request.samples,
-            "refinement": found.refinement,
-            **({"quantiles": list(request.quantiles)} if request.quantiles else {}),
-            **_origin(image),
-            "timings": {**self.info.get("timings", {}), **found.timings},
-        }
-        return Explanation(
-            x=x,
-            denoised=np.asarray(self.denoiser.denoise(x[None, None]))[0, 0],
-            reconstruction=found.reconstruction,
-            samples=found.samples,
-            mean=found.mean,
-            std=found.std,
-            std_flow=found.std_flow,
-            quantiles=found.quantiles,
-            audit=found.audit,
-            meta=meta,
-        )
-
-    def _meta(self) -> dict[str, Any]:
-        layer = self.denoiser.resolve(self.layer)
-        return {
-            "model": self.denoiser.name,
-            "model_hash": self.denoiser.fingerprint,
-            "model_kind": self.denoiser.kind,
-            "provider": self.denoiser.device,
-            "layer": layer.name,
-            "op": layer.op,
-            "preset": self.preset.name,
-            "preset_fields": self.preset.as_dict(),
-            "units": "HU",
-            "intensity": str(self.denoiser.intensity),
-            "output": self.denoiser.output,
-            "notices": list(self.denoiser.notices),
-            "data": self.info.get("data"),
-            "fit": {k: v for k, v in self.info.items() if k not in ("timings", "data")},
-            "versions": versions(),
-        }
-
-
-def _origin(image: Any) -> dict[str, Any]:
-    return {
-        "spacing": getattr(image, "spacing", None),
-        "source": str(getattr(image, "source", None) or "array"),
-    }
 
 
 def _as_image(image: Any) -> Image:

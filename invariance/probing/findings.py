@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from ctinv.invariance.audit.record import Figure
+from ctinv.invariance.infra.records import plain
 
 from .hotelling import Detectability
 from .lesions import Lesion, LesionGrid
 from .observation import Shift
 from .recovery import Recovery
 
-__all__ = ["LEVEL", "Finding", "Probe", "figures", "result", "verdict"]
+__all__ = ["LEVEL", "Finding", "Probe", "ProbeFigures", "figures", "result", "verdict"]
 
 Image = npt.NDArray[np.float32]
 _PROBE_SCHEMA = 1
@@ -174,71 +176,93 @@ def result(probe: Probe) -> dict[str, Any]:
             "at": list(found.lesion.at or ()),
         },
         "finding": found.says(probe.level),
-        "figures": figures(probe),
+        "figures": plain(figures(probe)),
         "grid": grid,
         "samples": None if probe.recovery is None else probe.recovery.as_dict(),
         "verdict": verdict(probe),
     }
 
 
-def figures(probe: Probe) -> dict[str, Any]:
+@dataclass(frozen=True)
+class InEach:
+    """``d'`` in the image, in the layer and in the denoiser's output."""
+
+    image: Figure
+    layer: Figure
+    output: Figure
+
+
+@dataclass(frozen=True)
+class ChangeOverNoise:
+    """How far the lesion moves the layer over how far noise does: around it, and over the whole slice."""
+
+    local: Figure
+    whole: Figure
+
+
+@dataclass(frozen=True)
+class ProbeFigures:
+    """The figures on one lesion."""
+
+    detectability: InEach
+    efficiency: Figure
+    noise_ratio: ChangeOverNoise
+
+
+def figures(probe: Probe) -> ProbeFigures:
     """The figures on the lesion, each with unit, count and meaning."""
-    found, n = probe.finding, probe.meta.get("realisations")
-    return {
-        "detectability": {
-            "image": _figure(
-                "d' in the image x", found.image, n, "What the best linear observer makes of x."
-            ),
-            "layer": _figure("d' in the layer", found.layer, n, "The same observer on the layer's output."),
-            "output": _figure("d' in f(x)", found.output, n, "The same observer on the denoised image."),
-        },
-        "efficiency": {
-            "title": "Efficiency",
-            "value": _finite(found.efficiency),
-            **_efficiency_range(found),
-            "n": n,
-            "meaning": "(d' in the layer / d' in the image) squared: the share of the lesion's information "
+    finding, n = probe.finding, probe.meta.get("realisations")
+    low, high = _efficiency_range(finding)
+    return ProbeFigures(
+        InEach(
+            _figure("d' in the image x", finding.image, n, "What the best linear observer makes of x."),
+            _figure("d' in the layer", finding.layer, n, "The same observer on the layer's output."),
+            _figure("d' in f(x)", finding.output, n, "The same observer on the denoised image."),
+        ),
+        Figure(
+            value=finding.efficiency,
+            n=n,
+            low=low,
+            high=high,
+            interval=None if low is None else "95 %",
+            meaning="(d' in the layer / d' in the image) squared: the share of the lesion's information "
             "that a linear observer still finds in the layer.",
-        },
-        "noise_ratio": {
-            "local": {
-                "title": "Change over noise, around the lesion",
-                "value": _finite(probe.shift.local),
-                "meaning": "How far the lesion moves the layer there, over how far a noise realisation does.",
-            },
-            "whole": {
-                "title": "Change over noise, whole slice",
-                "value": _finite(probe.shift.whole),
-                "meaning": "The same with the noise of the whole slice.",
-            },
-        },
-    }
+            title="Efficiency",
+        ),
+        ChangeOverNoise(
+            Figure(
+                value=probe.shift.local,
+                meaning="How far the lesion moves the layer there, over how far a noise realisation does.",
+                title="Change over noise, around the lesion",
+            ),
+            Figure(
+                value=probe.shift.whole,
+                meaning="The same with the noise of the whole slice.",
+                title="Change over noise, whole slice",
+            ),
+        ),
+    )
 
 
-def _figure(title: str, found: Detectability, n: Any, meaning: str) -> dict[str, Any]:
-    low, high = found.value - 1.96 * found.error, found.value + 1.96 * found.error
-    return {
-        "title": title,
-        "value": _finite(found.value),
-        "low": _finite(low),
-        "high": _finite(high),
-        "interval": "95 %",
-        "n": n,
-        "meaning": meaning,
-    }
+def _figure(title: str, measured: Detectability, n: int | None, meaning: str) -> Figure:
+    return Figure(
+        value=measured.value,
+        n=n,
+        low=measured.value - 1.96 * measured.error,
+        high=measured.value + 1.96 * measured.error,
+        interval="95 %",
+        meaning=meaning,
+        title=title,
+    )
 
 
-def _efficiency_range(found: Finding) -> dict[str, Any]:
-    value = found.efficiency
-    if not math.isfinite(value) or found.layer.value <= 0:
-        return {}
+def _efficiency_range(finding: Finding) -> tuple[float | None, float | None]:
+    value = finding.efficiency
+    if not math.isfinite(value) or finding.layer.value <= 0:
+        return None, None
     # Layer and image see the same noise; what their errors share cancels, so this is on the wide side.
-    share = math.hypot(found.layer.error / found.layer.value, found.image.error / found.image.value)
-    return {
-        "low": max(0.0, value * (1 - 1.96 * 2 * share)),
-        "high": value * (1 + 1.96 * 2 * share),
-        "interval": "95 %",
-    }
+    share = math.hypot(finding.layer.error / finding.layer.value, finding.image.error / finding.image.value)
+    return max(0.0, value * (1 - 1.96 * 2 * share)), value * (1 + 1.96 * 2 * share)
 
 
 def _finite(value: float) -> float | None:

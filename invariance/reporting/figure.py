@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ctinv.invariance.audit.scores import number
 
 if TYPE_CHECKING:
+    from ctinv.invariance.audit.record import Audit
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -93,14 +94,14 @@ def figure_png(explanation: AnalysisResult, *, compact: bool = False) -> bytes:
     """
     e = explanation
     refined = e.std_flow is not None
-    window, count = choose_window(e.x), e.meta.get("samples") or len(e.samples)
-    used = (e.meta.get("refinement") or {}).get("samples") or count
+    window, count = choose_window(e.x), e.meta.samples or len(e.samples)
+    used = e.meta.refinement.samples or count
     shown = e.samples[:_COLUMNS]
     rows = 1 + bool(len(shown)) * (1 + refined)
     sheet = _Sheet(e.x.shape, columns=_COLUMNS, rows=rows, compact=compact)
     sheet.head(_heading(e), _place(e))
     grey = [
-        ("x, input", e.x, _spacing_text(e.meta.get("spacing"))),
+        ("x, input", e.x, _spacing_text(e.meta.spacing)),
         ("D(E(x)), reconstruction", e.reconstruction, _distance(e.reconstruction, e.x)),
         ("f(x), denoised", e.denoised, _distance(e.denoised, e.x)),
     ]
@@ -109,7 +110,7 @@ def figure_png(explanation: AnalysisResult, *, compact: bool = False) -> bytes:
     for column, (title, image, caption) in enumerate(grey):
         axes, mapped = sheet.grey(0, column, image, window, title, caption)
         if column == 0:
-            _scale_bar(axes, e.meta.get("spacing"))
+            _scale_bar(axes, e.meta.spacing)
     if e.std_flow is not None:
         top = _top([e.std_flow])
         caption = f"mean {np.mean(e.std_flow):.1f} HU, white: {top:.0f} HU"
@@ -166,8 +167,8 @@ def layers_png(explanations: Sequence[AnalysisResult]) -> bytes:
     rows = -(-(len(explanations) + 1) // _COLUMNS)
     sheet = _Sheet(x.shape, columns=min(_COLUMNS, len(explanations) + 1), rows=rows, compact=True)
     sheet.head("Where each layer is blind: standard deviation of the samples", _place(explanations[0]))
-    axes, _ = sheet.grey(0, 0, x, window, "x, input", _spacing_text(meta.get("spacing")))
-    _scale_bar(axes, meta.get("spacing"))
+    axes, _ = sheet.grey(0, 0, x, window, "x, input", _spacing_text(meta.spacing))
+    _scale_bar(axes, meta.spacing)
     for place, e in enumerate(explanations, start=1):
         row, column = divmod(place, _COLUMNS)
         caption = f"mean {np.mean(e.std):.1f} HU, largest {np.max(e.std):.0f} HU"
@@ -259,21 +260,21 @@ class _Sheet:
 
 
 def _heading(e: AnalysisResult) -> str:
-    model = e.meta.get("model") or "model"
+    model = e.meta.model or "model"
     return f"Layer {_layer_text(e)} of {model}: what it cannot tell apart"
 
 
 def _layer_text(e: AnalysisResult) -> str:
-    op = e.meta.get("op")
+    op = e.meta.op
     return f"{e.meta.get('layer') or 'unnamed'}" + (f" ({op})" if op else "")
 
 
 def _place(e: AnalysisResult) -> str:
-    parts = [PurePath(str(e.meta.get("source") or "")).name, f"{e.x.shape[0]} × {e.x.shape[1]} pixels"]
-    if e.meta.get("preset"):
-        parts.append(f"preset {e.meta['preset']}")
-    if e.meta.get("seed") is not None:
-        parts.append(f"seed {e.meta['seed']}")
+    parts = [PurePath(str(e.meta.source or "")).name, f"{e.x.shape[0]} × {e.x.shape[1]} pixels"]
+    if e.meta.preset:
+        parts.append(f"preset {e.meta.preset}")
+    if e.meta.seed is not None:
+        parts.append(f"seed {e.meta.seed}")
     return "   ".join(part for part in parts if part)
 
 
@@ -326,7 +327,7 @@ def _scale_bar(axes: Axes, spacing: Any) -> None:
         axes.set_ylim(bottom, top)
 
 
-def draw_curve(axes: Axes, audit: Mapping[str, Any]) -> None:
+def draw_curve(axes: Axes, audit: Audit) -> None:
     """Draw spread against noise ratio, both logarithmic.
 
     The dashed line is what a layer that forgets nothing would show: spread = ratio x noise. How far
@@ -337,12 +338,9 @@ def draw_curve(axes: Axes, audit: Mapping[str, Any]) -> None:
         audit: With the groups ``curve`` and ``map``.
     """
     points = sorted(
-        (float(p["reached"]), float(p["value"]))
-        for p in audit.get("curve", {}).values()
-        if p.get("reached") and p.get("value")
+        (point.reached, point.value) for point in audit.curve.values() if point.reached and point.value
     )
-    groups = audit.get("map") or {}
-    noise, shown = ((groups.get(key) or {}) for key in ("noise", "std"))
+    noise, shown = audit.map.noise, audit.map.std
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.tick_params(labelsize=9, labelcolor=_INK, length=3)
@@ -355,9 +353,9 @@ def draw_curve(axes: Axes, audit: Mapping[str, Any]) -> None:
         return
     ratios, spreads = zip(*points, strict=True)
     axes.plot(ratios, spreads, color=_LINE, marker="o", markersize=3.5, linewidth=1.5)
-    if noise.get("value"):
+    if noise and noise.value:
         axes.plot(
-            ratios, [r * noise["value"] for r in ratios], color=_QUIET, linewidth=1, linestyle="--", zorder=0
+            ratios, [r * noise.value for r in ratios], color=_QUIET, linewidth=1, linestyle="--", zorder=0
         )
-    if shown.get("rho"):
-        axes.axvline(float(shown["rho"]), color=_QUIET, linewidth=0.6, zorder=0)
+    if shown and shown.rho:
+        axes.axvline(shown.rho, color=_QUIET, linewidth=0.6, zorder=0)

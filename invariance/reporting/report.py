@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ctinv.invariance.audit.scores import Score, number, scores, verdict
+from ctinv.invariance.audit.scores import Score, number, scores
 from ctinv.invariance.infra.files import write_files
+from ctinv.invariance.infra.records import plain
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from .figure import figure_png, layers_png
@@ -64,8 +65,8 @@ def summary(explanations: Sequence[AnalysisResult], path: str | Path) -> Path:
 
 
 def _title(explanations: Sequence[AnalysisResult]) -> str:
-    models = list(dict.fromkeys(str(e.meta.get("model") or "the model") for e in explanations))
-    layers = list(dict.fromkeys(str(e.meta.get("layer") or "a layer") for e in explanations))
+    models = list(dict.fromkeys((e.meta.model or "the model") for e in explanations))
+    layers = list(dict.fromkeys((e.meta.layer or "a layer") for e in explanations))
     names = ", ".join(models)
     if len(layers) == 1:
         return f"What layer {layers[0]} of {names} cannot see"
@@ -76,22 +77,21 @@ def _title(explanations: Sequence[AnalysisResult]) -> str:
 
 def _section(e: AnalysisResult, png: bytes) -> dict[str, Any]:
     rows = scores(e.audit)
-    refinement = e.meta.get("refinement") or {}
     return {
-        "layer": str(e.meta.get("layer") or "unnamed layer"),
-        "op": str(e.meta.get("op") or ""),
-        "source": Path(str(e.meta.get("source") or "image")).name,
-        "verdict": verdict(e.audit),
+        "layer": (e.meta.layer or "unnamed layer"),
+        "op": (e.meta.op or ""),
+        "source": Path(e.meta.source or "image").name,
+        "verdict": e.audit.verdict,
         "figure": base64.b64encode(png).decode("ascii"),
         "scores": rows,
         "by_key": {row.key: row for row in rows},
-        "samples": int(e.meta.get("samples") or len(e.samples)),
-        "refined": int(refinement.get("samples") or len(e.samples)),
-        "rho": f"{100 * float(refinement.get('rho') or 0):g} %",
+        "samples": e.meta.samples or len(e.samples),
+        "refined": e.meta.refinement.samples or len(e.samples),
+        "rho": f"{100 * (e.meta.refinement.rho or 0):g} %",
         "std": float(np.mean(e.std)),
         "std_flow": None if e.std_flow is None else float(np.mean(e.std_flow)),
         "facts": _facts(e),
-        "notices": [str(n) for n in e.meta.get("notices") or ()],
+        "notices": list(e.meta.notices),
     }
 
 
@@ -113,34 +113,34 @@ def _overviews(explanations: Sequence[AnalysisResult]) -> list[str]:
     """For every image that was seen through several layers, their maps side by side."""
     groups: dict[tuple[str, bytes], list[AnalysisResult]] = {}
     for e in explanations:
-        groups.setdefault((str(e.meta.get("source")), e.x.tobytes()), []).append(e)
+        groups.setdefault((str(e.meta.source), e.x.tobytes()), []).append(e)
     return [base64.b64encode(layers_png(g)).decode("ascii") for g in groups.values() if len(g) > 1]
 
 
 def _facts(e: AnalysisResult) -> list[tuple[str, str]]:
     """What was analysed and how, as pairs for a table; what is not known is left out."""
     meta = e.meta
-    spacing = meta.get("spacing")
+    spacing = meta.spacing
     size = f"{e.x.shape[0]} × {e.x.shape[1]} pixels"
     if spacing:
         size += ", " + " × ".join(f"{float(s):.4g}" for s in spacing) + " mm each"
-    seed = meta.get("seed")
+    seed = meta.seed
     facts = [
-        ("Image", str(meta.get("source") or "")),
+        ("Image", str(meta.source or "")),
         ("Size", size),
-        ("Model", _joined(meta.get("model"), meta.get("model_kind"))),
-        ("Model SHA-256", str(meta.get("model_hash") or "")),
-        ("Layer", _joined(meta.get("layer"), meta.get("op"))),
-        ("Intensity", str(meta.get("intensity") or "")),
-        ("Intensity known from", str(meta.get("intensity_found") or "")),
-        ("Ran on", str(meta.get("provider") or "")),
-        ("Preset", str(meta.get("preset") or "")),
-        ("Fitted on", _flat(meta.get("data"))),
-        ("Samples", str(meta.get("samples") or "")),
-        ("Refinement", _flat(meta.get("refinement"))),
+        ("Model", _joined(meta.model, meta.model_kind)),
+        ("Model SHA-256", str(meta.model_hash or "")),
+        ("Layer", _joined(meta.layer, meta.op)),
+        ("Intensity", str(meta.intensity or "")),
+        ("Intensity known from", str(meta.intensity_found or "")),
+        ("Ran on", str(meta.provider or "")),
+        ("Preset", str(meta.preset or "")),
+        ("Fitted on", _flat(meta.data)),
+        ("Samples", str(meta.samples or "")),
+        ("Refinement", _flat(plain(meta.refinement))),
         ("Seed", "" if seed is None else str(seed)),
-        ("Versions", _flat(meta.get("versions"))),
-        ("Times", _flat(meta.get("timings"), " s")),
+        ("Versions", _flat(meta.versions)),
+        ("Times", _flat(plain(meta.timings), " s")),
     ]
     return [(name, text) for name, text in facts if text]
 

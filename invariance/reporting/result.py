@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
@@ -13,7 +11,11 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 from ctinv.adapters.errors import CtinvError
+from ctinv.invariance.audit.record import Audit
 from ctinv.invariance.infra.files import write_files
+from ctinv.invariance.infra.records import plain
+
+from .provenance import Provenance
 
 __all__ = ["SCHEMA_VERSION", "AnalysisResult"]
 
@@ -41,17 +43,10 @@ class AnalysisResult:
             refined ones are few, see :func:`ctinv.invariance.explaining.analysis.spread_map`.
         std_flow: The same before refinement onto the layer's fibre, (H, W), where there was one.
         quantiles: Pixelwise quantiles of the flow's samples, before refinement, (Q, H, W), where they
-            were asked for; ``meta["quantiles"]`` holds their shares. Each is exact to a sixteenth of
+            were asked for; ``meta.quantiles`` holds their shares. Each is exact to a sixteenth of
             the pixel's standard deviation.
-        audit: How far the images can be trusted. Each figure is a mapping with ``value`` and, where
-            they apply, ``unit``, ``n``, ``low``, ``high`` (an interval; ``interval`` says which) and
-            ``meaning`` (one sentence); figures may be grouped in mappings. ``verdict`` is a
-            sentence or a list of sentences.
-        meta: Where it comes from. Keys that the report knows: ``model``, ``model_hash``,
-            ``model_kind``, ``provider``, ``layer``, ``op``, ``preset``, ``seed``, ``samples``,
-            ``quantiles``, ``refinement``, ``units``, ``intensity``, ``intensity_found``, ``versions``,
-            ``timings`` (seconds), ``notices``, ``data`` (what the flow was fitted on), ``spacing``
-            (mm, row then column), ``source`` (the file).
+        audit: How far the images can be trusted.
+        meta: Where they come from.
     """
 
     x: Image
@@ -62,8 +57,8 @@ class AnalysisResult:
     std: Image
     std_flow: Image | None = None
     quantiles: Image | None = None
-    audit: Mapping[str, Any] = field(default_factory=dict)
-    meta: Mapping[str, Any] = field(default_factory=dict)
+    audit: Audit = field(default_factory=Audit)
+    meta: Provenance = field(default_factory=Provenance)
 
     def __post_init__(self) -> None:
         shape = np.shape(self.x)
@@ -83,18 +78,17 @@ class AnalysisResult:
     @property
     def found(self) -> bool:
         """Whether there is a map to read: the audit may say that the layer hides nothing."""
-        figure = self.audit.get("map") or {}
-        return bool((figure.get("std") or {}).get("found", True))
+        return self.audit.map.std is None or self.audit.map.std.found
 
     @property
     def result(self) -> dict[str, Any]:
         """What ``result.json`` holds: plain JSON values; numbers that are not finite are None."""
-        described: dict[str, Any] = {"schema_version": SCHEMA_VERSION}
-        described.update(_plain(self.meta))
-        described["shape"] = list(self.x.shape)
-        described["units"] = described.get("units") or "HU"
-        described["audit"] = _plain(self.audit)
-        return described
+        return {
+            "schema_version": SCHEMA_VERSION,
+            **self.meta,
+            "shape": list(self.x.shape),
+            "audit": plain(self.audit),
+        }
 
     def save_answer(self, out_dir: str | Path) -> None:
         """Write what :meth:`load` reads, without pictures.
@@ -114,7 +108,8 @@ class AnalysisResult:
         folder = Path(folder)
         try:
             result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-            version = int(result.pop("schema_version"))
+            version = int(result["schema_version"])
+            audit, meta = Audit.from_json(result.get("audit") or {}), Provenance.from_json(result)
             with np.load(folder / "arrays.npz", allow_pickle=False) as stored:
                 arrays = {f.name: stored[f.name] for f in fields(cls) if f.name in stored.files}
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -129,7 +124,7 @@ class AnalysisResult:
         missing = [name for name in _REQUIRED if name not in arrays]
         if missing:
             raise CtinvError(f"{folder}/arrays.npz lacks {', '.join(missing)}; run ctinv analyze again")
-        return cls(**arrays, audit=result.pop("audit", {}), meta=result)
+        return cls(**arrays, audit=audit, meta=meta)
 
     def json_file(self) -> bytes:
         """``result.json``."""
@@ -141,20 +136,3 @@ class AnalysisResult:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **{k: v for k, v in arrays.items() if v is not None})
         return buffer.getvalue()
-
-
-def _plain(value: Any) -> Any:
-    """JSON values only: numpy scalars unpacked, not-a-number as None, anything else as text."""
-    if value is None or isinstance(value, bool | str):
-        return value
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, Sequence | set | frozenset):
-        return [_plain(v) for v in value]
-    return str(value)

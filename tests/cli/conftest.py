@@ -6,7 +6,9 @@ import json
 import numpy as np
 import pytest
 from ctinv.cli import main
+from ctinv.invariance.audit.record import Audit, Figure, Leakage
 from ctinv.invariance.reporting.explanation import Explanation
+from ctinv.invariance.reporting.provenance import Provenance
 
 
 @dataclasses.dataclass
@@ -52,15 +54,15 @@ class Explainer:
             samples=drawn,
             mean=drawn.mean(0),
             std=drawn.std(0),
-            audit={"leakage": {"value": 0.25, "n": samples}, "verdict": "Read with care."},
-            meta={
-                "model": self.denoiser.name,
-                "model_hash": self.denoiser.fingerprint,
-                "layer": self.denoiser.resolve(self.layer).name,
-                "seed": seed,
-                "samples": samples,
-                "source": str(image.source),
-            },
+            audit=Audit(leakage=Leakage(Figure(0.25, n=samples)), verdict=("Read with care.",)),
+            meta=Provenance(
+                model=self.denoiser.name,
+                model_hash=self.denoiser.fingerprint,
+                layer=self.denoiser.resolve(self.layer).name,
+                seed=seed,
+                samples=samples,
+                source=str(image.source),
+            ),
         )
 
 

@@ -141,6 +141,7 @@ def test_different_models_differ_and_say_where(run):
 
 def test_bench_counts_samples_per_second(run, fits, monkeypatch):
     from ctinv.invariance import Explanation
+    from ctinv.invariance.reporting.provenance import Provenance, Timings
 
     seconds = iter([100.0, 2.0, 1.0, 4.0])  # the first is the warm-up
 
@@ -149,7 +150,7 @@ def test_bench_counts_samples_per_second(run, fits, monkeypatch):
 
         def explain(self, image, **_):
             x = image.hu
-            meta = {"timings": {"sampling": next(seconds)}, "versions": {}}
+            meta = Provenance(timings=Timings(sampling=next(seconds)))
             return Explanation(x=x, denoised=x, reconstruction=x, samples=x[None], mean=x, std=x, meta=meta)
 
     monkeypatch.setattr("ctinv.invariance.fit", lambda *_, **__: Timed())

@@ -109,9 +109,9 @@ def test_controls_fail_where_something_is_broken(case, image, noise, monkeypatch
     found = controls(image, change(), noise, 0.03)
     assert {control.name for control in found if not control.passed} == wanted
     row = controls_figure(found)
-    assert (row["value"], row["unit"]) == (2 - len(wanted), "of 2")
-    assert row["failed"] == sorted(wanted, reverse=True)
-    assert row["meaning"].startswith("Failed: ")
+    assert (row.value, row.unit) == (2 - len(wanted), "of 2")
+    assert row.failed == tuple(sorted(wanted, reverse=True))
+    assert row.meaning.startswith("Failed: ")
 
 
 @pytest.mark.parametrize(
@@ -152,24 +152,24 @@ def test_the_audit_has_one_row_for_all_controls(image, noise):
     from ctinv.invariance.audit.scores import scores
 
     found = audit(evidence(image, noise))
-    assert found["controls"]["failed"] == []
+    assert found.controls.failed == ()
     (row,) = [row for row in scores(found) if row.key.startswith("controls")]
     assert (row.title, row.text) == ("Controls passed", "3 of 3")
-    assert "Do not read" not in found["verdict"][0]
+    assert "Do not read" not in found.verdict[0]
 
 
 @pytest.mark.parametrize("refined", [True, False])
 def test_no_map_is_to_be_read_where_a_control_fails(image, noise, refined, monkeypatch):
     deaf = audit(evidence(image, noise, scores={**GOOD, "nll_shuffled": -0.2}, refined=refined))
-    assert deaf["controls"]["failed"] == ["shuffled"]
-    assert deaf["verdict"][0].startswith("Do not read this map: the flow does no worse")
+    assert deaf.controls.failed == ("shuffled",)
+    assert deaf.verdict[0].startswith("Do not read this map: the flow does no worse")
     monkeypatch.setattr(module, "refine", _nothing_is_moved)
     broken = audit(evidence(image, noise, refined=refined))
-    assert broken["controls"]["failed"] == ["identity"]
-    assert broken["verdict"][0].startswith("Do not read this map: a layer that forgets nothing would")
+    assert broken.controls.failed == ("identity",)
+    assert broken.verdict[0].startswith("Do not read this map: a layer that forgets nothing would")
 
 
 def test_a_blind_layer_is_not_asked_for_the_right_z(image, noise):
     found = audit(evidence(image, noise, "none", {**GOOD, "nll_shuffled": -0.2}))
-    assert (found["controls"]["value"], found["controls"]["n"]) == (2, 2)
-    assert "Do not read" not in found["verdict"][0]
+    assert (found.controls.value, found.controls.n) == (2, 2)
+    assert "Do not read" not in found.verdict[0]

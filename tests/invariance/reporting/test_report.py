@@ -7,7 +7,8 @@ from html.parser import HTMLParser
 import matplotlib as mpl
 import numpy as np
 import pytest
-from ctinv.invariance.audit.scores import scores, verdict
+from ctinv.invariance.audit.record import Audit, ControlsFigure, CurvePoint, Figure, Tissues
+from ctinv.invariance.audit.scores import scores
 from ctinv.invariance.reporting.figure import choose_window, figure_png, layers_png
 from ctinv.invariance.reporting.report import report_html, summary
 from PIL import Image
@@ -120,15 +121,17 @@ def test_report_is_self_contained():
 def test_report_tells_figures_with_unit_count_and_meaning():
     audit = {
         "verdict": ["The images can be trusted.", "Mostly."],
-        "fidelity": {"value": 41.26, "unit": "HU", "n": 1, "meaning": "Distance to the image."},
-        "leakage": {"x": {"value": 0.0812, "n": 250, "low": 0.05, "high": 0.12, "interval": "90 % of them"}},
-        "coverage": {"value": float("nan"), "meaning": "Unknown here."},
+        "embedding": {"rmse": {"value": 41.26, "unit": "HU", "n": 1, "meaning": "Distance to the image."}},
+        "leakage": {
+            "flow": {"value": 0.0812, "n": 250, "low": 0.05, "high": 0.12, "interval": "90 % of them"}
+        },
+        "flow": {"coverage": {"value": float("nan"), "meaning": "Unknown here."}},
     }
     words = _Page(report_html([make(audit=audit)])).words
-    assert words.index("The images can be trusted.") < words.index("Fidelity")
+    assert words.index("The images can be trusted.") < words.index("Reconstruction error")
     for text in ("41.3 HU", "Distance to the image.", "0.0812", "0.0500 to 0.120, 90 % of them", "250"):
         assert text in words
-    assert "Coverage not available" in words
+    assert "Coverage error of the flow not available" in words
     assert "nan" not in words.lower().split()
 
 
@@ -174,7 +177,7 @@ def test_report_says_what_was_analysed_and_its_limits():
 
 def test_report_escapes_what_users_name():
     nasty = "<script>alert(1)</script>"
-    audit = {"verdict": nasty, nasty: {"value": 1.0, "meaning": nasty}}
+    audit = {"verdict": [nasty], "flow": {"nll": {"value": 1.0, "meaning": nasty, "title": nasty}}}
     page = _Page(report_html([make(audit=audit, meta={"model": nasty, "layer": nasty, "source": nasty})]))
     assert "script" not in page.tags
 
@@ -210,19 +213,18 @@ def test_summary_says_once_what_all_share(tmp_path):
 
 
 def test_figures_of_an_audit_keep_order_and_names():
-    audit = {
-        "b": {"value": 1},
-        "verdict": "x",
-        "a": {"deep": {"value": 2.5, "title": "Own name"}},
-        "plain": 3,
-    }
+    audit = Audit(
+        controls=ControlsFigure(value=1, failed=(), figures={}),
+        leakage_in=Tissues(soft=Figure(2.5, title="Own name")),
+        curve={"0.1": CurvePoint(value=3)},
+        verdict=("x",),
+    )
     assert [(s.key, s.title, s.text) for s in scores(audit)] == [
-        ("b", "B", "1"),
-        ("a.deep", "Own name", "2.50"),
-        ("plain", "Plain", "3"),
+        ("controls", "Controls", "1"),
+        ("leakage_in.soft", "Own name", "2.50"),
+        ("curve.0.1", "Curve, 0.1", "3"),
     ]
-    assert verdict(audit) == ("x",)
-    assert verdict({}) == ()
+    assert scores(Audit()) == ()
 
 
 def test_page_parses_the_style_away():
@@ -262,7 +264,7 @@ def test_the_curve_of_a_blind_layer_says_so():
     from matplotlib.figure import Figure
 
     axes = Figure().add_subplot()
-    draw_curve(axes, {"curve": {"0.03": {"value": 300.0, "reached": 0.0}}})
+    draw_curve(axes, Audit(curve={"0.03": CurvePoint(value=300.0, reached=0.0)}))
     assert axes.texts[0].get_text() == "blind to everything"
     axes = Figure().add_subplot()
     draw_curve(axes, refined().audit)

@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ctinv.adapters.errors import CtinvError
+from ctinv.invariance.audit.record import Audit, Figure, Leakage
 from ctinv.invariance.infra.files import check_writable, write_files
 from ctinv.invariance.reporting.explanation import Explanation
+from ctinv.invariance.reporting.provenance import Provenance
 
 NAMES = {"arrays.npz", "figure.png", "report.html", "result.json"}
 
@@ -27,10 +29,12 @@ def make(shape=(32, 32), k=5, **changes):
         "samples": samples,
         "mean": image(),
         "std": np.abs(image()),
-        "audit": {"leakage": {"value": 0.1, "unit": "", "n": 250, "meaning": "Small is good."}},
+        "audit": {"leakage": {"flow": {"value": 0.1, "unit": "", "n": 250, "meaning": "Small is good."}}},
         "meta": {"model": "toy", "layer": "conv1", "op": "Conv", "samples": 250, "spacing": [0.7, 0.7]},
     }
-    return Explanation(**{**fields, **changes})
+    fields |= changes
+    audit, meta = Audit.from_json(fields.pop("audit")), Provenance.from_json(fields.pop("meta"))
+    return Explanation(**fields, audit=audit, meta=meta)
 
 
 def strict(text):
@@ -77,22 +81,60 @@ def test_save_writes_four_whole_files_and_nothing_else(tmp_path):
 
 
 def test_result_json_is_strict_and_says_what_it_is(tmp_path):
-    audit = {"coverage": {"value": float("nan"), "n": np.int64(3)}, "more": {"x": {"value": np.float32(0.5)}}}
-    meta = {"layer": "conv1", "seed": np.int32(4), "where": Path("a"), "top": math.inf, "pair": (1, 2.0)}
+    audit = {
+        "flow": {"coverage": {"value": float("nan"), "n": np.int64(3)}, "nll": {"value": np.float32(0.5)}},
+        "curve": {"0.03": {"value": 1.0, "reached": math.inf}},
+        "verdict": ["Read with care."],
+    }
+    meta = {"layer": "conv1", "seed": np.int32(4), "source": Path("a"), "spacing": (1, 2.0)}
     explanation = make(audit=audit, meta=meta)
     explanation.save(tmp_path)
     result = strict((tmp_path / "result.json").read_text(encoding="utf-8"))
-    assert result == {
+    said = {key: result[key] for key in ("schema_version", *meta, "shape", "units")}
+    assert said == {
         "schema_version": 1,
         "layer": "conv1",
         "seed": 4,
-        "where": "a",
-        "top": None,
-        "pair": [1, 2.0],
+        "source": "a",
+        "spacing": [1, 2.0],
         "shape": [32, 32],
         "units": "HU",
-        "audit": {"coverage": {"value": None, "n": 3}, "more": {"x": {"value": 0.5}}},
     }
+    assert result["audit"]["flow"] == {"nll": {"value": 0.5}, "coverage": {"value": None, "n": 3}}
+    assert result["audit"]["curve"] == {"0.03": {"value": 1.0, "reached": None}}
+    assert result["audit"]["verdict"] == ["Read with care."]
+
+
+@pytest.mark.parametrize("name", ["refined", "unrefined"])
+def test_what_an_earlier_version_wrote_is_written_again_alike(name):
+    """Two results that stood in ``result.json`` before there were records: same keys, same values."""
+    earlier = strict((Path(__file__).parent / f"result_{name}.json").read_text(encoding="utf-8"))
+    audit = Audit.from_json(earlier["audit"])
+    assert audit == earlier["audit"]
+    told = {k: v for k, v in earlier.items() if k not in ("schema_version", "shape", "audit")}
+    kept = dict(Provenance.from_json(told))
+    assert kept.pop("intensity_found", None) == told.pop("intensity_found", None)
+    assert kept == told
+
+
+def test_an_audit_is_a_record_and_the_mapping_that_json_holds():
+    audit = make().audit
+    assert audit.leakage.flow.value == audit["leakage"]["flow"]["value"] == 0.1
+    assert json.loads(json.dumps(audit)) == audit
+    assert "Leakage(refined=None" in repr(audit)
+    better = dataclasses.replace(audit, leakage=Leakage(flow=Figure(0.05)))
+    assert better["leakage"] == {"flow": {"value": 0.05}}
+
+
+@pytest.mark.parametrize(
+    "broken", [{"leakage": {"flow": {"n": 3}}}, {"leakage": 0.1}, {"leakage": {"flow": [1]}}]
+)
+def test_an_audit_of_another_kind_is_refused(broken, tmp_path):
+    make().save(tmp_path)
+    stored = strict((tmp_path / "result.json").read_text(encoding="utf-8")) | {"audit": broken}
+    (tmp_path / "result.json").write_text(json.dumps(stored), encoding="utf-8")
+    with pytest.raises(CtinvError, match="no readable explanation"):
+        Explanation.load(tmp_path)
 
 
 @pytest.mark.parametrize("refined", [False, True])
