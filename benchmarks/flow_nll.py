@@ -16,6 +16,7 @@ from typing import Any
 
 from ctinv import invariance, zoo
 from ctinv.invariance.data import fitting_set
+from ctinv.invariance.infra.records import plain
 
 
 def measure(
@@ -27,14 +28,14 @@ def measure(
     fitted = invariance.fit(denoiser, layers, data=data, preset=preset, overrides=fields, cache=False)
     rows = []
     for one in fitted:
-        scores = one.info["scores"]
-        gap = scores["nll_shuffled"] - scores["nll"]
+        scores, seconds = one.info.scores, one.info.timings.fit
+        gap = scores.nll_shuffled - scores.nll
         rows.append(
-            {"model": name, "layer": one.layer, "gap": gap, **scores, "seconds": one.info["timings"]["fit"]}
+            {"model": name, "layer": one.layer, "gap": gap, **plain(scores), "seconds": seconds}
         )
         print(
-            f"{name:5} {one.layer:7} {scores['nll']:7.3f} {scores['nll_shuffled']:9.3f} {gap:7.3f}"
-            f" {scores['steps']:6d} {one.info['timings']['fit']:7.1f}",
+            f"{name:5} {one.layer:7} {scores.nll:7.3f} {scores.nll_shuffled:9.3f} {gap:7.3f}"
+            f" {scores.steps:6d} {seconds:7.1f}",
             flush=True,
         )
     return rows

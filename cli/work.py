@@ -99,9 +99,9 @@ def explain_all(screen: Screen, task: Task, layers: Sequence[str], make: Maker) 
 
 def notes(explainer: Explainer) -> Sequence[str]:
     """What a user should know about a fit: checkpoints that were of no use, how patients were divided."""
-    info = getattr(explainer, "info", {})
-    divided = [division(info["split"])] if info.get("split") else []
-    return [*(f"note: {notice}" for notice in info.get("notices", [])), *divided]
+    info = explainer.info
+    divided = [division(info.split)] if info.split else []
+    return [*(f"note: {notice}" for notice in info.notices or ()), *divided]
 
 
 def _stem(source: Path | None) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from ctinv.adapters import wrap
 from ctinv.invariance.networks.embedder import Embedder
+from ctinv.invariance.networks.fit_record import FitScores
 from ctinv.invariance.refinement.observer import Observer
 from ctinv.invariance.refinement.refine import noise_change, refine
 from torch import Tensor, nn
@@ -119,18 +119,18 @@ def _leakage(observer: Observer, x: Image, change: Image, seed: int) -> float:
     return float(seen.leakage()[0])
 
 
-def shuffled_control(scores: Mapping[str, Any]) -> list[Control]:
+def shuffled_control(scores: FitScores | None) -> list[Control]:
     """Whether the flow does worse with ``z`` of other patches, as it must unless the layer is blind.
 
     Arguments:
-        scores: Figures of the fit, with ``nll`` and ``nll_shuffled`` in bits per dimension.
+        scores: Figures of the fit.
 
     Returns:
         One control; none where the fit has no figures.
     """
-    if not scores:
+    if scores is None:
         return []
-    cost = float(scores["nll_shuffled"]) - float(scores["nll"])
+    cost = scores.nll_shuffled - scores.nll
     return [
         Control(
             "shuffled",

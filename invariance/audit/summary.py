@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,8 @@ import numpy.typing as npt
 import torch
 from ctinv.adapters.base import OUTPUT
 from ctinv.invariance.data import quality
-from ctinv.invariance.fitting.novelty import FEATURES, Habit
+from ctinv.invariance.fitting.novelty import FEATURES, NoveltyTest
+from ctinv.invariance.networks.fit_record import FitScores
 from ctinv.invariance.representation.reader import represent
 from torch import Tensor
 
@@ -64,11 +64,11 @@ class Evidence:
         std_flow: The flow's own map, (H, W), HU.
         noise: Noise realisations of the image, (N, H, W), HU.
         noise_moves: How far noise moves the layer.
-        scores: Figures of the fit.
+        scores: Figures of the fit, where known.
         why: Why there was no refinement, as a clause.
         seed: Draws the controls.
         spacing: Row and column spacing in mm, where known.
-        habit: What the fitting slices look like, where known.
+        novelty: What the fitting slices look like, where known.
     """
 
     denoiser: Denoiser
@@ -82,11 +82,11 @@ class Evidence:
     std_flow: Image
     noise: Image
     noise_moves: float
-    scores: Mapping[str, Any]
+    scores: FitScores | None
     why: str
     seed: int
     spacing: tuple[float, float] | None = None
-    habit: Habit | None = None
+    novelty: NoveltyTest | None = None
 
 
 def _rms(image: Any, inside: _Mask) -> float:
@@ -162,24 +162,24 @@ def _maps(e: Evidence, inside: _Mask, facts: Facts) -> Maps:
 
 def _novelty(e: Evidence) -> tuple[ImageNovelty, list[str]]:
     """Whether the image is like the fitting data; a warning where it is not."""
-    if e.habit is None:
+    if e.novelty is None:
         return ImageNovelty(), []
-    found = e.habit.judge(e.x, e.reconstruction)
+    novelty = e.novelty.score(e.x, e.reconstruction)
     strangeness = Strangeness(
-        value=found.value,
+        value=novelty.value,
         unit="",
-        n=e.habit.slices,
-        meaning=f"Distance of the image from the fitting data; up to {found.limit:.2g} is usual "
-        f"({found.level:.0%}).",
+        n=e.novelty.slices,
+        meaning=f"Distance of the image from the fitting data; up to {novelty.limit:.2g} is usual "
+        f"({novelty.level:.0%}).",
         title="Strangeness of the image",
-        limit=found.limit,
-        familiar=found.familiar,
+        limit=novelty.limit,
+        familiar=novelty.familiar,
     )
-    if found.familiar:
+    if novelty.familiar:
         return ImageNovelty(strangeness), []
-    side = "low" if found.away < 0 else "high"
+    side = "low" if novelty.away < 0 else "high"
     return ImageNovelty(strangeness), [
-        f"The image is unlike the data that the flow was fitted on ({FEATURES[found.odd]}: too {side}); "
+        f"The image is unlike the data that the flow was fitted on ({FEATURES[novelty.odd]}: too {side}); "
         "fit on CT like it with --data."
     ]
 
@@ -275,38 +275,38 @@ def _output(e: Evidence, inside: _Mask, denoised: Image) -> BeforeAndAfter:
     return BeforeAndAfter(after, before)
 
 
-def _flow(scores: Mapping[str, Any]) -> FlowFit:
-    if not scores:
+def _flow(scores: FitScores | None) -> FlowFit:
+    if scores is None:
         return FlowFit()
-    n = scores["held_out_patches"]
+    n = scores.held_out_patches
     fit = FlowFit(
-        nll=figure(scores["nll"], "bits/dim", "Held-out negative log-likelihood of codes given z.", n),
+        nll=figure(scores.nll, "bits/dim", "Held-out negative log-likelihood of codes given z.", n),
         nll_shuffled=figure(
-            scores["nll_shuffled"], "bits/dim", "The same with z of other patches; it must be worse.", n
+            scores.nll_shuffled, "bits/dim", "The same with z of other patches; it must be worse.", n
         ),
     )
-    tests = scores.get("calibration")
-    if not tests:
+    tests = scores.calibration
+    if tests is None:
         return fit
     return dataclasses.replace(
         fit,
         nll_unconditional=figure(
-            tests["nll_unconditional"],
+            tests.nll_unconditional,
             "bits/dim",
             "That of a Gaussian that knows no z; it must be worse.",
-            tests["pairs"],
+            tests.pairs,
         ),
         coverage=figure(
-            tests["deviation"],
+            tests.deviation,
             "points",
             "Largest error of the flow's error bars: its 90 % region should hold 90 % of held-out codes.",
-            tests["pairs"],
+            tests.pairs,
         ),
         error_ratio=figure(
-            tests["error_ratio"],
+            tests.error_ratio,
             "",
             "True codes' distance from the mean sample over the samples' spread; above 1: too sure.",
-            tests["pairs"],
+            tests.pairs,
         ),
     )
 

@@ -14,12 +14,14 @@ import numpy.typing as npt
 from ctinv.invariance.audit.summary import Evidence, audit
 from ctinv.invariance.data.simulation.noise import noise_like
 from ctinv.invariance.data.tiling import pad_to
-from ctinv.invariance.fitting.novelty import Habit
+from ctinv.invariance.fitting.novelty import NoveltyTest
+from ctinv.invariance.infra.records import read
+from ctinv.invariance.networks.fit_record import Timings
 from ctinv.invariance.networks.fitted import FittedLayer, versions
 from ctinv.invariance.refinement.observer import Observer
 from ctinv.invariance.refinement.refine import RHO, Refined, affordable, noise_change, refine
 from ctinv.invariance.reporting.explanation import Explanation
-from ctinv.invariance.reporting.provenance import Provenance, Refinement, Timings
+from ctinv.invariance.reporting.provenance import Provenance, Refinement
 from ctinv.invariance.sampling.slices import sample_slice
 from scipy.ndimage import gaussian_filter
 
@@ -134,15 +136,15 @@ def analyse(
         std_flow=drawn.std,
         noise=noise,
         noise_moves=moves,
-        scores=fitted.info.get("scores", {}),
+        scores=fitted.info.scores,
         why=_why(observer, request),
         seed=request.seed,
         spacing=spacing,
-        habit=Habit.from_dict(habit) if (habit := fitted.info.get("habit")) else None,
+        novelty=read(NoveltyTest, habit, exact=True) if (habit := fitted.info.habit) else None,
     )
     audited = audit(evidence)
     clock.append(time.perf_counter())
-    timings = Timings(**fitted.info.get("timings", {}))
+    timings = fitted.info.timings or Timings()
     sampling, refinement, auditing = (round(b - a, 3) for a, b in pairwise(clock))
     crop = (..., slice(x.shape[0]), slice(x.shape[1]))
     return Explanation(
@@ -182,8 +184,8 @@ def _provenance(fitted: FittedLayer, request: Request) -> Provenance:
         intensity=str(denoiser.intensity),
         output=denoiser.output,
         notices=tuple(denoiser.notices),
-        data=fitted.info.get("data"),
-        fit={k: v for k, v in fitted.info.items() if k not in ("timings", "data")},
+        data=fitted.info.data,
+        fit=dataclasses.replace(fitted.info, timings=None, data=None),
         versions=versions(),
         seed=request.seed,
         samples=request.samples,

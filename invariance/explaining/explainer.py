@@ -34,6 +34,11 @@ class Explainer(FittedLayer):
     The fields are those of :class:`ctinv.invariance.networks.fitted.FittedLayer`.
     """
 
+    @classmethod
+    def of(cls, fitted: FittedLayer) -> Explainer:
+        """The same layer, able to explain."""
+        return cls(**{field.name: getattr(fitted, field.name) for field in dataclasses.fields(fitted)})
+
     def explain(
         self,
         image: Any,
@@ -96,11 +101,11 @@ class Explainer(FittedLayer):
 
     def _stored(self, x: Image, request: Request) -> Path | None:
         """Where the cache keeps this answer; a bundle that was not fitted here has no key."""
-        if "key" not in self.info:
+        if self.info.key is None:
             return None
         key = content_key(
             format=FORMAT,
-            fit=self.info["key"],
+            fit=self.info.key,
             image=image_digest([x]),
             **dataclasses.asdict(request),
         )

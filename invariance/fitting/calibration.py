@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from ctinv.adapters.errors import CtinvError
+from ctinv.invariance.networks.fit_record import Calibration
 from ctinv.invariance.sampling.inverse import FlowInverse
 from torch import Tensor
 
@@ -22,7 +21,15 @@ if TYPE_CHECKING:
     from .patches import Place
     from .stores import RepresentationStore
 
-__all__ = ["LEVELS", "Calibration", "calibrate", "calibrate_flow", "gaussian_density"]
+__all__ = [
+    "LEVELS",
+    "calibrate",
+    "calibrate_flow",
+    "coverage_ranks",
+    "gaussian_density",
+    "sbc_ranks",
+    "tarp_ranks",
+]
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 """Levels of the highest-density regions."""
@@ -33,59 +40,6 @@ LogProb = Callable[[Codes, int], Codes]
 
 _PROJECTIONS = 64
 _CHUNK = 64
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """How well drawn codes and true codes of the same contexts agree.
-
-    p-values are those of uniform ranks, for pairs that are independent; patches of few slices are
-    not quite, so that small p-values come somewhat too often.
-
-    Arguments:
-        pairs: Pairs of code and context.
-        draws: Codes drawn for each context.
-        levels: Levels of the highest-density regions.
-        coverage: Share of true codes inside the region of each level.
-        deviation: Largest difference of coverage from its level, in points (1/100).
-        coverage_p: p-value of the levels at which the true codes lie (Kolmogorov-Smirnov).
-        sbc_p: Smallest p-value of the ranks along a direction, times the number of directions.
-        sbc_failing: Share of directions whose own p-value is below 5 %; 5 % is expected.
-        directions: Directions looked at: every number of the code, and random ones.
-        tarp_atc: Area between TARP's coverage and its level, above level 1/2: negative where the
-            draws are too narrow or beside the truth, positive where too wide, 1/8 at most.
-        tarp_p: p-value of TARP's levels (Kolmogorov-Smirnov).
-        error_ratio: RMS distance of true codes from the mean draw, over what the draws' spread makes
-            it: 1 is right, above 1 the draws are too narrow or off.
-        nll: Negative log-likelihood in bits per dimension.
-        nll_shuffled: The same with contexts of other pairs.
-        nll_unconditional: The same of a density that knows no context; None without one.
-    """
-
-    pairs: int
-    draws: int
-    levels: tuple[float, ...]
-    coverage: tuple[float, ...]
-    deviation: float
-    coverage_p: float
-    sbc_p: float
-    sbc_failing: float
-    directions: int
-    tarp_atc: float
-    tarp_p: float
-    error_ratio: float
-    nll: float
-    nll_shuffled: float
-    nll_unconditional: float | None = None
-
-    @property
-    def passes(self) -> bool:
-        """Whether coverage, SBC and TARP together find nothing wrong at the 1 % level."""
-        return 3 * min(self.coverage_p, self.sbc_p, self.tarp_p) >= 0.01
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {**dataclasses.asdict(self), "passes": self.passes}
 
 
 def calibrate(
@@ -104,9 +58,8 @@ def calibrate(
     regions), of its coordinate along a direction (SBC), and of its distance from a random point
     (TARP). Ties are broken at random, so that the ranks are uniform exactly.
 
-    Sources: Talts et al., arXiv 1804.06788, 2018 (SBC); Hermans et al., TMLR 2022 (expected
-    coverage); Lemos et al., ICML 2023 (TARP). The package ``sbi`` holds the same tests, bound to its
-    own posterior classes, and would bring some ten further packages along for them.
+    The package ``sbi`` holds the same tests, bound to its own posterior classes, and would bring some
+    ten further packages along for them.
 
     Arguments:
         codes: True codes (N, D), the n-th belonging to context n; 8 or more.
@@ -125,65 +78,122 @@ def calibrate(
             f"codes of shape {truth.shape} with {draws} draws cannot be tested; "
             "give (N, D) with 8 pairs or more, and 2 draws or more"
         )
-    count, size = truth.shape
     rng = np.random.default_rng([seed, 7])
-    drawn = [np.asarray(draw(k, draws), dtype=np.float64) for k in range(count)]
-    if not all(np.isfinite(some).all() for some in drawn):
+    count, size = truth.shape
+    drawn = np.stack([np.asarray(draw(k, draws), dtype=np.float64) for k in range(count)])
+    if not np.isfinite(drawn).all():
         raise CtinvError("the flow draws codes that are not finite; fit again")
     # Of the draws alone: a scale that knew the true codes would bring these nearer than draws can be.
-    scale = np.maximum(np.concatenate(drawn).std(0), 1e-12)
+    scale = np.maximum(drawn.reshape(-1, size).std(0), 1e-12)
     # One cycle through all pairs: with shorter ones, pairs would share their random points.
     cycle = rng.permutation(count)
     others = np.empty(count, dtype=int)
     others[cycle] = np.roll(cycle, 1)
     random = rng.standard_normal((size, _PROJECTIONS if size > 1 else 0)) / scale[:, None]
-    density, distance = np.empty(count), np.empty(count)
-    along = np.empty((count, size + random.shape[1]))
-    right, wrong = np.empty(count), np.empty(count)
-    error, spread = np.zeros(size), np.zeros(size)
-    for k, code in enumerate(truth):
-        both = np.concatenate([code[None], drawn[k]])
-        other = truth[others[k]]
-        logs = np.asarray(log_prob(np.concatenate([both, other[None]]), k), dtype=np.float64)
-        if not np.isfinite(logs).all():
-            raise CtinvError("the flow gives codes densities that are not finite; fit again")
-        density[k] = _rank(-logs[:-1, None], rng)[0]
-        away = np.square((both - other) / scale).sum(1)
-        distance[k] = _rank(away[:, None], rng)[0]
-        along[k] = _rank(np.concatenate([both, both @ random], 1), rng)
-        right[k], wrong[k] = logs[0], logs[-1]
-        error += np.square(code - drawn[k].mean(0))
-        spread += (1 + 1 / draws) * drawn[k].var(0, ddof=1)
+    ties = rng.random((count, 2 + size + random.shape[1]))
+    pairs = np.concatenate([truth[:, None], drawn], 1)
+    logs = _log_densities(pairs, truth[others], log_prob)
+    density = coverage_ranks(logs[:, :-1], ties[:, 0])
+    distance = tarp_ranks(pairs, truth[others], scale, ties[:, 1])
+    sbc = _uniform(sbc_ranks(pairs, random, ties[:, 2:]))
     coverage = tuple(float(np.mean(density <= level)) for level in LEVELS)
-    sbc = _uniform(along)
+    coverage_p, tarp_p = (float(_uniform(ranks[:, None])[0]) for ranks in (density, distance))
+    sbc_p = float(min(1.0, sbc.min() * len(sbc)))
     unit = -1 / (size * math.log(2))
-    free = None if unconditional is None else float(np.mean(unconditional(truth))) * unit
-    ratios = error / np.maximum(spread, 1e-300)
     return Calibration(
         pairs=count,
         draws=draws,
         levels=LEVELS,
         coverage=coverage,
         deviation=100 * max(abs(c - level) for c, level in zip(coverage, LEVELS, strict=True)),
-        coverage_p=float(_uniform(density[:, None])[0]),
-        sbc_p=float(min(1.0, sbc.min() * len(sbc))),
+        coverage_p=coverage_p,
+        sbc_p=sbc_p,
         sbc_failing=float(np.mean(sbc < 0.05)),
         directions=len(sbc),
         # The integral of (share of levels below a) - a, for a from 1/2 to 1.
         tarp_atc=float(np.mean(1 - np.maximum(distance, 0.5))) - 0.375,
-        tarp_p=float(_uniform(distance[:, None])[0]),
-        error_ratio=float(np.sqrt(ratios.mean())),
-        nll=float(right.mean()) * unit,
-        nll_shuffled=float(wrong.mean()) * unit,
-        nll_unconditional=free,
+        tarp_p=tarp_p,
+        error_ratio=_error_ratio(truth, drawn),
+        nll=float(logs[:, 0].mean()) * unit,
+        nll_shuffled=float(logs[:, -1].mean()) * unit,
+        nll_unconditional=None if unconditional is None else float(np.mean(unconditional(truth))) * unit,
     )
 
 
-def _rank(values: Codes, rng: np.random.Generator) -> Codes:
-    """Of the first row among all rows, per column, from 0 to 1: uniform where all follow one law."""
-    first, rest = values[0], values[1:]
-    below, equal = (rest < first).sum(0), (rest == first).sum(0)
-    ranks: Codes = (below + rng.random(len(first)) * (equal + 1)) / len(values)
+def coverage_ranks(logs: Codes, ties: Codes) -> Codes:
+    """Rank of each true code's density among those of its draws: expected coverage of dense regions.
+
+    Source: Hermans, Delaunoy, Rozet, Wehenkel, Begy, Louppe, A crisis in simulation-based inference?
+    Beware, your posterior approximations can be unfaithful, TMLR 2022,
+    https://openreview.net/forum?id=LHAbHkt6Aq
+
+    Arguments:
+        logs: Log-densities of each true code and then of its draws, (N, 1 + draws).
+        ties: Uniform numbers that break ties, (N,).
+
+    Returns:
+        Uniform numbers between 0 and 1 where codes and draws follow one law, (N,); small where the true
+        code is among the densest.
+    """
+    return _ranks(-logs[..., None], ties[:, None])[:, 0]
+
+
+def sbc_ranks(pairs: Codes, directions: Codes, ties: Codes) -> Codes:
+    """Rank of each true code among its draws, number by number and along directions.
+
+    Source: Talts, Betancourt, Simpson, Vehtari, Gelman, Validating Bayesian inference algorithms with
+    simulation-based calibration, 2018, https://arxiv.org/abs/1804.06788
+
+    Arguments:
+        pairs: Each true code and then its draws, (N, 1 + draws, D).
+        directions: Further directions, (D, K).
+        ties: Uniform numbers that break ties, (N, D + K).
+
+    Returns:
+        Uniform numbers between 0 and 1 where codes and draws follow one law, (N, D + K).
+    """
+    return _ranks(np.concatenate([pairs, pairs @ directions], -1), ties)
+
+
+def tarp_ranks(pairs: Codes, references: Codes, scale: Codes, ties: Codes) -> Codes:
+    """Rank of each true code's distance from a random point among those of its draws.
+
+    Source: Lemos, Coogan, Hezaveh, Perreault-Levasseur, Sampling-based accuracy testing of posterior
+    estimators for general inference, ICML 2023, https://arxiv.org/abs/2302.03026
+
+    Arguments:
+        pairs: Each true code and then its draws, (N, 1 + draws, D).
+        references: The random points, (N, D).
+        scale: What each number of the difference is divided by, (D,).
+        ties: Uniform numbers that break ties, (N,).
+
+    Returns:
+        Uniform numbers between 0 and 1 where codes and draws follow one law, (N,).
+    """
+    away = np.square((pairs - references[:, None]) / scale).sum(-1)
+    return _ranks(away[..., None], ties[:, None])[:, 0]
+
+
+def _log_densities(pairs: Codes, others: Codes, log_prob: LogProb) -> Codes:
+    """Of each true code, its draws, and another pair's code, all in the true code's context."""
+    codes = np.concatenate([pairs, others[:, None]], 1)
+    logs = np.stack([np.asarray(log_prob(each, k), dtype=np.float64) for k, each in enumerate(codes)])
+    if not np.isfinite(logs).all():
+        raise CtinvError("the flow gives codes densities that are not finite; fit again")
+    return logs
+
+
+def _error_ratio(truth: Codes, drawn: Codes) -> float:
+    error = np.square(truth - drawn.mean(1)).sum(0)
+    spread = ((1 + 1 / drawn.shape[1]) * drawn.var(1, ddof=1)).sum(0)
+    return float(np.sqrt((error / np.maximum(spread, 1e-300)).mean()))
+
+
+def _ranks(values: Codes, ties: Codes) -> Codes:
+    """Of the first of (N, 1 + draws, K) among all, from 0 to 1: uniform where all follow one law, (N, K)."""
+    first, rest = values[:, :1], values[:, 1:]
+    below, equal = (rest < first).sum(1), (rest == first).sum(1)
+    ranks: Codes = (below + ties * (equal + 1)) / values.shape[1]
     return ranks
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +14,7 @@ from ctinv.adapters.errors import CtinvError
 from ctinv.invariance.infra.checkpoints import Checkpoint
 from ctinv.invariance.infra.distributed import World, world
 from ctinv.invariance.networks.embedder import Embedder
+from ctinv.invariance.networks.fit_record import Calibration, FitScores
 from ctinv.invariance.networks.fitted import build_networks
 from ctinv.invariance.networks.flow import ConditionalFlow
 from ctinv.invariance.networks.vae import VAE
@@ -26,7 +26,7 @@ from .calibration import calibrate_flow
 from .flow_loop import Material, Objective, held_out_bits, optimise
 from .patches import Place, denoised_slices, draw_places, encode_places, rolled
 from .stores import Blocks, RepresentationStore, open_stores, passes
-from .temperature import settle
+from .temperature import rescale_temperature
 
 __all__ = [
     "FitResult",
@@ -49,8 +49,7 @@ class FitResult:
         flow: The conditional flow.
         embedder: The embedder.
         geometry: How the layer's output lies over the image.
-        scores: Held-out negative log-likelihood in bits per dimension, with the right contexts
-            (``nll``), with contexts of other patches (``nll_shuffled``), steps and patches.
+        scores: Figures on held-out patches.
         notices: What the user should know about the fit.
     """
 
@@ -58,7 +57,7 @@ class FitResult:
     flow: ConditionalFlow
     embedder: Embedder
     geometry: Geometry
-    scores: dict[str, Any]
+    scores: FitScores
     notices: tuple[str, ...] = ()
 
 
@@ -190,19 +189,19 @@ def _fit_one(
     objective = Objective(flow, embedder)
     everyone.shared(objective.state_dict().values())
     material = Material(store, drawn.train, drawn.mean, drawn.spread, drawn.test, test_codes)
-    best = optimise(objective.to(device), material, preset.fit, generator, everyone, checkpoint, progress)
+    scores = optimise(objective.to(device), material, preset.fit, generator, everyone, checkpoint, progress)
     objective.to("cpu").eval()
-    if settled := settle(objective, material, preset.fit.calibrated):
-        settled["nll"], settled["nll_shuffled"] = held_out_bits(objective, material)
-    scores = {
-        **best,
-        **settled,
-        **_calibration(objective, store, drawn, test_codes, preset.fit.calibrated, seed),
-        "patches": len(drawn.train),
-        "held_out_patches": len(drawn.test),
-        "slices": drawn.slices,
-        "held_out_slices": drawn.held,
-    }
+    if rescaling := rescale_temperature(objective, material, preset.fit.calibrated):
+        nll, shuffled = held_out_bits(objective, material)
+        scores = dataclasses.replace(scores, nll=nll, nll_shuffled=shuffled, **dataclasses.asdict(rescaling))
+    scores = dataclasses.replace(
+        scores,
+        calibration=_calibration(objective, store, drawn, test_codes, preset.fit.calibrated, seed),
+        patches=len(drawn.train),
+        held_out_patches=len(drawn.test),
+        slices=drawn.slices,
+        held_out_slices=drawn.held,
+    )
     notices = tuple(checkpoint.notices) if checkpoint else ()
     return FitResult(layer, flow, embedder, store.geometry, scores, notices)
 
@@ -212,17 +211,17 @@ def _calibration(
     store: RepresentationStore,
     drawn: _Drawn,
     test_codes: Tensor,
-    wanted: int,
+    pairs: int,
     seed: int,
-) -> dict[str, Any]:
-    """Tests of the flow's spread on some held-out patches; none where these are too few to tell."""
-    count = min(wanted, len(drawn.test))
+) -> Calibration | None:
+    """Tests of the flow's spread on some held-out patches; None where these are too few to tell."""
+    count = min(pairs, len(drawn.test))
     if count < 8:
-        return {}
+        return None
     known = drawn.mean + drawn.spread * torch.randn(
         drawn.mean.shape, generator=torch.Generator().manual_seed(seed)
     )
-    found = calibrate_flow(
+    return calibrate_flow(
         objective.flow,
         objective.embedder,
         store,
@@ -231,7 +230,6 @@ def _calibration(
         known=known,
         seed=seed,
     )
-    return {"calibration": found.as_dict()}
 
 
 def _staged(progress: Progress | None, stage: str) -> Callable[[int, int], None]:

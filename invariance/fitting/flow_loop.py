@@ -12,6 +12,7 @@ from ctinv.adapters.errors import CtinvError
 from ctinv.invariance.infra.checkpoints import Checkpoint
 from ctinv.invariance.infra.distributed import World
 from ctinv.invariance.networks.embedder import Embedder
+from ctinv.invariance.networks.fit_record import FitScores
 from ctinv.invariance.networks.flow import ConditionalFlow
 from ctinv.invariance.presets import FitConfig
 from torch import Tensor, nn
@@ -85,7 +86,7 @@ def optimise(
     world: World,
     checkpoint: Checkpoint | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Any]:
+) -> FitScores:
     """Adam on the negative log-likelihood; keeps the weights that did best on held-out slices.
 
     With a checkpoint the loop goes on where an interrupted one stood, and on the CPU ends with the
@@ -102,8 +103,7 @@ def optimise(
         progress: Called with (done, total).
 
     Returns:
-        ``nll`` and ``nll_shuffled`` (bits per dimension, held out), ``steps``, and ``curve``: steps,
-        training loss since the last look, and held-out loss, in bits per dimension.
+        Held-out likelihoods, steps and curve.
 
     Raises:
         CtinvError: The loss or its gradient is not finite.
@@ -127,7 +127,7 @@ def optimise(
         if progress:
             progress(config.steps if last else at.step, config.steps)
     objective.load_state_dict(loop.best)
-    return {**at.best, "curve": at.curve}
+    return FitScores(**at.best, curve=tuple(tuple(row) for row in at.curve))
 
 
 class _Loop:

@@ -1,12 +1,11 @@
-"""Familiarity: whether an image is like those that autoencoder and flow were fitted on."""
+"""Novelty: whether an image is unlike those that autoencoder and flow were fitted on."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +15,7 @@ from scipy.ndimage import gaussian_filter
 if TYPE_CHECKING:
     from ctinv.invariance.networks.vae import VAE
 
-__all__ = ["FEATURES", "LEVEL", "Familiarity", "Habit", "learn_habit"]
+__all__ = ["FEATURES", "LEVEL", "Novelty", "NoveltyTest", "fit_novelty_test"]
 
 Image = npt.NDArray[np.float32]
 _Numbers = npt.NDArray[np.float64]
@@ -40,7 +39,7 @@ _SHIFT = 0.25
 
 
 @dataclass(frozen=True)
-class Familiarity:
+class Novelty:
     """How far an image lies from the fitting data.
 
     Arguments:
@@ -63,14 +62,15 @@ class Familiarity:
 
 
 @dataclass(frozen=True)
-class Habit:
+class NoveltyTest:
     """What the fitting slices look like, in a few numbers.
 
     Two things must be usual: the median squared Mahalanobis distance of an image's tiles, whose
     logarithm is about normal over slices, and each feature's mean over the tiles. The limits are ends
     of prediction intervals (Student), so that few fitting slices make them wide, not wrong.
 
-    Source: Lee, Lee, Lee, Shin, NeurIPS 2018, for distances of this kind as a test of novelty.
+    Source: Lee, Lee, Lee, Shin, A simple unified framework for detecting out-of-distribution samples and
+    adversarial attacks, NeurIPS 2018, https://arxiv.org/abs/1807.03888, for distances of this kind.
 
     Arguments:
         mean: Mean of each feature over tiles.
@@ -92,7 +92,7 @@ class Habit:
     slices: int
     patch: int
 
-    def judge(self, x: Image, reconstruction: Image) -> Familiarity:
+    def score(self, x: Image, reconstruction: Image) -> Novelty:
         """Compare an image with the fitting slices.
 
         Arguments:
@@ -112,7 +112,7 @@ class Habit:
         away_limit = float(student.isf(each, self.slices - 1)) * wide
         apart = (tiles.mean(0) - np.array(self.usual)) / np.array(self.varies)
         worst = int(np.abs(apart).argmax())
-        return Familiarity(
+        return Novelty(
             value=math.exp(min(distance, 300.0)),
             limit=math.exp(min(limit, 300.0)),
             odd=list(FEATURES)[worst],
@@ -122,32 +122,8 @@ class Habit:
             familiar=bool(distance <= limit and abs(apart[worst]) <= away_limit),
         )
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
-        return {**plain, "whitening": [list(row) for row in self.whitening]}
-
     @classmethod
-    def from_dict(cls, stored: Mapping[str, Any]) -> Habit:
-        """Read what :meth:`as_dict` gave, also by way of JSON.
-
-        Raises:
-            CtinvError: Fields are missing or unknown.
-        """
-        try:
-            found = cls(**stored)
-        except TypeError as error:
-            raise CtinvError(f"the description of the fitting data is of another kind ({error})") from error
-        return dataclasses.replace(
-            found,
-            mean=tuple(found.mean),
-            whitening=tuple(tuple(row) for row in found.whitening),
-            usual=tuple(found.usual),
-            varies=tuple(found.varies),
-        )
-
-    @classmethod
-    def of(cls, pairs: Sequence[tuple[Image, Image]], patch: int) -> Habit:
+    def fit(cls, pairs: Sequence[tuple[Image, Image]], patch: int) -> NoveltyTest:
         """Learn from slices and their reconstructions.
 
         Arguments:
@@ -158,7 +134,7 @@ class Habit:
             CtinvError: Fewer than two slices, or one smaller than a tile.
         """
         if len(pairs) < 2:
-            raise CtinvError(f"{len(pairs)} slice tells no habit; give two or more")
+            raise CtinvError(f"{len(pairs)} slice does not say what is usual; give two or more")
         slices = [_features(x, again, patch) for x, again in pairs]
         logs = np.empty(len(slices))
         for half in (0, 1):  # distances of slices that did not decide what is near
@@ -180,7 +156,7 @@ class Habit:
         )
 
 
-def learn_habit(
+def fit_novelty_test(
     vae: VAE,
     images: Sequence[Image],
     *,
@@ -188,7 +164,7 @@ def learn_habit(
     denoise: Callable[[Image], Image] | None = None,
     slices: int = _SLICES,
     seed: int = 0,
-) -> Habit:
+) -> NoveltyTest:
     """Learn what the fitting slices look like, from some of them.
 
     Arguments:
@@ -213,7 +189,7 @@ def learn_habit(
         x = pad_to(images[k], patch)
         tiles = grid((x.shape[0], x.shape[1]), patch, overlap)
         pairs.append((x, reconstruct(vae, x, tiles, denoise(x) if denoise else None)))
-    return Habit.of(pairs, patch)
+    return NoveltyTest.fit(pairs, patch)
 
 
 def _features(x: Image, reconstruction: Image, patch: int) -> _Numbers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from ctinv.invariance.networks.flow import Mixing
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .flow_loop import Material, Objective, contexts
 
-__all__ = ["settle"]
+__all__ = ["Rescaling", "rescale_temperature"]
 
 _DIRECTIONS = 8
 _PATCHES = 1024
@@ -19,8 +19,23 @@ _FEWEST = 32
 _HALF = 0.6745  # half of all normal numbers are smaller
 
 
+@dataclass(frozen=True)
+class Rescaling:
+    """What held-out patches said of the invariance variable before it was rescaled.
+
+    Arguments:
+        temperature: Spread of most directions.
+        settled_on: How many patches.
+        widest: Largest spread of a direction; None where the flow ends with no linear map.
+    """
+
+    temperature: float
+    settled_on: int
+    widest: float | None = None
+
+
 @torch.no_grad()
-def settle(objective: Objective, material: Material, first: int) -> dict[str, Any]:
+def rescale_temperature(objective: Objective, material: Material, first: int) -> Rescaling | None:
     """Scale the invariance variable so that held-out patches have unit spread.
 
     A fitted flow is a little too sure of patches it has not seen: one temperature sets that right. Where the
@@ -29,7 +44,8 @@ def settle(objective: Objective, material: Material, first: int) -> dict[str, An
     them, measured on held-out ones, becomes part of that map. What this does to the likelihood is known and
     counted.
 
-    Source: temperature scaling, Guo et al., ICML 2017, here for a density.
+    Source: Guo, Pleiss, Sun, Weinberger, On calibration of modern neural networks, ICML 2017,
+    https://arxiv.org/abs/1706.04599, for a classifier's temperature; here a density's.
 
     Arguments:
         objective: Flow and embedder, fitted; the flow is changed.
@@ -37,14 +53,13 @@ def settle(objective: Objective, material: Material, first: int) -> dict[str, An
         first: The first held-out patch to use; those before stay untouched, for tests of calibration.
 
     Returns:
-        ``temperature``, the spread of most directions, the number of ``settled_on`` patches, and with a last
-        linear map ``widest``, the largest spread of a direction; nothing where patches are few.
+        What was measured; None, and nothing is changed, where patches are few.
     """
     flow, held, codes = objective.flow, material.test[first:], material.test_codes[first:]
     if len(held) < _FEWEST:
-        return {}
+        return None
     fresh = flow(codes, contexts(objective, material.store, held))[0].double()
-    about: dict[str, Any] = {"settled_on": len(fresh)}
+    widest = None
     last = flow.transform.transforms[-1]
     if isinstance(last, Mixing):
         known = material.train[:_PATCHES]
@@ -60,11 +75,11 @@ def settle(objective: Objective, material: Material, first: int) -> dict[str, An
         clear = variance > rest * (1 + 3 * 2.33 / math.sqrt(len(fresh)))
         variance = torch.where(clear, variance, rest)
         last.follow(_narrowing(directions, variance / rest))
-        about["widest"] = math.sqrt(float(variance.max()))
+        widest = math.sqrt(float(variance.max()))
     else:
         rest = _typical(fresh, flow.features)
     flow.temperature.mul_(math.sqrt(rest))
-    return {"temperature": math.sqrt(rest), **about}
+    return Rescaling(math.sqrt(rest), len(fresh), widest)
 
 
 def _typical(v: Tensor, dimensions: int) -> float:

@@ -65,32 +65,35 @@ def _fields(record: Any) -> dict[str, Any]:
     }
 
 
-def read(kind: type[_T], stored: Mapping[str, Any]) -> _T:
-    """The record that :func:`plain` made JSON values of; what the record does not know is passed over.
+def read(kind: type[_T], stored: Mapping[str, Any], *, exact: bool = False) -> _T:
+    """The record that :func:`plain` made JSON values of.
 
     Arguments:
         kind: A dataclass; its fields are records, tuples, mappings of records, or JSON values.
         stored: The values.
+        exact: Whether what the record does not know is an error; otherwise it is passed over.
 
     Raises:
-        TypeError: A field is missing, or a record is no mapping.
+        TypeError: A field is missing or, where that matters, unknown, or a record is no mapping.
     """
     if not isinstance(stored, Mapping):
         raise TypeError(f"{stored!r:.40} is no mapping, as a {kind.__name__} must be")
     hints = get_type_hints(kind)
-    names = [field.name for field in dataclasses.fields(kind) if field.name in stored]  # type: ignore[arg-type]
-    return kind(**{name: _value(hints[name], stored[name]) for name in names})
+    if exact and not stored.keys() <= hints.keys():
+        raise TypeError(f"{kind.__name__} has no {', '.join(sorted(stored.keys() - hints.keys()))}")
+    names = [field.name for field in dataclasses.fields(kind) if field.init and field.name in stored]  # type: ignore[arg-type]
+    return kind(**{name: _value(hints[name], stored[name], exact) for name in names})
 
 
-def _value(hint: Any, value: Any) -> Any:
+def _value(hint: Any, value: Any, exact: bool) -> Any:
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return None if value is None else _value(inner[0], value)
+        return None if value is None else _value(inner[0], value, exact)
     if dataclasses.is_dataclass(hint):
-        return read(hint, value)  # type: ignore[type-var, arg-type]
+        return read(hint, value, exact=exact)  # type: ignore[type-var, arg-type]
     if origin is tuple:
         hints = repeat(inner[0]) if inner[-1] is Ellipsis else inner
-        return tuple(_value(h, v) for h, v in zip(hints, value, strict=False))
+        return tuple(_value(h, v, exact) for h, v in zip(hints, value, strict=False))
     if origin is Mapping:
-        return {key: _value(inner[1], v) for key, v in value.items()}
+        return {key: _value(inner[1], v, exact) for key, v in value.items()}
     return math.nan if hint is float and value is None else value

@@ -6,21 +6,22 @@ import dataclasses
 import importlib.metadata as metadata
 import json
 import platform
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 from ctinv.adapters.base import Denoiser
 from ctinv.adapters.errors import CtinvError
 from ctinv.invariance.infra.cache import publish
-from ctinv.invariance.presets import FitConfig, FlowConfig, Preset, TileConfig, VAEConfig
+from ctinv.invariance.infra.records import read
+from ctinv.invariance.presets import Preset
 from ctinv.invariance.representation.geometry import Geometry
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from .embedder import Embedder, build_embedder
+from .fit_record import FitRecord
 from .flow import ConditionalFlow
 from .pretrained import load_vae, save_vae
 from .vae import VAE
@@ -43,7 +44,7 @@ class FittedLayer:
         flow: The conditional flow.
         embedder: The embedder.
         geometry: How the layer's output lies over the image.
-        info: Where the fit comes from: seed, data, scores, timings.
+        info: What the fit rests on and how well it went.
         memory: Bytes that sampling may take; a quarter of what is free where None.
     """
 
@@ -54,7 +55,7 @@ class FittedLayer:
     flow: ConditionalFlow
     embedder: Embedder
     geometry: Geometry
-    info: dict[str, Any] = field(default_factory=dict)
+    info: FitRecord = field(default_factory=FitRecord)
     memory: int | None = None
 
     def save(self, folder: str | Path) -> Path:
@@ -101,8 +102,9 @@ class FittedLayer:
                 raise CtinvError(
                     f"{folder} has format {config['format']}, this ctinv reads {FORMAT}; fit again"
                 )
-            preset = _preset(config["preset"])
-            geometry = _geometry(config["geometry"])
+            preset = read(Preset, config["preset"], exact=True)
+            geometry = read(Geometry, config["geometry"], exact=True)
+            info = read(FitRecord, config["info"])
             vae = load_vae(folder / "vae.safetensors")
             # Masks and permutations come with the weights.
             flow, embedder = build_networks(preset, geometry, 0, torch.Generator().manual_seed(0))
@@ -115,9 +117,7 @@ class FittedLayer:
                 f"{folder} was fitted on another denoiser (hash {config['model_hash'][:12]}, this one is "
                 f"{denoiser.fingerprint[:12]}); fit again"
             )
-        return cls(
-            denoiser, config["layer"], preset, vae, flow.eval(), embedder.eval(), geometry, config["info"]
-        )
+        return cls(denoiser, config["layer"], preset, vae, flow.eval(), embedder.eval(), geometry, info)
 
 
 def build_networks(
@@ -139,23 +139,6 @@ def build_networks(
 
 def _plain(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {k: v.contiguous() for k, v in module.state_dict().items()}
-
-
-def _preset(stored: Mapping[str, Any]) -> Preset:
-    vae = dict(stored["vae"])
-    vae["widths"] = tuple(vae["widths"])
-    return Preset(
-        stored["name"],
-        VAEConfig(**vae),
-        FlowConfig(**stored["flow"]),
-        FitConfig(**stored["fit"]),
-        TileConfig(**stored["tile"]),
-    )
-
-
-def _geometry(stored: dict[str, Any]) -> Geometry:
-    stored["offset"], stored["size"] = tuple(stored["offset"]), tuple(stored["size"])
-    return Geometry(**stored)
 
 
 def versions() -> dict[str, str]:

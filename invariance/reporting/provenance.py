@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ctinv.invariance.infra.records import NULL, JsonRecord, read
+from ctinv.invariance.networks.fit_record import FitRecord, Timings
 
-__all__ = ["Provenance", "Refinement", "Timings"]
+__all__ = ["Provenance", "Refinement"]
 
 
 @dataclass(frozen=True)
@@ -26,17 +27,6 @@ class Refinement:
     rho: float | None = None
     steps: int | None = None
     smoothing: float | None = None
-
-
-@dataclass(frozen=True)
-class Timings:
-    """Seconds that each stage took: of the fit, then of the analysis."""
-
-    data: float | None = None
-    fit: float | None = None
-    sampling: float | None = None
-    refinement: float | None = None
-    audit: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +75,7 @@ class Provenance(JsonRecord):
     output: str | None = field(default=None, metadata=NULL)
     notices: tuple[str, ...] = ()
     data: str | None = field(default=None, metadata=NULL)
-    fit: Mapping[str, Any] | None = None
+    fit: FitRecord | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     seed: int | None = None
     samples: int | None = None

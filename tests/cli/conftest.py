@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from ctinv.cli import main
 from ctinv.invariance.audit.record import Audit, Figure, Leakage
+from ctinv.invariance.networks.fit_record import FitRecord
 from ctinv.invariance.reporting.explanation import Explanation
 from ctinv.invariance.reporting.provenance import Provenance
 
@@ -41,7 +42,7 @@ class Explainer:
     """Explains without having been fitted."""
 
     def __init__(self, denoiser, layer):
-        self.denoiser, self.layer = denoiser, layer
+        self.denoiser, self.layer, self.info = denoiser, layer, FitRecord()
 
     def explain(self, image, *, samples, seed, progress=None, **_):
         x = image.hu

@@ -141,7 +141,8 @@ def test_different_models_differ_and_say_where(run):
 
 def test_bench_counts_samples_per_second(run, fits, monkeypatch):
     from ctinv.invariance import Explanation
-    from ctinv.invariance.reporting.provenance import Provenance, Timings
+    from ctinv.invariance.networks.fit_record import Timings
+    from ctinv.invariance.reporting.provenance import Provenance
 
     seconds = iter([100.0, 2.0, 1.0, 4.0])  # the first is the warm-up
 

@@ -11,13 +11,15 @@ from ctinv.invariance.audit.controls import controls, controls_figure, shuffled_
 from ctinv.invariance.audit.summary import Evidence, audit
 from ctinv.invariance.data.simulation.noise import noise_like
 from ctinv.invariance.networks.embedder import Embedder
+from ctinv.invariance.networks.fit_record import FitScores
 from ctinv.invariance.refinement.observer import Observer
 from ctinv.invariance.refinement.refine import noise_change, refine
 from scipy.ndimage import gaussian_filter
 from torch import nn
 
 SIZE = 48
-GOOD = {"nll": -0.2, "nll_shuffled": 0.1, "held_out_patches": 10}
+GOOD = FitScores(nll=-0.2, nll_shuffled=0.1, held_out_patches=10)
+BAD = dataclasses.replace(GOOD, nll_shuffled=-0.2)
 
 
 @pytest.fixture(scope="module")
@@ -118,9 +120,9 @@ def test_controls_fail_where_something_is_broken(case, image, noise, monkeypatch
     ("cost", "passed"), [(0.3, True), (0.002, True), (0.0, False), (-0.1, False), (np.nan, False)]
 )
 def test_the_flow_must_do_worse_with_the_wrong_z(cost, passed):
-    (found,) = shuffled_control({"nll": 0.5, "nll_shuffled": 0.5 + cost})
+    (found,) = shuffled_control(FitScores(0.5, 0.5 + cost))
     assert found.passed is passed
-    assert shuffled_control({}) == []
+    assert shuffled_control(None) == []
 
 
 # -- within the audit --------------------------------------------------------------------------------
@@ -160,7 +162,7 @@ def test_the_audit_has_one_row_for_all_controls(image, noise):
 
 @pytest.mark.parametrize("refined", [True, False])
 def test_no_map_is_to_be_read_where_a_control_fails(image, noise, refined, monkeypatch):
-    deaf = audit(evidence(image, noise, scores={**GOOD, "nll_shuffled": -0.2}, refined=refined))
+    deaf = audit(evidence(image, noise, scores=BAD, refined=refined))
     assert deaf.controls.failed == ("shuffled",)
     assert deaf.verdict[0].startswith("Do not read this map: the flow does no worse")
     monkeypatch.setattr(module, "refine", _nothing_is_moved)
@@ -170,6 +172,6 @@ def test_no_map_is_to_be_read_where_a_control_fails(image, noise, refined, monke
 
 
 def test_a_blind_layer_is_not_asked_for_the_right_z(image, noise):
-    found = audit(evidence(image, noise, "none", {**GOOD, "nll_shuffled": -0.2}))
+    found = audit(evidence(image, noise, "none", BAD))
     assert (found.controls.value, found.controls.n) == (2, 2)
     assert "Do not read" not in found.verdict[0]

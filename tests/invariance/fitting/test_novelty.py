@@ -1,4 +1,4 @@
-"""Familiarity: slices like the fitting data pass, other images do not, and few slices widen the limit."""
+"""Novelty: slices like the fitting data pass, other images do not, and few slices widen the limit."""
 
 import dataclasses
 import json
@@ -8,7 +8,8 @@ import pytest
 from ctinv.adapters.errors import CtinvError
 from ctinv.invariance.data import phantom
 from ctinv.invariance.data.tiling import grid
-from ctinv.invariance.fitting.novelty import FEATURES, Habit, learn_habit
+from ctinv.invariance.fitting.novelty import FEATURES, NoveltyTest, fit_novelty_test
+from ctinv.invariance.infra.records import plain, read
 from ctinv.invariance.networks.pretrained import shipped_vae
 from ctinv.invariance.presets import preset
 from ctinv.invariance.sampling.slices import reconstruct
@@ -30,22 +31,22 @@ def vae():
 
 
 @pytest.fixture(scope="module")
-def habit(vae):
+def novelty(vae):
     levels = np.random.default_rng(0).uniform(10, 40, 16)
-    return learn_habit(vae, [noisy(k, level) for k, level in enumerate(levels)])
+    return fit_novelty_test(vae, [noisy(k, level) for k, level in enumerate(levels)])
 
 
 @pytest.fixture
-def judge(vae, habit):
-    def judged(x):
+def score(vae, novelty):
+    def scored(x):
         x = np.ascontiguousarray(x, dtype=np.float32)
-        return habit.judge(x, reconstruct(vae, x, grid(x.shape, habit.patch, 8)))
+        return novelty.score(x, reconstruct(vae, x, grid(x.shape, novelty.patch, 8)))
 
-    return judged
+    return scored
 
 
-def test_slices_like_the_fitting_data_pass(judge):
-    found = [judge(noisy(1000 + k, 25)) for k in range(10)]
+def test_slices_like_the_fitting_data_pass(score):
+    found = [score(noisy(1000 + k, 25)) for k in range(10)]
     assert sum(f.familiar for f in found) >= 9
     assert 0.5 < np.median([f.value for f in found]) < 2
 
@@ -67,32 +68,32 @@ UNLIKE = {
 
 
 @pytest.mark.parametrize("name", UNLIKE)
-def test_other_images_do_not_pass(judge, name):
+def test_other_images_do_not_pass(score, name):
     for seed in range(4):
-        found = judge(UNLIKE[name](noisy(1000 + seed, 25)))
+        found = score(UNLIKE[name](noisy(1000 + seed, 25)))
         assert not found.familiar
         assert found.odd in FEATURES
 
 
-def test_ten_times_the_noise_does_not_pass_and_is_named(judge):
+def test_ten_times_the_noise_does_not_pass_and_is_named(score):
     for seed in range(4):
-        found = judge(noisy(1000 + seed, 250))
+        found = score(noisy(1000 + seed, 250))
         assert not found.familiar
         assert found.odd in ("noise", "error")
         assert found.away > 3
 
 
-def test_distances_are_counted_in_the_tiles_own_spread(habit):
+def test_distances_are_counted_in_the_tiles_own_spread(novelty):
     """Squared distances of white features have the chi-squared law: their median is near their number."""
-    assert np.exp(habit.centre) == pytest.approx(chi2.median(len(FEATURES)), rel=0.3)
+    assert np.exp(novelty.centre) == pytest.approx(chi2.median(len(FEATURES)), rel=0.3)
 
 
-def test_the_description_survives_json(habit):
-    stored = json.loads(json.dumps(habit.as_dict()))
-    assert Habit.from_dict(stored) == habit
+def test_the_description_survives_json(novelty):
+    stored = json.loads(json.dumps(plain(novelty)))
+    assert read(NoveltyTest, stored, exact=True) == novelty
     assert len(json.dumps(stored)) < 4000
-    with pytest.raises(CtinvError, match="another kind"):
-        Habit.from_dict({**stored, "surplus": 1})
+    with pytest.raises(TypeError, match="surplus"):
+        read(NoveltyTest, {**stored, "surplus": 1}, exact=True)
 
 
 @pytest.mark.parametrize("slices", [4, 12])
@@ -107,20 +108,20 @@ def test_one_in_a_hundred_fails(slices):
 
     passed = []
     for _ in range(30):
-        habit = Habit.of([pair() for _ in range(slices)], 16)
-        passed += [habit.judge(*pair()).familiar for _ in range(10)]
+        novelty = NoveltyTest.fit([pair() for _ in range(slices)], 16)
+        passed += [novelty.score(*pair()).familiar for _ in range(10)]
     assert np.mean(passed) > 0.96
 
 
-def test_fewer_slices_make_the_limit_wider(habit):
-    few = dataclasses.replace(habit, slices=3)
+def test_fewer_slices_make_the_limit_wider(novelty):
+    few = dataclasses.replace(novelty, slices=3)
     pair = np.zeros((64, 64), np.float32), np.zeros((64, 64), np.float32)
-    assert few.judge(*pair).limit > habit.judge(*pair).limit
+    assert few.score(*pair).limit > novelty.score(*pair).limit
 
 
-def test_too_little_is_refused(habit):
+def test_too_little_is_refused(novelty):
     small = np.zeros((8, 8), np.float32)
     with pytest.raises(CtinvError, match="two or more"):
-        Habit.of([(small, small)], 8)
+        NoveltyTest.fit([(small, small)], 8)
     with pytest.raises(CtinvError, match="pad it"):
-        habit.judge(small, small)
+        novelty.score(small, small)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from ctinv.invariance.fitting.flow_loop import Material, Objective, held_out_bits
-from ctinv.invariance.fitting.temperature import settle
+from ctinv.invariance.fitting.temperature import rescale_temperature
 from ctinv.invariance.networks.embedder import build_embedder
 from ctinv.invariance.networks.flow import ConditionalFlow, Mixing
 from ctinv.invariance.presets import FlowConfig
@@ -38,10 +38,10 @@ def fitted(*, mixing=True, wide=None, held=400):
 @pytest.mark.parametrize("mixing", [False, True])
 def test_one_temperature_where_no_direction_stands_out(mixing):
     objective, material = fitted(mixing=mixing)
-    found = settle(objective, material, 100)
-    assert found["temperature"] == pytest.approx(1.2, rel=0.03)
-    assert found.get("widest", found["temperature"]) == pytest.approx(found["temperature"])
-    assert found["settled_on"] == 300
+    found = rescale_temperature(objective, material, 100)
+    assert found.temperature == pytest.approx(1.2, rel=0.03)
+    assert (found.widest or found.temperature) == pytest.approx(found.temperature)
+    assert found.settled_on == 300
     v, context = torch.randn(4000, SIZE), torch.zeros(1, 3, 4, 4)
     drawn = objective.flow.inverse(v, context).detach()
     assert drawn.std().item() == pytest.approx(1.2, rel=0.03)
@@ -51,9 +51,9 @@ def test_one_temperature_where_no_direction_stands_out(mixing):
 
 def test_a_direction_of_its_own_is_found_and_widened():
     objective, material = fitted(wide=3.0)
-    found = settle(objective, material, 0)
-    assert found["temperature"] == pytest.approx(1.2, rel=0.03)
-    assert found["widest"] == pytest.approx(3.0, rel=0.1)
+    found = rescale_temperature(objective, material, 0)
+    assert found.temperature == pytest.approx(1.2, rel=0.03)
+    assert found.widest == pytest.approx(3.0, rel=0.1)
     drawn = objective.flow.inverse(torch.randn(4000, SIZE), torch.zeros(1, 3, 4, 4)).detach()
     assert drawn[:, 3].std().item() == pytest.approx(3.0, rel=0.1)
     assert drawn[:, [0, 1, 2, 4, 5]].std().item() == pytest.approx(1.2, rel=0.05)
@@ -63,7 +63,7 @@ def test_a_direction_of_its_own_is_found_and_widened():
 def test_the_likelihood_gains_what_the_closed_form_says(mixing):
     objective, material = fitted(mixing=mixing)
     before, _ = held_out_bits(objective, material)
-    settle(objective, material, 0)
+    rescale_temperature(objective, material, 0)
     after, _ = held_out_bits(objective, material)
     gain = (0.5 * (1.2**2 - 1) - math.log(1.2)) / math.log(2)
     assert before - after == pytest.approx(gain, rel=0.15)
@@ -73,14 +73,14 @@ def test_the_likelihood_gains_what_the_closed_form_says(mixing):
 def test_patches_kept_for_the_test_of_calibration_are_not_looked_at(mixing):
     objective, material = fitted(mixing=mixing)
     material.test_codes[:100] = 1e6
-    assert settle(objective, material, 100)["temperature"] == pytest.approx(1.2, rel=0.03)
+    assert rescale_temperature(objective, material, 100).temperature == pytest.approx(1.2, rel=0.03)
 
 
 @pytest.mark.parametrize("mixing", [False, True])
 def test_nothing_is_done_with_few_patches(mixing):
     objective, material = fitted(mixing=mixing, held=31)
     before = {name: value.clone() for name, value in objective.state_dict().items()}
-    assert settle(objective, material, 0) == {}
+    assert rescale_temperature(objective, material, 0) is None
     assert all(torch.equal(value, before[name]) for name, value in objective.state_dict().items())
 
 

@@ -14,6 +14,7 @@ from ctinv.invariance.data import phantom
 from ctinv.invariance.data.tiling import STEP, grid
 from ctinv.invariance.explaining.explainer import Explainer
 from ctinv.invariance.infra.memory import Budget, available_memory, memory_size, ran_out
+from ctinv.invariance.networks.fit_record import FitRecord
 from ctinv.invariance.networks.fitted import build_networks
 from ctinv.invariance.networks.flow import ConditionalFlow
 from ctinv.invariance.networks.pretrained import shipped_vae
@@ -305,7 +306,7 @@ def test_quantiles_that_are_no_shares_are_refused(explainer, image, shares):
 
 
 def test_a_stored_answer_has_the_quantiles_asked_for(explainer, image):
-    explainer = dataclasses.replace(explainer, info={"key": "with-quantiles"})
+    explainer = dataclasses.replace(explainer, info=FitRecord(key="with-quantiles"))
     first, again = (explainer.explain(image, samples=4, refine=0, quantiles=(0.1,)) for _ in range(2))
     np.testing.assert_array_equal(first.quantiles, again.quantiles)
     assert again.meta["quantiles"] == [0.1]
@@ -474,7 +475,7 @@ def test_an_interrupted_series_goes_on_where_it_stopped(explainer, image, monkey
     from ctinv.invariance.explaining import analysis
 
     series = [image + 10 * k for k in range(4)]
-    explainer = dataclasses.replace(explainer, info={"key": "interrupted-series"})
+    explainer = dataclasses.replace(explainer, info=FitRecord(key="interrupted-series"))
     drawn, sample = [], sampling.sample_slice
 
     def interrupted(explainer, x, *args, **options):
