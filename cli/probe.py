@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,9 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ctinv.invariance import Probe
+    from ctinv.adapters.base import Denoiser
+    from ctinv.invariance import Explainer, Probe
+    from ctinv.invariance.data import CTSlice
 
 __all__ = ["probe"]
 
@@ -118,28 +120,13 @@ def probe(
         if len(slices) > 1:
             raise ImageError(f"{source} holds {len(slices)} slices; a probe needs one: name its file")
         found_by = settle_units(denoiser, spec, slices, screen)
-        for notice in denoiser.notices:
-            screen.note(f"note: {notice}")
+        _note(screen, denoiser, slices[0])
 
         from ctinv import invariance
-        from ctinv.invariance.probing.probe import SPACING
-        from ctinv.invariance.probing.report import save, save_report
 
-        if slices[0].spacing is None:
-            screen.note(f"note: the slice does not tell its pixel spacing; {SPACING[0]} mm is assumed")
+        fitting = {"data": data, "preset": preset, "overrides": dict(overrides), "seed": seed}
         with screen.progress() as progress:
-            explainers = {}
-            if samples:
-                for name in names:
-                    explainers[denoiser.resolve(name).name] = invariance.fit(
-                        denoiser,
-                        name,
-                        data=data,
-                        preset=preset,
-                        overrides=dict(overrides),
-                        seed=seed,
-                        progress=progress,
-                    )
+            explainers = _explainers(denoiser, names if samples else [], {**fitting, "progress": progress})
             probes = invariance.probe(
                 denoiser,
                 names,
@@ -153,11 +140,37 @@ def probe(
                 samples=max(samples, 2),
                 progress=progress,
             )
-        probes = tuple(replace(p, meta={**p.meta, "intensity_found": found_by}) for p in probes)
-        folders = [out / name for name in folder_names(names)] if len(names) > 1 else [out]
-        files = [save(one, folder) for one, folder in zip(probes, folders, strict=True)]
-        report = save_report(probes, out / "report.html") if len(probes) > 1 else None
-        _show(screen, list(zip(probes, files, strict=True)), report)
+        probes = tuple(replace(p, meta=replace(p.meta, intensity_found=found_by)) for p in probes)
+        _show(screen, *_write(probes, names, out))
+
+
+def _note(screen: Screen, denoiser: Denoiser, one: CTSlice) -> None:
+    """Say what the user should know before anything long."""
+    from ctinv.invariance.probing.probe import SPACING
+
+    for notice in denoiser.notices:
+        screen.note(f"note: {notice}")
+    if one.spacing is None:
+        screen.note(f"note: the slice does not tell its pixel spacing; {SPACING[0]} mm is assumed")
+
+
+def _explainers(denoiser: Denoiser, names: Sequence[str], fitting: Mapping[str, Any]) -> dict[str, Explainer]:
+    """A fit of each layer, one by one: a probe keeps no data of many layers at once."""
+    from ctinv import invariance
+
+    return {denoiser.resolve(name).name: invariance.fit(denoiser, name, **fitting) for name in names}
+
+
+def _write(
+    probes: Sequence[Probe], names: Sequence[str], out: Path
+) -> tuple[list[tuple[Probe, Mapping[str, Path]]], Path | None]:
+    """Write each probe, and for several one report on all: the probes with their files, and the report."""
+    from ctinv.invariance.probing.report import save, save_report
+
+    folders = [out / name for name in folder_names(names)] if len(names) > 1 else [out]
+    files = [save(one, folder) for one, folder in zip(probes, folders, strict=True)]
+    report = save_report(probes, out / "report.html") if len(probes) > 1 else None
+    return list(zip(probes, files, strict=True)), report
 
 
 def _show(screen: Screen, done: list[tuple[Probe, Mapping[str, Path]]], report: Path | None) -> None:
@@ -171,7 +184,7 @@ def _show(screen: Screen, done: list[tuple[Probe, Mapping[str, Path]]], report: 
     for p, files in done:
         place = p.finding.lesion.at or (0, 0)
         screen.line(
-            f"\n{p.meta['model']}, {p.meta['layer']}: {p.finding.lesion} at column {place[0]}, row {place[1]}"
+            f"\n{p.meta.model}, {p.meta.layer}: {p.finding.lesion} at column {place[0]}, row {place[1]}"
         )
         screen.table(
             "", ("Figure", "Value", "n"), [(s.title, s.text, str(s.n or "")) for s in scores(figures(p))]

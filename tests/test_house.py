@@ -1,5 +1,6 @@
 """The house files agree with each other and with the package."""
 
+import ast
 import re
 import tomllib
 from importlib.metadata import entry_points, version
@@ -131,3 +132,26 @@ def test_source_file_is_short_and_described(file):
     text = file.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 400
     assert text.startswith('"""') or not text
+
+
+def _long_functions(text, limit=60):
+    """Names of functions of more lines than that; their docstrings do not count."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0]
+            told = 0 if ast.get_docstring(node) is None else first.end_lineno - first.lineno + 1
+            if node.end_lineno - node.lineno + 1 - told > limit:
+                yield node.name
+
+
+@pytest.mark.parametrize("file", _sources(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_no_function_is_longer_than_a_page(file):
+    assert list(_long_functions(file.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "told", "long"), [(59, 0, []), (60, 0, ["f"]), (58, 40, []), (60, 40, ["f"])]
+)
+def test_length_is_counted_without_the_docstring(lines, told, long):
+    words = ['    """One', *["    more"] * (told - 2), '    """'] if told else []
+    assert list(_long_functions("\n".join(["def f():", *words, *["    pass"] * lines]))) == long

@@ -13,6 +13,7 @@ from ctinv.adapters.errors import AmbiguousLayerError, LayerError, ModelError, U
 from ctinv.adapters.intensity import Intensity, parse_intensity
 
 if TYPE_CHECKING:
+    from .graph.inputs import Inputs
     from .graph.prune import Wanted
     from .naming.table import Entry
 
@@ -48,6 +49,8 @@ class OnnxDenoiser(Denoiser):
 
     kind = "onnx"
     differentiable = False
+
+    _layers: tuple[Layer, ...] | None = None
 
     def __init__(
         self,
@@ -88,23 +91,14 @@ class OnnxDenoiser(Denoiser):
         self._sessions = Sessions(where, device, threads, weights)
         found = image_layout(self._trace, inputs.shape, layout)
         self._runner = Runner(self._trace, inputs, found, self._sessions, self._notify)
-        if self._runner.channels is not None and self._runner.channels > 4:
-            raise UnsupportedModelError(
-                f"{where}: its input {inputs.image} {list(inputs.shape)} read as {found} has "
-                f"{self._runner.channels} channels, not a grey image; give layout= if the axes are otherwise"
-            )
+        _check_channels(where, inputs, found, self._runner.channels)
         self._entries = layer_table(self._trace)
         self._places = {entry.name: entry.want for entry in self._entries if entry.want}
         self._places[OUTPUT], ambiguous = image_output(
             self._trace, where, output_tensor, self._runner.channels
         )
         self._verify = verify
-        self._layers: tuple[Layer, ...] | None = None
-        bound = {name: value for name, (value, _) in inputs.fed.items()}
-        means = {entry.name: (entry.want, tuple(entry.aliases)) for entry in self._entries}
-        means[OUTPUT] = (self._places[OUTPUT], ())
-        stated = {"@layout": found, "@image": inputs.image, "@layers": means}
-        self._fingerprint = fingerprint(model, weights, {**bound, **stated})
+        self._fingerprint = fingerprint(model, weights, self._settings(inputs, found))
         metadata = {entry.key: entry.value for entry in model.metadata_props}
         super().__init__(
             name or metadata.get("ctinv.name") or self.path.stem,
@@ -114,11 +108,17 @@ class OnnxDenoiser(Denoiser):
         )
         self._runner.open(self._places[OUTPUT])
         last = f"{where}: its channels come last; layers are given with their channels first"
-        for notice in (self._sessions.notice, ambiguous, last if found == "NHWC" else ""):
-            if notice:
-                self._notify(notice)
+        for notice in filter(None, (self._sessions.notice, ambiguous, last if found == "NHWC" else "")):
+            self._notify(notice)
         if not self._runner.free and not self._runner.lifted():
             self._geometry = LeastSize(self._output_shape, self._probe_image, self._runner.size, self._notify)
+
+    def _settings(self, inputs: Inputs, layout: str) -> dict[str, Any]:
+        """What decides the outputs besides the file."""
+        bound = {name: value for name, (value, _) in inputs.fed.items()}
+        means = {entry.name: (entry.want, tuple(entry.aliases)) for entry in self._entries}
+        means[OUTPUT] = (self._places[OUTPUT], ())
+        return {**bound, "@layout": layout, "@image": inputs.image, "@layers": means}
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -238,3 +238,16 @@ def _stated_output(metadata: Mapping[str, str], where: str) -> Output | None:
     if text:
         raise ModelError(f"{where}: its metadata ctinv.output is {text!r}; it must be image or residual")
     return None
+
+
+def _check_channels(where: str, inputs: Inputs, layout: str, channels: int | None) -> None:
+    """Refuse an input that holds no grey image.
+
+    Raises:
+        UnsupportedModelError: It has more than four channels.
+    """
+    if channels is not None and channels > 4:
+        raise UnsupportedModelError(
+            f"{where}: its input {inputs.image} {list(inputs.shape)} read as {layout} has "
+            f"{channels} channels, not a grey image; give layout= if the axes are otherwise"
+        )

@@ -66,69 +66,36 @@ def bench_sampling(
     """
     chosen = find_preset(preset) if isinstance(preset, str) else preset
     where = torch.device(device)
-    vae, flow, embedder, z = _networks(chosen)
-    for module in (vae, flow, embedder):
-        module.to(where)
-    p, size = chosen.vae.patch, chosen.vae.code_size
-    place = coordinates([(0, 0)], [(p, p)], p, size).to(where)
-    z = z.to(where)
-    denoised = torch.full((1, 1, p, p), 40.0, device=where) if chosen.vae.conditional else None
-    published = PublishedLoop(vae, flow, embedder)
-    vae.ready()
-    # As for a slice: every thread draws a tile.
-    workers = drawing_threads(where)
-    sampler = Sampler(vae, flow, precision=precision, workers=workers)
-
-    def tile(number: int) -> None:
-        with torch.inference_mode():
-            context = embedder(z, place)
-        moments = Moments()
-        for images in sampler.draw(0, number, samples, context, denoised):
-            moments.add(images)
-
-    def engine() -> None:
-        list(one_each(tile, workers, workers))
-
-    def one_by_one(count: int = loop) -> Tensor:
-        drawn = []
-        for k in range(count):
-            v = invariance_noise(0, 0, k, k + 1, flow.features).to(where)
-            drawn.append(published.draw(v, z, place, denoised).cpu())
-        return torch.cat(drawn)[:, 0]
-
-    with torch.inference_mode():
-        mine = torch.cat([i.cpu() for i in sampler.draw(0, 0, loop, embedder(z, place), denoised)])
-    error = _relative_error(mine, one_by_one())
+    sides = _Sides(chosen, where, samples, loop, precision)
+    error = _relative_error(sides.first_of_engine(), sides.published())
     if progress:
         progress("timing", 0, 1)
-    seconds = in_turns({"engine": engine, "published": one_by_one}, rounds, where)
-    drawn = samples * workers
+    seconds = in_turns({"engine": sides.engine, "published": sides.published}, rounds, where)
+    drawn = samples * sides.workers
     rate, rate_loop = drawn / middle(seconds["engine"]), loop / middle(seconds["published"])
     ratios = [(drawn / a) / (loop / b) for a, b in zip(seconds["engine"], seconds["published"], strict=True)]
-    about = machine(where, sampler.dtype)
-    work, work_loop = (
-        _operations(vae, flow, embedder(z, place).detach(), denoised),
-        operations(lambda: one_by_one(1)),
-    )
+    dtype = sides.sampler.dtype
+    about = machine(where, dtype)
+    work, work_loop = sides.operations()
     wait(where)
     if progress:
         progress("timing", 1, 1)
-    tiles = len(grid(_SLICE, p, chosen.tile.overlap))
+    tiles = len(grid(_SLICE, chosen.vae.patch, chosen.tile.overlap))
     return {
         "preset": chosen.name,
         "machine": about,
         "dtype": about["dtype"],
         "samples": samples,
-        "workers": workers,
+        "workers": sides.workers,
         "rounds": rounds,
-        "batch": sampler.budget.batch,
+        "batch": sides.sampler.budget.batch,
         "samples_per_s": rate,
         "published_samples_per_s": rate_loop,
         "ratio_to_published_loop": middle(ratios),
         "seconds": seconds,
         "relative_error": error,
-        "tolerance": TOLERANCE[sampler.dtype],
-        "equal": error <= TOLERANCE[sampler.dtype],
+        "tolerance": TOLERANCE[dtype],
+        "equal": error <= TOLERANCE[dtype],
         "gflop_per_sample": work / 1e9,
         "gflop_published": work_loop / 1e9,
         "gflops": rate * work / 1e9,
@@ -136,6 +103,68 @@ def bench_sampling(
         "tiles_per_slice": tiles,
         "seconds_per_slice": 250 * tiles / rate,
     }
+
+
+class _Sides:
+    """The engine and the published loop, set up alike to draw samples of one patch.
+
+    Arguments:
+        chosen: The preset.
+        where: Where both run.
+        samples: Draws of a patch in a round of the engine.
+        loop: Draws of the published loop in a round.
+        precision: Of the engine's decoder.
+    """
+
+    def __init__(
+        self, chosen: Preset, where: torch.device, samples: int, loop: int, precision: Precision
+    ) -> None:
+        self._where, self._samples, self._loop = where, samples, loop
+        self._vae, self._flow, self._embedder, z = _networks(chosen)
+        for module in (self._vae, self._flow, self._embedder):
+            module.to(where)
+        p, size = chosen.vae.patch, chosen.vae.code_size
+        self._input = z.to(where), coordinates([(0, 0)], [(p, p)], p, size).to(where)
+        self._denoised = torch.full((1, 1, p, p), 40.0, device=where) if chosen.vae.conditional else None
+        self._published = PublishedLoop(self._vae, self._flow, self._embedder)
+        self._vae.ready()
+        # As for a slice: every thread draws a tile.
+        self.workers = drawing_threads(where)
+        self.sampler = Sampler(self._vae, self._flow, precision=precision, workers=self.workers)
+
+    def engine(self) -> None:
+        """One round: a patch for every thread."""
+        list(one_each(self._tile, self.workers, self.workers))
+
+    def _tile(self, number: int) -> None:
+        with torch.inference_mode():
+            context = self._embedder(*self._input)
+        moments = Moments()
+        for images in self.sampler.draw(0, number, self._samples, context, self._denoised):
+            moments.add(images)
+
+    def first_of_engine(self) -> Tensor:
+        """The engine's samples from the noise of a round of the published loop, (loop, p, p), HU."""
+        with torch.inference_mode():
+            context = self._embedder(*self._input)
+            images = self.sampler.draw(0, 0, self._loop, context, self._denoised)
+            return torch.cat([i.cpu() for i in images])
+
+    def published(self, count: int | None = None) -> Tensor:
+        """One round of the published loop, or so many draws of it, (count, p, p), HU."""
+        drawn = []
+        for k in range(self._loop if count is None else count):
+            v = invariance_noise(0, 0, k, k + 1, self._flow.features).to(self._where)
+            drawn.append(self._published.draw(v, *self._input, self._denoised).cpu())
+        return torch.cat(drawn)[:, 0]
+
+    def operations(self) -> tuple[float, float]:
+        """Floating-point operations of one sample: by the engine, by the published loop."""
+        context = self._embedder(*self._input).detach()
+        return (
+            _operations(self._vae, self._flow, context, self._denoised),
+            operations(lambda: self.published(1)),
+        )
 
 
 def _networks(chosen: Preset) -> tuple[VAE, Any, Any, Tensor]:

@@ -22,7 +22,7 @@ from ctinv.invariance.refinement.observer import Observer
 from ctinv.invariance.refinement.refine import RHO, Refined, affordable, noise_change, refine
 from ctinv.invariance.reporting.explanation import Explanation
 from ctinv.invariance.reporting.provenance import Provenance, Refinement
-from ctinv.invariance.sampling.slices import sample_slice
+from ctinv.invariance.sampling.slices import Drawn, sample_slice
 from scipy.ndimage import gaussian_filter
 
 __all__ = ["Request", "analyse", "spread_map"]
@@ -113,64 +113,96 @@ def analyse(
         fitted, whole, request.samples, request.seed, keep, progress, quantiles=request.quantiles
     )
     clock.append(time.perf_counter())
-
-    refined: Refined | None = None
-    samples, mean, std, width = drawn.samples, drawn.mean, drawn.std, 0.0
-    if count:
-        changes = drawn.samples[:count] - drawn.reconstruction
-        refined = refine(observer, whole, changes, moves, rho=request.rho, progress=progress)
-        samples = whole + refined.at(request.rho)
-        mean = samples.mean(0, dtype=np.float64).astype(np.float32)
-        std, width = spread_map(samples)
+    shown = _refined_maps(observer, whole, drawn, moves, count, request.rho, progress) if count else None
     clock.append(time.perf_counter())
-
-    evidence = Evidence(
-        denoiser=fitted.denoiser,
-        observer=observer,
-        x=whole,
-        reconstruction=drawn.reconstruction,
-        flow=drawn.samples,
-        refined=refined,
-        rho=request.rho,
-        std=std,
-        std_flow=drawn.std,
-        noise=noise,
-        noise_moves=moves,
-        scores=fitted.info.scores,
-        why=_why(observer, request),
-        seed=request.seed,
-        spacing=spacing,
-        novelty=read(NoveltyTest, habit, exact=True) if (habit := fitted.info.habit) else None,
+    std = drawn.std if shown is None else shown.std
+    audited = audit(
+        Evidence(
+            denoiser=fitted.denoiser,
+            observer=observer,
+            x=whole,
+            reconstruction=drawn.reconstruction,
+            flow=drawn.samples,
+            refined=None if shown is None else shown.refined,
+            rho=request.rho,
+            std=std,
+            std_flow=drawn.std,
+            noise=noise,
+            noise_moves=moves,
+            scores=fitted.info.scores,
+            why=_why(observer, request),
+            seed=request.seed,
+            spacing=spacing,
+            novelty=_novelty_test(fitted),
+        )
     )
-    audited = audit(evidence)
     clock.append(time.perf_counter())
-    timings = fitted.info.timings or Timings()
-    sampling, refinement, auditing = (round(b - a, 3) for a, b in pairwise(clock))
     crop = (..., slice(x.shape[0]), slice(x.shape[1]))
     return Explanation(
         x=x,
         denoised=np.asarray(fitted.denoiser.denoise(x[None, None]))[0, 0],
         reconstruction=drawn.reconstruction[crop],
-        samples=samples[crop][: request.keep],
-        mean=mean[crop],
+        samples=(drawn.samples if shown is None else shown.samples)[crop][: request.keep],
+        mean=(drawn.mean if shown is None else shown.mean)[crop],
         std=std[crop],
-        std_flow=drawn.std[crop] if refined else None,
+        std_flow=None if shown is None else drawn.std[crop],
         quantiles=None if drawn.quantiles is None else drawn.quantiles[crop],
         audit=audited,
-        meta=dataclasses.replace(
-            _provenance(fitted, request),
-            spacing=spacing,
-            source=source,
-            refinement=Refinement(count, request.rho, refined.steps, round(width, 2))
-            if refined
-            else Refinement(),
-            timings=dataclasses.replace(timings, sampling=sampling, refinement=refinement, audit=auditing),
-        ),
+        meta=_provenance(fitted, request, shown, clock, spacing, source),
     )
 
 
-def _provenance(fitted: FittedLayer, request: Request) -> Provenance:
-    """What is known of an explanation before anything is drawn."""
+@dataclass(frozen=True, eq=False)
+class _RefinedMaps:
+    """Refined samples (K, H, W), their mean and map (H, W), HU, and the map's smoothing in pixels."""
+
+    refined: Refined
+    samples: Image
+    mean: Image
+    std: Image
+    smoothing: float
+
+    def about(self, rho: float) -> Refinement:
+        return Refinement(len(self.samples), rho, self.refined.steps, round(self.smoothing, 2))
+
+
+def _refined_maps(
+    observer: Observer,
+    x: Image,
+    drawn: Drawn,
+    moves: float,
+    count: int,
+    rho: float,
+    progress: Progress | None,
+) -> _RefinedMaps:
+    """Move the first samples onto the layer's fibre, and map them."""
+    changes = drawn.samples[:count] - drawn.reconstruction
+    refined = refine(observer, x, changes, moves, rho=rho, progress=progress)
+    samples = x + refined.at(rho)
+    mean = samples.mean(0, dtype=np.float64).astype(np.float32)
+    return _RefinedMaps(refined, samples, mean, *spread_map(samples))
+
+
+def _novelty_test(fitted: FittedLayer) -> NoveltyTest | None:
+    habit = fitted.info.habit
+    return None if habit is None else read(NoveltyTest, habit, exact=True)
+
+
+def _timings(fitted: FittedLayer, clock: list[float]) -> Timings:
+    """Those of the fit, and of sampling, refinement and audit, between whose ends the clock was read."""
+    sampling, refinement, auditing = (round(b - a, 3) for a, b in pairwise(clock))
+    known = fitted.info.timings or Timings()
+    return dataclasses.replace(known, sampling=sampling, refinement=refinement, audit=auditing)
+
+
+def _provenance(
+    fitted: FittedLayer,
+    request: Request,
+    shown: _RefinedMaps | None,
+    clock: list[float],
+    spacing: tuple[float, float] | None,
+    source: str,
+) -> Provenance:
     denoiser, layer = fitted.denoiser, fitted.denoiser.resolve(fitted.layer)
     return Provenance(
         model=denoiser.name,
@@ -189,7 +221,11 @@ def _provenance(fitted: FittedLayer, request: Request) -> Provenance:
         versions=versions(),
         seed=request.seed,
         samples=request.samples,
+        refinement=Refinement() if shown is None else shown.about(request.rho),
         quantiles=request.quantiles or None,
+        spacing=spacing,
+        source=source,
+        timings=_timings(fitted, clock),
     )
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from ctinv.invariance.infra.records import plain
 from .hotelling import Detectability
 from .lesions import Lesion, LesionGrid
 from .observation import Shift
+from .provenance import ProbeProvenance
 from .recovery import Recovery
 
 __all__ = ["LEVEL", "Finding", "Probe", "ProbeFigures", "figures", "result", "verdict"]
@@ -68,10 +68,10 @@ class Probe:
         window: The observed part of the slice.
         finding: On the lesion asked for.
         shift: How far the lesion moves the layer, over how far noise does.
+        meta: Where it comes from.
         grid: Sizes and contrasts of the map, where one was asked for.
         findings: One for each contrast and, within it, size of the grid.
         recovery: What samples of the layer's invariances keep of the lesion, where they were drawn.
-        meta: Where it comes from.
     """
 
     x: Image
@@ -80,15 +80,15 @@ class Probe:
     window: tuple[slice, slice]
     finding: Finding
     shift: Shift
+    meta: ProbeProvenance
     grid: LesionGrid | None = None
     findings: tuple[Finding, ...] = ()
     recovery: Recovery | None = None
-    meta: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def level(self) -> float:
         """The ``d'`` from which on a lesion counts as visible."""
-        return float(self.meta.get("level", LEVEL))
+        return LEVEL if self.meta.level is None else self.meta.level
 
     def map(self, of: str) -> npt.NDArray[np.float64]:
         """``d'`` in ``image``, ``layer`` or ``output``, (contrasts, sizes); empty without a grid."""
@@ -116,7 +116,7 @@ class Probe:
 
 def verdict(probe: Probe) -> list[str]:
     """The finding in plain sentences: the lesion, the map, the samples."""
-    name, found, level = probe.meta["layer"], probe.finding, probe.level
+    name, found, level = probe.meta.layer, probe.finding, probe.level
     layer, image = _short(found.layer.value), _short(found.image.value)
     what = f"a lesion of {found.lesion}"
     said = found.says(level)
@@ -163,11 +163,10 @@ def result(probe: Probe) -> dict[str, Any]:
             "findings": [f.says(probe.level) for f in probe.findings],
         }
     found = probe.finding
-    meta = {key: list(v) if isinstance(v, tuple) else v for key, v in probe.meta.items()}
     return {
         "schema_version": _PROBE_SCHEMA,
         "kind": "probe",
-        **meta,
+        **probe.meta,
         "shape": list(probe.x.shape),
         "units": "HU",
         "lesion": {
@@ -211,7 +210,7 @@ class ProbeFigures:
 
 def figures(probe: Probe) -> ProbeFigures:
     """The figures on the lesion, each with unit, count and meaning."""
-    finding, n = probe.finding, probe.meta.get("realisations")
+    finding, n = probe.finding, probe.meta.realisations
     low, high = _efficiency_range(finding)
     return ProbeFigures(
         InEach(

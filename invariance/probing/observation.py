@@ -15,7 +15,7 @@ from ctinv.invariance.representation.geometry import probe_geometry
 from ctinv.invariance.representation.maps import as_map
 from torch import Tensor
 
-__all__ = ["Scene", "Shift", "scene"]
+__all__ = ["Observation", "Shift", "Target", "observation"]
 
 Image = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
@@ -54,8 +54,8 @@ class _Standard:
         return (as_map(z).float() - self.mean) * self.scale
 
 
-class Scene:
-    """One place of a slice, looked at through several layers; made by :func:`scene`.
+class Observation:
+    """One place of a slice, looked at through several layers; made by :func:`observation`.
 
     Arguments:
         denoiser: The denoiser.
@@ -136,20 +136,35 @@ class _Cut:
         return found
 
 
-def scene(
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What is put into a slice, and where.
+
+    Arguments:
+        x: The slice (H, W), HU.
+        signal: The largest lesion that will be put in, (H, W), HU.
+        centre: Column and row of the place.
+        reach: Radius of that lesion in pixels.
+        spacing: Row and column spacing, mm.
+    """
+
+    x: Image
+    signal: Image
+    centre: tuple[int, int]
+    reach: int
+    spacing: tuple[float, float]
+
+
+def observation(
     denoiser: Denoiser,
     layers: Sequence[str],
-    x: Image,
-    signal: Image,
-    centre: tuple[int, int],
-    reach: int,
+    target: Target,
     *,
     realisations: int,
     seed: int,
-    spacing: tuple[float, float],
     standards: Mapping[str, tuple[Tensor, Tensor]] | None = None,
     progress: Progress | None = None,
-) -> Scene:
+) -> Observation:
     """Set up the observation of a place.
 
     The noise is simulated on the whole slice. The denoiser is shown a crop where that changes
@@ -158,13 +173,9 @@ def scene(
     Arguments:
         denoiser: The denoiser.
         layers: Canonical names, ``@input`` and ``@output`` among them.
-        x: The slice (H, W), HU.
-        signal: The largest lesion that will be put in, (H, W), HU.
-        centre: Column and row of the place.
-        reach: Radius of that lesion in pixels.
+        target: The slice, the lesion and its place.
         realisations: Noise realisations.
         seed: Draws them.
-        spacing: Row and column spacing, mm.
         standards: Mean and spread of the channels where they are known from a fit; elsewhere those
             of this slice are taken.
         progress: Called with (stage, done, total).
@@ -173,13 +184,14 @@ def scene(
         ImageError: The slice holds no noise, or is too small for the lesion.
         CtinvError: A layer's values are not finite.
     """
+    x, signal, spacing = target.x, target.signal, target.spacing
     level = noise_level(x)
     if level < _LEAST_NOISE:
         raise ImageError(
             f"the slice holds {level:.2g} HU of noise; whether a lesion can be told is a question of noise: "
             "give a slice as the scanner made it"
         )
-    window = _window(x.shape, centre, reach)
+    window = _window(x.shape, target.centre, target.reach)
     z, moved_to = _read(denoiser, layers, x[None]), _read(denoiser, layers, (x + signal)[None])
     for name, values in (*z.items(), *moved_to.items()):
         if not bool(values.isfinite().all()):
@@ -200,9 +212,9 @@ def scene(
         for name in layers:
             whole[name] += float((noisy[name] - z[name]).norm()) / _WHOLE
             local[name] += float((near[name] - plain[name]).norm()) / _WHOLE
-    blank = Scene(denoiser, layers, x, (slice(0, x.shape[0]), slice(0, x.shape[1])), window, known)
+    blank = Observation(denoiser, layers, x, (slice(0, x.shape[0]), slice(0, x.shape[1])), window, known)
     crop = _crop(blank, signal, plain, changed, local)
-    made = Scene(denoiser, layers, x, crop, window, known)
+    made = Observation(denoiser, layers, x, crop, window, known)
     made.noise = _noise(x, crop, realisations, seed, spacing, progress)
     for name in layers:
         step = known[name](moved_to[name]) - z[name]
@@ -248,7 +260,7 @@ def _window(shape: tuple[int, ...], centre: tuple[int, int], reach: int) -> tupl
 
 
 def _crop(
-    trial: Scene,
+    trial: Observation,
     signal: Image,
     plain: Mapping[str, Tensor],
     changed: Mapping[str, Tensor],
@@ -264,7 +276,7 @@ def _crop(
         )
         if trial.x[crop].size > 0.7 * trial.x.size:
             break
-        less = Scene(trial.denoiser, trial.layers, trial.x, crop, trial.window, trial.standards)
+        less = Observation(trial.denoiser, trial.layers, trial.x, crop, trial.window, trial.standards)
         try:
             pairs = (
                 (less.see(trial.x[crop][None]), plain),

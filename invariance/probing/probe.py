@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, overload
 
 import numpy as np
@@ -19,7 +21,8 @@ from torch import Tensor
 from .findings import LEVEL, Finding, Probe
 from .hotelling import Detectability, Hotelling, cross_fit
 from .lesions import Lesion, LesionGrid, lesion_signal, place_lesion
-from .observation import Scene, scene
+from .observation import Observation, Target, observation
+from .provenance import ProbeProvenance, Timings
 
 __all__ = ["REALISATIONS", "probe"]
 
@@ -114,79 +117,80 @@ def probe(
         LayerError: No such layer.
         CtinvError: Too small a lesion, too few realisations.
     """
-    x, own = _as_slice(image)
-    given = spacing or own
-    steps = given or SPACING
     if realisations < 16:
         raise CtinvError(f"{realisations} noise realisations tell nothing about noise; give 16 or more")
     if not level > 0:
         raise CtinvError(f"a d' of {level:g} is no level to reach; give a positive one, such as {LEVEL:g}")
     asked = [layer] if isinstance(layer, str) else list(layer)
     names = list(dict.fromkeys(denoiser.resolve(name).name for name in asked))
-    wanted = lesion or Lesion()
-    sizes = (wanted.size, *(grid.sizes if grid else ()))
-    largest = Lesion(max(sizes), wanted.contrast, wanted.at)
-    lesion_signal(x.shape, Lesion(min(sizes), 1.0), (0, 0), steps)  # refuses what is too small
-    at = place_lesion(x, largest, steps)
-    placed = Lesion(wanted.size, wanted.contrast, at)
-    every = [placed, *_on(grid, at)]
-    signals = [lesion_signal(x.shape, one, at, steps) for one in every]
-
+    case = _case(image, lesion or Lesion(), grid, spacing)
+    x, signal, lesions = case.target.x, case.target.signal, case.lesions
     started = time.perf_counter()
-    view = scene(
+    place = observation(
         denoiser,
         list(dict.fromkeys([INPUT, *names, OUTPUT])),
-        x,
-        signals[0],
-        at,
-        math.ceil(max(sizes) / 2 / min(steps)),
+        case.target,
         realisations=realisations,
         seed=seed,
-        spacing=steps,
         standards=_standards(explainers),
         progress=progress,
     )
-    found = _detect(view, signals, progress)
-    denoised = _denoised(denoiser, x, signals[0])
-    observed = time.perf_counter()
+    detected = _detect(place, case.signals, progress)
+    denoised = _denoised(denoiser, x, signal)
+    timings = Timings(observation=round(time.perf_counter() - started, 3))
     probes = []
     for name in names:
-        findings = [
+        findings = tuple(
             Finding(one, seen[INPUT], seen[name], seen[OUTPUT])
-            for one, seen in zip(every, found, strict=True)
-        ]
+            for one, seen in zip(lesions, detected, strict=True)
+        )
         recovery = None
         if explainers and name in explainers:
             from .recovery import recover
 
-            recovery = recover(explainers[name], view, placed, signals[0], samples, seed, progress)
-        meta = {
-            **_meta(denoiser, name, view),
-            "source": str(getattr(image, "source", None) or "array"),
-            "spacing": steps,
-            "spacing_known": given is not None,
-            "noise": noise_level(x),
-            "tissue": float(np.mean(x[np.abs(signals[0]) > 0.5 * np.abs(signals[0]).max()])),
-            "realisations": realisations,
-            "level": level,
-            "seed": seed,
-            "timings": {"observation": round(observed - started, 3)},
-        }
-        probes.append(
-            Probe(
-                x,
-                signals[0],
-                denoised,
-                view.place,
-                findings[0],
-                view.shifts[name],
-                grid,
-                tuple(findings[1:]),
-                recovery,
-                meta,
-            )
+            recovery = recover(explainers[name], place, lesions[0], signal, samples, seed, progress)
+        meta = dataclasses.replace(
+            _provenance(denoiser, name, place, case),
+            realisations=realisations,
+            level=level,
+            seed=seed,
+            timings=timings,
         )
+        shift = place.shifts[name]
+        images = x, signal, denoised, place.place
+        probes.append(Probe(*images, findings[0], shift, meta, grid, findings[1:], recovery))
     return probes[0] if isinstance(layer, str) else tuple(probes)
+
+
+@dataclass(frozen=True, eq=False)
+class _Case:
+    """What is asked of a slice: the lesion, with its place, then those of the grid; each as an image, HU."""
+
+    target: Target
+    lesions: tuple[Lesion, ...]
+    signals: tuple[Image, ...]
+    spacing_known: bool
+    source: str
+
+
+def _case(image: Any, lesion: Lesion, grid: LesionGrid | None, spacing: tuple[float, float] | None) -> _Case:
+    """Find the lesion's place, and draw it there at every size and contrast.
+
+    Raises:
+        ImageError: Not a slice, or no place for the lesion.
+        CtinvError: Too small a lesion.
+    """
+    x, of_image = _as_slice(image)
+    known = spacing or of_image
+    pixel = known or SPACING
+    sizes = (lesion.size, *(grid.sizes if grid else ()))
+    lesion_signal(x.shape, Lesion(min(sizes), 1.0), (0, 0), pixel)  # refuses what is too small
+    at = place_lesion(x, Lesion(max(sizes), lesion.contrast, lesion.at), pixel)
+    lesions = (Lesion(lesion.size, lesion.contrast, at), *_on(grid, at))
+    signals = tuple(lesion_signal(x.shape, one, at, pixel) for one in lesions)
+    reach = math.ceil(max(sizes) / 2 / min(pixel))
+    source = str(getattr(image, "source", None) or "array")
+    return _Case(Target(x, signals[0], at, reach, pixel), lesions, signals, known is not None, source)
 
 
 def _as_slice(image: Any) -> tuple[Image, tuple[float, float] | None]:
@@ -209,7 +213,7 @@ def _standards(explainers: Mapping[str, FittedLayer] | None) -> dict[str, tuple[
 
 
 def _detect(
-    view: Scene, signals: Sequence[Image], progress: Progress | None
+    view: Observation, signals: Sequence[Image], progress: Progress | None
 ) -> list[dict[str, Detectability]]:
     """``d'`` of every layer for every lesion, each half of the noise judged by what the other taught."""
     absent = view.observe()
@@ -232,20 +236,26 @@ def _denoised(denoiser: Denoiser, x: Image, signal: Image) -> Image:
     return both
 
 
-def _meta(denoiser: Denoiser, layer: str, view: Scene) -> dict[str, Any]:
+def _provenance(denoiser: Denoiser, layer: str, place: Observation, case: _Case) -> ProbeProvenance:
     resolved = denoiser.resolve(layer)
-    part = "x".join(str(n) for n in view.x[view.crop].shape)
-    return {
-        "model": denoiser.name,
-        "model_hash": denoiser.fingerprint,
-        "model_kind": denoiser.kind,
-        "provider": denoiser.device,
-        "layer": resolved.name,
-        "op": resolved.op,
-        "intensity": str(denoiser.intensity),
-        "output": denoiser.output,
-        "notices": list(denoiser.notices),
-        "shown": f"{'a crop' if view.cropped else 'the whole slice'}, {part} pixels",
-        "window": [view.window[2], view.window[2]],
-        "versions": {name: importlib.metadata.version(name) for name in ("ctinv", "torch", "numpy")},
-    }
+    part = "x".join(str(n) for n in place.x[place.crop].shape)
+    x, lesion = case.target.x, np.abs(case.target.signal)
+    return ProbeProvenance(
+        model=denoiser.name,
+        model_hash=denoiser.fingerprint,
+        model_kind=denoiser.kind,
+        provider=denoiser.device,
+        layer=resolved.name,
+        op=resolved.op,
+        intensity=str(denoiser.intensity),
+        output=denoiser.output,
+        notices=tuple(denoiser.notices),
+        shown=f"{'a crop' if place.cropped else 'the whole slice'}, {part} pixels",
+        window=(place.window[2], place.window[2]),
+        versions={name: importlib.metadata.version(name) for name in ("ctinv", "torch", "numpy")},
+        source=case.source,
+        spacing=case.target.spacing,
+        spacing_known=case.spacing_known,
+        noise=noise_level(x),
+        tissue=float(np.mean(x[lesion > 0.5 * lesion.max()])),
+    )

@@ -17,7 +17,7 @@ from ctinv.invariance.sampling.sampler import Sampler
 from ctinv.invariance.sampling.slices import tile_contexts
 
 from .lesions import Lesion
-from .observation import Scene
+from .observation import Observation
 
 __all__ = ["Contrast", "Recovery", "recover", "score"]
 
@@ -113,7 +113,7 @@ def score(images: Image, signal: Image) -> npt.NDArray[np.float64]:
 @torch.no_grad()
 def recover(
     fitted: FittedLayer,
-    view: Scene,
+    view: Observation,
     lesion: Lesion,
     signal: Image,
     samples: int,
@@ -204,7 +204,7 @@ def _draw(fitted: FittedLayer, x: Image, tile: Grid, samples: int, seed: int) ->
     return torch.cat(drawn).cpu().numpy(), reconstruction.cpu().numpy()
 
 
-def _changes(view: Scene, tile: Grid, changes: Image) -> Image:
+def _changes(view: Observation, tile: Grid, changes: Image) -> Image:
     """Changes of a tile as changes of the crop, falling to zero at the tile's border."""
     crop, here = view.crop, next(iter(tile))
     height = max(view.x.shape[0], tile.shape[0])
@@ -214,7 +214,7 @@ def _changes(view: Scene, tile: Grid, changes: Image) -> Image:
     return np.ascontiguousarray(placed[:, *crop])
 
 
-def _in_crop(view: Scene, here: tuple[slice, slice], near: tuple[slice, slice]) -> tuple[slice, slice]:
+def _in_crop(view: Observation, here: tuple[slice, slice], near: tuple[slice, slice]) -> tuple[slice, slice]:
     """A part of a tile as a part of the crop."""
     return tuple(  # type: ignore[return-value]
         slice(tile.start + part.start - crop.start, tile.start + part.stop - crop.start)

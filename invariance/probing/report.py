@@ -142,7 +142,7 @@ def _map(axes: Axes, probe: Probe, of: str, title: str) -> None:
 
 
 def _title(probe: Probe) -> str:
-    return f"Layer {probe.meta['layer']} of {probe.meta['model']}, a lesion of {probe.finding.lesion}"
+    return f"Layer {probe.meta.layer} of {probe.meta.model}, a lesion of {probe.finding.lesion}"
 
 
 def probe_html(probes: Sequence[Probe], drawn: Sequence[bytes] | None = None) -> str:
@@ -155,8 +155,8 @@ def probe_html(probes: Sequence[Probe], drawn: Sequence[bytes] | None = None) ->
     pictures = drawn or [probe_png(p) for p in probes]
     sections = [
         {
-            "layer": str(p.meta["layer"]),
-            "op": str(p.meta["op"]),
+            "layer": p.meta.layer,
+            "op": p.meta.op,
             "verdict": p.verdict,
             "scores": scores(figures(p)),
             "figure": base64.b64encode(png).decode("ascii"),
@@ -165,7 +165,7 @@ def probe_html(probes: Sequence[Probe], drawn: Sequence[bytes] | None = None) ->
     ]
     first = probes[0]
     return template("probe.html.j2").render(
-        title=f"What {first.meta['model']} sees of a lesion of {first.finding.lesion}",
+        title=f"What {first.meta.model} sees of a lesion of {first.finding.lesion}",
         sections=sections,
         facts=_facts(first),
         level=first.level,
@@ -174,16 +174,16 @@ def probe_html(probes: Sequence[Probe], drawn: Sequence[bytes] | None = None) ->
 
 def _facts(probe: Probe) -> list[tuple[str, str]]:
     meta, at = probe.meta, probe.finding.lesion.at or (0, 0)
-    known = "" if meta["spacing_known"] else ", assumed"
+    known = "" if meta.spacing_known else ", assumed"
     return [
-        ("Image", str(meta["source"])),
-        ("Pixel spacing", f"{meta['spacing'][0]:.4g} × {meta['spacing'][1]:.4g} mm{known}"),
-        ("Noise", f"{meta['noise']:.1f} HU in calm soft tissue (its fine part)"),
-        ("Place", f"column {at[0]}, row {at[1]}, in tissue of {meta['tissue']:.0f} HU"),
-        ("Model", f"{meta['model']} ({meta['model_kind']}), SHA-256 {meta['model_hash']}"),
-        ("Shown to the model", str(meta["shown"])),
-        ("Noise realisations", str(meta["realisations"])),
-        ("Seed", str(meta["seed"])),
-        ("Versions", ", ".join(f"{k} {v}" for k, v in meta["versions"].items())),
-        *((("Notices", "; ".join(meta["notices"])),) if meta["notices"] else ()),
+        ("Image", meta.source),
+        ("Pixel spacing", f"{meta.spacing[0]:.4g} × {meta.spacing[1]:.4g} mm{known}"),
+        ("Noise", f"{meta.noise:.1f} HU in calm soft tissue (its fine part)"),
+        ("Place", f"column {at[0]}, row {at[1]}, in tissue of {meta.tissue:.0f} HU"),
+        ("Model", f"{meta.model} ({meta.model_kind}), SHA-256 {meta.model_hash}"),
+        ("Shown to the model", meta.shown),
+        ("Noise realisations", str(meta.realisations)),
+        ("Seed", str(meta.seed)),
+        ("Versions", ", ".join(f"{k} {v}" for k, v in meta.versions.items())),
+        *((("Notices", "; ".join(meta.notices)),) if meta.notices else ()),
     ]

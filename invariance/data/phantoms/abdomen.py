@@ -50,6 +50,26 @@ def draw_abdomen(canvas: Canvas, half_width: float, lesions: int) -> list[Lesion
         inner_height,
         int(rng.integers(12, 20) if upper else rng.integers(26, 44)),
     )
+    _back_muscles(canvas, inside, spine_y)
+    if upper:
+        _upper_organs(canvas, inside, (inner_width, inner_height), contrast)
+    for side in (-1, 1):
+        if rng.uniform() < 0.85:
+            _kidney(
+                canvas, side * float(rng.uniform(62, 76)), spine_y - float(rng.uniform(0, 14)), side, contrast
+            )
+    _trunk_vessels(canvas, inside, (inner_width, inner_height), spine_y, blood)
+    spine(canvas, spine_y, float(rng.uniform(1.0, 1.25)))
+    if not upper and rng.uniform() < 0.5:  # wings of the pelvis
+        for side in (-1, 1):
+            x, y = side * inner_width * 0.55, inner_height * 0.5
+            bone(canvas, canvas.stroke(x, y, x + side * 30.0, y - 45.0, 7.0, 5.0), 2.0)
+
+    return _lesions(canvas, "liver" if upper else "kidney", lesions)
+
+
+def _back_muscles(canvas: Canvas, inside: _Array, spine_y: float) -> None:
+    rng = canvas.rng
     for side in (-1, 1):
         psoas = canvas.blob(
             side * float(rng.uniform(32, 40)), spine_y + 6.0, 13.0, float(rng.uniform(14, 22)), wobble=0.06
@@ -59,57 +79,63 @@ def draw_abdomen(canvas: Canvas, half_width: float, lesions: int) -> list[Lesion
             side * float(rng.uniform(58, 68)), spine_y + 24.0, 15.0, 11.0, turn=side * 0.4, wobble=0.06
         )
         canvas.paint(quad, tone(canvas, "muscle"), LABELS["muscle"], within=inside)
-    if upper:
-        spleen_hu = tone(canvas, "spleen") + 0.3 * contrast
-        spleen = canvas.blob(
-            inner_width * 0.66,
-            inner_height * 0.12,
-            float(rng.uniform(20, 34)),
-            float(rng.uniform(36, 52)),
-            turn=0.35,
-            wobble=0.07,
+
+
+def _upper_organs(canvas: Canvas, inside: _Array, inner: tuple[float, float], contrast: float) -> None:
+    """Spleen, stomach, and the liver with its vessels."""
+    rng, (inner_width, inner_height) = canvas.rng, inner
+    spleen_hu = tone(canvas, "spleen") + 0.3 * contrast
+    spleen = canvas.blob(
+        inner_width * 0.66,
+        inner_height * 0.12,
+        float(rng.uniform(20, 34)),
+        float(rng.uniform(36, 52)),
+        turn=0.35,
+        wobble=0.07,
+    )
+    canvas.paint(spleen, spleen_hu, LABELS["spleen"], within=inside, width=2.0)
+    stomach = canvas.blob(
+        inner_width * 0.36,
+        -inner_height * 0.34,
+        float(rng.uniform(28, 46)),
+        float(rng.uniform(22, 34)),
+        turn=-0.5,
+        wobble=0.08,
+    )
+    _loop(canvas, stomach, inside, 4.0)
+    liver_hu = tone(canvas, "liver") + 0.25 * contrast
+    size = float(rng.uniform(0.85, 1.15))
+    for x, y, rx, ry, turn in ((-0.46, -0.08, 0.46, 0.72, 0.25), (-0.08, -0.42, 0.5, 0.3, 0.12)):
+        lobe = canvas.blob(
+            inner_width * x,
+            inner_height * y,
+            inner_width * rx * size,
+            inner_height * ry * size,
+            turn=turn,
+            wobble=0.05,
         )
-        canvas.paint(spleen, spleen_hu, LABELS["spleen"], within=inside, width=2.0)
-        stomach = canvas.blob(
-            inner_width * 0.36,
-            -inner_height * 0.34,
-            float(rng.uniform(28, 46)),
-            float(rng.uniform(22, 34)),
-            turn=-0.5,
-            wobble=0.08,
-        )
-        _loop(canvas, stomach, inside, 4.0)
-        liver_hu = tone(canvas, "liver") + 0.25 * contrast
-        size = float(rng.uniform(0.85, 1.15))
-        for x, y, rx, ry, turn in ((-0.46, -0.08, 0.46, 0.72, 0.25), (-0.08, -0.42, 0.5, 0.3, 0.12)):
-            lobe = canvas.blob(
-                inner_width * x,
-                inner_height * y,
-                inner_width * rx * size,
-                inner_height * ry * size,
-                turn=turn,
-                wobble=0.05,
-            )
-            canvas.paint(lobe, liver_hu, LABELS["liver"], within=inside, width=float(rng.uniform(1, 4)))
-        liver = (canvas.labels == LABELS["liver"]).astype(np.float32)
-        organ_vessels(
-            canvas,
-            liver,
-            (-0.3 * inner_width, -0.1 * inner_height),
-            liver_hu + (0.35 * contrast if contrast else -14.0),
-            LABELS["liver"],
-        )
-    for side in (-1, 1):
-        if rng.uniform() < 0.85:
-            _kidney(
-                canvas, side * float(rng.uniform(62, 76)), spine_y - float(rng.uniform(0, 14)), side, contrast
-            )
+        canvas.paint(lobe, liver_hu, LABELS["liver"], within=inside, width=float(rng.uniform(1, 4)))
+    liver = (canvas.labels == LABELS["liver"]).astype(np.float32)
+    organ_vessels(
+        canvas,
+        liver,
+        (-0.3 * inner_width, -0.1 * inner_height),
+        liver_hu + (0.35 * contrast if contrast else -14.0),
+        LABELS["liver"],
+    )
+
+
+def _trunk_vessels(
+    canvas: Canvas, inside: _Array, inner: tuple[float, float], spine_y: float, blood: float
+) -> None:
+    """Aorta and vena cava, and the vessels of the mesentery."""
+    rng, (inner_width, inner_height) = canvas.rng, inner
     for x, y, r in ((12.0, -26.0, 10.0), (-17.0, -27.0, 12.0)):
         trunk = canvas.blob(
             x + float(rng.normal(0, 3)), spine_y + y, r, r * float(rng.uniform(0.75, 1.1)), wobble=0.04
         )
         fill(canvas, trunk, "vessel", blood)
-    for _ in range(int(rng.integers(25, 60))):  # mesenteric vessels
+    for _ in range(int(rng.integers(25, 60))):
         x, y = (
             float(rng.normal(0, inner_width * 0.38)),
             float(rng.normal(-inner_height * 0.2, inner_height * 0.3)),
@@ -119,17 +145,15 @@ def draw_abdomen(canvas: Canvas, half_width: float, lesions: int) -> list[Lesion
         line = canvas.stroke(x, y, x + long * math.cos(turn), y + long * math.sin(turn), r, r * 0.7)
         free = inside * (canvas.labels == LABELS["fat"])
         canvas.paint(line, blood, LABELS["vessel"], within=free, opacity=float(rng.uniform(0.4, 1.0)))
-    spine(canvas, spine_y, float(rng.uniform(1.0, 1.25)))
-    if not upper and rng.uniform() < 0.5:  # wings of the pelvis
-        for side in (-1, 1):
-            x, y = side * inner_width * 0.55, inner_height * 0.5
-            bone(canvas, canvas.stroke(x, y, x + side * 30.0, y - 45.0, 7.0, 5.0), 2.0)
 
+
+def _lesions(canvas: Canvas, organ: str, lesions: int) -> list[Lesion]:
+    """Those that found room, of as many as are tried."""
+    rng = canvas.rng
     placed: list[Lesion] = []
-    organ = "liver" if upper else "kidney"
     for _ in range(lesions):
         lift = float(rng.uniform(15, 60)) * (-1.0 if rng.uniform() < 0.75 else 1.0)
-        found = insert(
+        lesion = insert(
             canvas,
             canvas.labels == LABELS[organ],
             "focal",
@@ -137,7 +161,7 @@ def draw_abdomen(canvas: Canvas, half_width: float, lesions: int) -> list[Lesion
             lift,
             float(rng.uniform(1, 4)),
         )
-        placed += [found] if found else []
+        placed += [lesion] if lesion else []
     return placed
 
 

@@ -57,31 +57,56 @@ def draw_thorax(canvas: Canvas, half_width: float, lesions: int) -> list[Lesion]
     fill(canvas, canvas.blob(0.0, spine_y, 27, 20, wobble=0.05), "muscle")
 
     if rng.uniform() < 0.6:
-        heart_x, heart_y = float(rng.uniform(12, 26)), shift - cage_y * float(rng.uniform(0.1, 0.3))
-        heart = canvas.blob(
-            heart_x, heart_y, float(rng.uniform(48, 66)), float(rng.uniform(36, 50)), turn=0.45, wobble=0.05
+        _heart(canvas, shift, cage_y, fat_hu, contrast, blood)
+    _mediastinum(canvas, shift, cage_y, spine_y, contrast, blood)
+    spine(canvas, spine_y, float(rng.uniform(0.85, 1.05)))
+    sternum = canvas.blob(
+        float(rng.normal(0, 2)), shift - cage_y + 1.0, float(rng.uniform(14, 26)), 6.0, wobble=0.06
+    )
+    bone(canvas, sternum, 1.3)
+    if rng.uniform() < 0.4:  # shoulder blades
+        for side in (-1, 1):
+            x, y = side * inner_width * 0.72, inner_height * 0.52
+            bone(canvas, canvas.stroke(x, y, x + side * 20.0, y - float(rng.uniform(15, 38)), 3.0, 4.5), 1.3)
+
+    return _nodules(canvas, lesions)
+
+
+def _heart(canvas: Canvas, shift: float, cage_y: float, fat_hu: float, contrast: float, blood: float) -> None:
+    """The heart in its fat, with two to four chambers."""
+    rng = canvas.rng
+    heart_x, heart_y = float(rng.uniform(12, 26)), shift - cage_y * float(rng.uniform(0.1, 0.3))
+    heart = canvas.blob(
+        heart_x, heart_y, float(rng.uniform(48, 66)), float(rng.uniform(36, 50)), turn=0.45, wobble=0.05
+    )
+    canvas.paint(heart, fat_hu, LABELS["fat"], width=2.0)
+    muscle = fill(
+        canvas, heart.inset(float(rng.uniform(2, 6))), "heart", tone(canvas, "heart") + contrast * 0.3
+    )
+    for _ in range(int(rng.integers(2, 5))):
+        room = canvas.blob(
+            heart_x + float(rng.normal(0, 20)),
+            heart_y + float(rng.normal(0, 14)),
+            float(rng.uniform(12, 24)),
+            float(rng.uniform(10, 19)),
+            turn=float(rng.uniform(0, 3)),
+            wobble=0.09,
         )
-        canvas.paint(heart, fat_hu, LABELS["fat"], width=2.0)
-        muscle = fill(
-            canvas, heart.inset(float(rng.uniform(2, 6))), "heart", tone(canvas, "heart") + contrast * 0.3
+        inside = canvas.cover(heart.inset(9.0))
+        canvas.paint(
+            room,
+            max(blood, muscle) if contrast else muscle + 4.0,
+            LABELS["heart"],
+            width=3.0,
+            within=inside,
         )
-        for _ in range(int(rng.integers(2, 5))):
-            room = canvas.blob(
-                heart_x + float(rng.normal(0, 20)),
-                heart_y + float(rng.normal(0, 14)),
-                float(rng.uniform(12, 24)),
-                float(rng.uniform(10, 19)),
-                turn=float(rng.uniform(0, 3)),
-                wobble=0.09,
-            )
-            inside = canvas.cover(heart.inset(9.0))
-            canvas.paint(
-                room,
-                max(blood, muscle) if contrast else muscle + 4.0,
-                LABELS["heart"],
-                width=3.0,
-                within=inside,
-            )
+
+
+def _mediastinum(
+    canvas: Canvas, shift: float, cage_y: float, spine_y: float, contrast: float, blood: float
+) -> None:
+    """Great vessels, aorta, main bronchi and oesophagus."""
+    rng = canvas.rng
     for _ in range(int(rng.integers(2, 6))):
         r = float(rng.uniform(6, 15))
         x, y = float(rng.normal(2, 16)), shift - cage_y * float(rng.uniform(-0.15, 0.5))
@@ -100,22 +125,17 @@ def draw_thorax(canvas: Canvas, half_width: float, lesions: int) -> list[Lesion]
         fill(canvas, tube, "muscle")
         fill(canvas, tube.inset(1.3), "airway")
     fill(canvas, canvas.blob(float(rng.normal(2, 4)), spine_y - 25.0, 9.0, 6.0, wobble=0.08), "muscle")
-    spine(canvas, spine_y, float(rng.uniform(0.85, 1.05)))
-    sternum = canvas.blob(
-        float(rng.normal(0, 2)), shift - cage_y + 1.0, float(rng.uniform(14, 26)), 6.0, wobble=0.06
-    )
-    bone(canvas, sternum, 1.3)
-    if rng.uniform() < 0.4:  # shoulder blades
-        for side in (-1, 1):
-            x, y = side * inner_width * 0.72, inner_height * 0.52
-            bone(canvas, canvas.stroke(x, y, x + side * 20.0, y - float(rng.uniform(15, 38)), 3.0, 4.5), 1.3)
 
+
+def _nodules(canvas: Canvas, lesions: int) -> list[Lesion]:
+    """Those that found room, of as many as are tried."""
+    rng = canvas.rng
     placed: list[Lesion] = []
     for _ in range(lesions):
         solid = rng.uniform() < 0.7
         radius = float(rng.uniform(2.5, 11.0))
         lift = float(rng.uniform(750, 900)) if solid else float(rng.uniform(120, 350))
-        found = insert(
+        nodule = insert(
             canvas,
             canvas.labels == LABELS["lung"],
             "nodule" if solid else "ground glass",
@@ -123,5 +143,5 @@ def draw_thorax(canvas: Canvas, half_width: float, lesions: int) -> list[Lesion]
             lift,
             1.0 if solid else 4.0,
         )
-        placed += [found] if found else []
+        placed += [nodule] if nodule else []
     return placed
