@@ -155,3 +155,11 @@ def test_no_function_is_longer_than_a_page(file):
 def test_length_is_counted_without_the_docstring(lines, told, long):
     words = ['    """One', *["    more"] * (told - 2), '    """'] if told else []
     assert list(_long_functions("\n".join(["def f():", *words, *["    pass"] * lines]))) == long
+
+
+def test_the_walks_pass_files_that_exist():
+    (walks,) = re.findall(r"Two walks.*?Records \(", _read("CONTRIBUTING.md"), re.DOTALL)
+    folders = (ROOT, ROOT / "invariance", ROOT / "adapters")
+    named = re.findall(r"[\w/]+/\w+\.py", walks)
+    assert len(named) > 15
+    assert [name for name in named if not any((folder / name).is_file() for folder in folders)] == []
