@@ -22,23 +22,41 @@ __all__ = ["Calibration", "Trial", "calibrate", "choose"]
 Array = npt.NDArray[np.float32]
 Run = Callable[[Array, Intensity, Sequence["Output"]], Sequence[Array]]
 
+# HU: fat, organs and contrast medium, where a denoiser must be right.
 _TISSUE = (-160.0, 240.0)
+# HU: what 12 bits hold; anything beyond is no tissue.
 _RANGE = (-1024.0, 3071.0)
+# Pixels: a patch that networks of any receptive field take.
 _SIDE = 128
+# Pixels in all: four patches, some seconds for all conventions on a CPU.
 _PIXELS = 4 * _SIDE**2
+# Pixels: a Gaussian that noise does not pass but an offset does.
 _SCALE_OF_BIAS = 3.0
+# HU: below, bias is within what good denoisers do; above, no more is learned.
 _BIAS_COUNTS = (4.0, 15.0)
+# Score, no unit: above that of any trial that denoises, whose logarithms stay below ten.
 _HOPELESS = 20.0
+# Score: 5 % in error is within what another noise seed changes.
 _MIN_MARGIN = 0.05
+# Score: 20 % in error; closer trials are named beside the one chosen.
 _TIED = 0.2
+# Share of the noise's energy: less is no denoising.
 _MIN_REMOVED = 0.05
+# HU: more shifts soft tissue visibly, and no denoiser is trained to do that.
 _MAX_TISSUE_BIAS = 15.0
+# HU, root mean square: less is of no consequence, the two conventions are one.
 _SAME = 1.0
+# HU, in soft tissue: less cannot be seen in a soft-tissue window.
 _AGREE = 5.0
+# HU: a larger bias outside soft tissue means that a part of the range is clipped.
 _WHOLE = 100.0
+# HU: noise of the second try, for denoisers that leave weak noise alone.
 _STRONG = 100.0
+# Share of strong noise: a denoiser for it leaves less.
 _MAX_LEFT = 0.6
+# Score: a factor of 1.6 in error, by which a convention for a part of the range may win.
 _DOUBT = 0.5
+# Score: a factor of 20 in error; a larger margin says no more.
 _CLEAR = 3.0
 
 

@@ -171,8 +171,12 @@ class Preset:
 def _paper(name: str, encoder: Literal["resnet50", "resnet101"], blocks: int, *, conditional: bool) -> Preset:
     """The published sizes: patches of 128 pixels, codes of 256 numbers. Meant for a GPU.
 
-    Sources: Eulig, Ommer, Kachelriess, Proc. SPIE 12304, 2022; Eulig et al., Medical Physics 2024
-    (couplings of width 1024, 96 decoder channels). Rates and weights of the losses are ours.
+    Couplings of width 1024 and 96 decoder channels are published; rates and weights of the losses are ours.
+
+    Sources: Eulig, Ommer, Kachelriess, Reconstructing invariances of CT image denoising networks using
+    invertible neural networks, Proc. SPIE 12304, 2022; Eulig, Jaeger, Maier, Ommer, Kachelriess,
+    Reconstructing and analyzing the invariances of low-dose CT image denoising networks, Medical Physics
+    52, 2025, https://doi.org/10.1002/mp.17413
     """
     return Preset(
         name,

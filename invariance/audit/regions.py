@@ -155,7 +155,10 @@ def by_structure(
     """Compare the invariance where the image is flat with where it has structure.
 
     Flat are the pixels with the smallest gradients, structured those with the largest. The interval
-    comes from drawing squares of 16 x 16 pixels anew (block bootstrap; Kuensch, Ann Stat 17, 1989).
+    comes from drawing squares of 16 x 16 pixels anew (block bootstrap).
+
+    Source: Kuensch, The jackknife and the bootstrap for general stationary observations, Annals of
+    Statistics 17, 1989, https://doi.org/10.1214/aos/1176347265
 
     Arguments:
         std: Standard deviation of the samples (H, W), HU.

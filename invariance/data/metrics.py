@@ -51,8 +51,11 @@ def quality(
     """RMSE, PSNR and SSIM in a HU window.
 
     Both images are clipped to the window; its width is the data range. The figures depend on it, so
-    it is part of the result. SSIM is scikit-image's with the Gaussian weights of Wang et al., IEEE
-    TIP 13, 2004 (sigma 1.5, population covariance).
+    it is part of the result. SSIM is scikit-image's with the Gaussian weights (sigma 1.5) and
+    population covariance of its source.
+
+    Source: Wang, Bovik, Sheikh, Simoncelli, Image quality assessment: from error visibility to structural
+    similarity, IEEE Transactions on Image Processing 13, 2004, https://doi.org/10.1109/TIP.2003.819861
 
     Arguments:
         image: (H, W), (N, H, W) or (N, 1, H, W), HU.

@@ -24,7 +24,8 @@ _WIDEST = 16  # most channels, in units of the last block's
 class SelfAttention(nn.Module):
     """Every pixel looks at every second pixel in both directions; starts as the identity.
 
-    Source: Zhang, Goodfellow, Metaxas, Odena, ICML 2019.
+    Source: Zhang, Goodfellow, Metaxas, Odena, Self-attention generative adversarial networks, ICML 2019,
+    https://arxiv.org/abs/1805.08318
 
     Arguments:
         channels: Channels of the map.
@@ -81,7 +82,9 @@ class BigGANDecoder(nn.Module):
     Weights are plain; :meth:`normalise_spectrum` puts spectral normalisation on them for training and
     :meth:`bake` takes it off again.
 
-    Sources: Brock, Donahue, Simonyan, ICLR 2019; Rombach, Esser, Ommer, ECCV 2020.
+    Sources: Brock, Donahue, Simonyan, Large scale GAN training for high fidelity natural image synthesis,
+    ICLR 2019, https://arxiv.org/abs/1809.11096; Rombach, Esser, Ommer, Making sense of CNNs: interpreting
+    deep representations and their invariances with INNs, ECCV 2020, https://arxiv.org/abs/2008.01777
 
     Arguments:
         config: Sizes.

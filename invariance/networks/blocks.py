@@ -91,7 +91,8 @@ class ConditionalNorm(nn.Module):
 def add_spectral_norm(module: nn.Module) -> None:
     """Divide the weights of every convolution and linear layer inside by their largest singular value.
 
-    Source: Miyato et al., ICLR 2018.
+    Source: Miyato, Kataoka, Koyama, Yoshida, Spectral normalization for generative adversarial networks,
+    ICLR 2018, https://arxiv.org/abs/1802.05957
     """
     for layer in list(module.modules()):
         if isinstance(layer, nn.Conv2d | nn.Linear | UpConv):

@@ -23,7 +23,8 @@ class Critic(nn.Module):
     There is no normalisation over the batch: the gradient penalty looks at each patch alone. A
     conditional critic sees ``f(x)`` at every scale.
 
-    Source: Gulrajani et al., NeurIPS 2017.
+    Source: Gulrajani, Ahmed, Arjovsky, Dumoulin, Courville, Improved training of Wasserstein GANs,
+    NeurIPS 2017, https://arxiv.org/abs/1704.00028
 
     Arguments:
         config: Sizes.

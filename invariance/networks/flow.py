@@ -33,7 +33,10 @@ class ConditionalFlow(nn.Module):
     convolutional couplings, vectors dense ones. All transforms are zuko's, with their exact
     log-determinants.
 
-    Source: Eulig, Ommer, Kachelriess, Proc. SPIE 12304, 2022; Rombach, Esser, Ommer, ECCV 2020.
+    Source: Eulig, Ommer, Kachelriess, Reconstructing invariances of CT image denoising networks using
+    invertible neural networks, Proc. SPIE 12304, 2022;
+    Rombach, Esser, Ommer, Making sense of CNNs: interpreting deep representations and their invariances
+    with INNs, ECCV 2020, https://arxiv.org/abs/2008.01777
 
     Arguments:
         shape: Channels, height and width of the code map; a vector has height and width 1.

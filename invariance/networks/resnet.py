@@ -75,7 +75,8 @@ def _projection(inputs: int, outputs: int, stride: int) -> nn.Module:
 class ResNetEncoder(nn.Module):
     """A residual network whose pooled features give a diagonal Gaussian over codes.
 
-    Source: He, Zhang, Ren, Sun, CVPR 2016.
+    Source: He, Zhang, Ren, Sun, Deep residual learning for image recognition, CVPR 2016,
+    https://arxiv.org/abs/1512.03385
 
     Arguments:
         config: Sizes; ``encoder`` names the depth. A code map is at most 1/32 of the patch.

@@ -45,7 +45,8 @@ with _argument_checks_kept():
 class ActNorm(LazyTransform):
     """Elementwise affine map that standardises the first batch it is initialised on.
 
-    Source: Kingma, Dhariwal, NeurIPS 2018 (Glow).
+    Source: Kingma, Dhariwal, Glow: generative flow with invertible 1x1 convolutions, NeurIPS 2018,
+    https://arxiv.org/abs/1807.03039
 
     Arguments:
         features: Numbers in a code.

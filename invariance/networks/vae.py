@@ -107,8 +107,12 @@ class Decoder(nn.Module):
 class VAE(nn.Module):
     """``D(E(x))`` on patches in HU.
 
-    Source: Eulig, Ommer, Kachelriess, Proc. SPIE 12304, 2022; decoder after Brock, Donahue,
-    Simonyan, ICLR 2019 (BigGAN); conditional on ``f(x)``: Eulig et al., Medical Physics 2024.
+    Source: Eulig, Ommer, Kachelriess, Reconstructing invariances of CT image denoising networks using
+    invertible neural networks, Proc. SPIE 12304, 2022;
+    decoder after Brock, Donahue, Simonyan, Large scale GAN training for high fidelity natural image
+    synthesis, ICLR 2019, https://arxiv.org/abs/1809.11096; conditional on ``f(x)``: Eulig, Jaeger, Maier,
+    Ommer, Kachelriess, Reconstructing and analyzing the invariances of low-dose CT image denoising networks,
+    Medical Physics 52, 2025, https://doi.org/10.1002/mp.17413
 
     Arguments:
         config: Sizes.

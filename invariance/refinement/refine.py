@@ -6,8 +6,10 @@ The flow proposes a change of the image; refinement solves
 
 and takes the ``mu`` at which the layer's output moves by ``rho`` times what noise moves it: the
 discrepancy principle (Morozov 1966). All values of ``mu`` share one Krylov space of ``J^T J``, so
-that one Lanczos run of a few steps gives the whole curve over ``rho`` (shifted systems; Frommer and
-Maass, SIAM J Sci Comput 20, 1999).
+that one Lanczos run of a few steps gives the whole curve over ``rho`` (shifted systems).
+
+Source: Frommer, Maass, Fast CG-based methods for Tikhonov-Phillips regularization, SIAM Journal on
+Scientific Computing 20, 1999, https://doi.org/10.1137/S1064827596313310
 """
 
 from __future__ import annotations

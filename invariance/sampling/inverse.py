@@ -54,7 +54,7 @@ class FlowInverse:
         order = torch.arange(flow.features, device=flow.mean.device)
         pending: tuple[Tensor, Tensor] | None = None  # an affine map that waits to be merged
 
-        def settle() -> None:
+        def flush() -> None:
             nonlocal pending
             if pending is not None:
                 self._steps.append(_affine(*pending))
@@ -83,10 +83,10 @@ class FlowInverse:
                     else:
                         self._steps.append(_gather(wanted))
                     order = order[wanted]
-                settle()
+                flush()
                 self._steps.append(_dense(step, order))
             else:
-                settle()
+                flush()
                 if bool((order != torch.arange(len(order), device=order.device)).any()):
                     self._steps.append(_gather(order.argsort()))
                     order = order.sort().values
@@ -99,7 +99,7 @@ class FlowInverse:
                 else:
                     self._steps.append(_whole(step))
         merge(flow.std[order], flow.mean[order])
-        settle()
+        flush()
         if bool((order != torch.arange(len(order), device=order.device)).any()):
             self._steps.append(_gather(order.argsort()))
 

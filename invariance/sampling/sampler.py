@@ -134,7 +134,8 @@ def invariance_noise(seed: int, tile: int, start: int, stop: int, features: int)
     Every sample has its own place in the sequence of a counter-based generator, so that samples can
     be drawn in any order, in any portions and anywhere, and more of them start with the same ones.
 
-    Source: Salmon et al., SC 2011 (Philox).
+    Source: Salmon, Moraes, Dror, Shaw, Parallel random numbers: as easy as 1, 2, 3, SC 2011 (Philox),
+    https://doi.org/10.1145/2063384.2063405
 
     Example:
         >>> few, many = invariance_noise(0, 7, 3, 5, 4), invariance_noise(0, 7, 0, 250, 4)

@@ -63,7 +63,8 @@ class MinimalConv:
 
     The transforms to and from the products are matrix products too, over all channels at once.
 
-    Source: Winograd's minimal filtering F(4x4, 3x3); Lavin, Gray, CVPR 2016.
+    Source: Lavin, Gray, Fast algorithms for convolutional neural networks, CVPR 2016,
+    https://arxiv.org/abs/1509.09308, after Winograd: minimal filtering F(4x4, 3x3).
 
     Arguments:
         weight: The kernel, (outputs, inputs, 3, 3).

@@ -146,10 +146,14 @@ def simulate_low_dose(
     a bowtie filter, each ray receives the quantum and electronic noise that the lower dose adds,
     and the filtered back-projection *of the noise alone* is added to the slice: its anatomy, mean
     and sharpness stay as they are. Routine slices hold the noise of dose 1 already, so the quantum
-    variance added is ``1 / dose - 1 / input_dose`` times that of the full dose (after Yu et al.,
-    J Comput Assist Tomogr 36, 2012). Noise enters linearised, ``(n - mean) / mean`` for
-    ``-log(n / mean)``: without bias, true to the second order above some ten photons. A slice that
-    shows only a part of the body lets too many photons through; lower the fluence for it.
+    variance added is ``1 / dose - 1 / input_dose`` times that of the full dose.
+    Noise enters linearised, ``(n - mean) / mean`` for ``-log(n / mean)``: without bias, true
+    to the second order above some ten photons. A slice that shows only a part of the body lets too
+    many photons through; lower the fluence for it.
+
+    Source: Yu, Shiung, Jondal, McCollough, Development and validation of a practical lower-dose-simulation
+    tool for optimizing computed tomography scan protocols, Journal of Computer Assisted Tomography 36,
+    2012, https://doi.org/10.1097/RCT.0b013e318258e891
 
     Arguments:
         hu: The slice, float32 (H, W), HU. The isocentre is taken to be pixel (H // 2, W // 2).
