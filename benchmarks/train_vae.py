@@ -25,6 +25,7 @@ from ctinv.invariance.data.metrics import quality
 from ctinv.invariance.data.tiling import grid, pad_to
 from ctinv.invariance.fitting.fit_vae import fit_vae
 from ctinv.invariance.fitting.patches import denoised_slices
+from ctinv.invariance.fitting.vae_loop import VAETraining
 from ctinv.invariance.infra.cache import content_key, image_digest
 from ctinv.invariance.infra.checkpoints import Checkpoint
 from ctinv.invariance.networks.pretrained import save_vae
@@ -100,15 +101,17 @@ def main() -> None:
     vae = fit_vae(
         images,
         chosen.vae,
+        VAETraining(
+            steps=steps,
+            batch=chosen.fit.vae_batch,
+            rate=chosen.fit.vae_rate,
+            seed=given.seed,
+            device=given.device,
+            half=given.half,
+        ),
         denoised=denoised_slices(denoiser, images) if denoiser else None,
-        seed=given.seed,
-        steps=steps,
-        batch=chosen.fit.vae_batch,
-        rate=chosen.fit.vae_rate,
         encoder_weights=given.imagenet,
         perceptual=perceptual,
-        device=given.device,
-        half=given.half,
         checkpoint=checkpoint,
         progress=progress,
     )

@@ -28,7 +28,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from ctinv.invariance.fitting.vae_loop import VAELoop
+from ctinv.invariance.fitting.vae_loop import VAELoop, VAETraining
 from ctinv.invariance.networks.resnet import ResNetEncoder
 from ctinv.invariance.networks.vae import VAE
 from ctinv.invariance.presets import VAEConfig, preset
@@ -187,10 +187,8 @@ def our_loop(config: VAEConfig, batch: int, device: str, half: bool) -> Callable
     rng = np.random.default_rng(0)
     images = [rng.normal(-300, 500, (160, 160)).astype(np.float32) for _ in range(4)]
     rate = preset("paper2024").fit.vae_rate
-    loop = VAELoop(
-        images, VAE(config), denoised=images, batch=batch, rate=rate, steps=1000, device=device, half=half
-    )
-    return loop.advance
+    training = VAETraining(batch=batch, rate=rate, device=device, half=half)
+    return VAELoop(images, VAE(config), training, denoised=images).advance
 
 
 def contestants(

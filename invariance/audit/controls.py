@@ -82,7 +82,7 @@ def controls(x: Image, change: Image, noise: Image, rho: float, seed: int = 0) -
         change = noise[0]
     size = float(np.linalg.norm(change))
     network = wrap(_Known(), intensity="hu", name="controls")
-    found = []
+    outcomes = []
     for name in ("identity", "constant"):
         observer = Observer(network, name, Embedder(1, 1))
         moves = noise_change(observer, x, noise[:_NOISES])
@@ -105,8 +105,8 @@ def controls(x: Image, change: Image, noise: Image, rho: float, seed: int = 0) -
             trouble = "a layer that forgets everything would not show it"
             figures = {"left": share, "off": off, "leakage": leak}
         # A change that is not a number fails, as no comparison holds.
-        found.append(Control(name, bool(passed), told, trouble, figures))
-    return found
+        outcomes.append(Control(name, bool(passed), told, trouble, figures))
+    return outcomes
 
 
 def _leakage(observer: Observer, x: Image, change: Image, seed: int) -> float:

@@ -127,12 +127,12 @@ def by_tissue(std: Image, image: Image) -> tuple[TissueShare, ...]:
     _alike(std, image)
     variance = np.square(std, dtype=np.float64)
     total = float(variance.sum())
-    found = []
+    shares = []
     for tissue, (low, high) in TISSUE_RANGES.items():
         inside = (image >= low) & (image < high)
         part = float(variance[inside].sum())
         count = int(inside.sum())
-        found.append(
+        shares.append(
             TissueShare(
                 tissue,
                 area=count / image.size,
@@ -140,7 +140,7 @@ def by_tissue(std: Image, image: Image) -> tuple[TissueShare, ...]:
                 std=float(np.sqrt(part / count)) if count else 0.0,
             )
         )
-    return tuple(found)
+    return tuple(shares)
 
 
 def by_structure(
@@ -176,12 +176,12 @@ def by_structure(
         ImageError: Shapes differ.
     """
     _alike(std, image)
-    where = image > _BODY if mask is None else mask
-    if part * where.sum() < 64:
+    region = image > _BODY if mask is None else mask
+    if part * region.sum() < 64:
         return None
     gradient = gaussian_gradient_magnitude(np.asarray(image, dtype=np.float64), 1.0)
-    low, high = np.quantile(gradient[where], (part, 1 - part))
-    sides = where & (gradient <= low), where & (gradient >= high)
+    low, high = np.quantile(gradient[region], (part, 1 - part))
+    sides = region & (gradient <= low), region & (gradient >= high)
     sums = np.stack([_squares(std * side) for side in sides])
     counts = np.stack([_squares(side.astype(np.float64)) for side in sides])
     flat, structured = sums.sum(1) / counts.sum(1)
@@ -241,8 +241,8 @@ def by_frequency(
     limit = 0.1 * min(np.abs(spectra[0].rows).max(), np.abs(spectra[0].columns).max())
     order = np.argsort(radius, kind="stable")
     medians, low = [], []
-    for found in spectra:
-        energy = found.nps.ravel()[order]
+    for spectrum in spectra:
+        energy = spectrum.nps.ravel()[order]
         running = np.cumsum(energy) / max(float(energy.sum()), 1e-30)
         middle = min(int(np.searchsorted(running, 0.5)), len(order) - 1)
         medians.append(float(radius[order][middle]))

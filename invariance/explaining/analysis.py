@@ -232,8 +232,8 @@ def _provenance(
 def _refined_count(observer: Observer, x: Image, request: Request) -> int:
     if request.refine == 0 or not observer.differentiable:
         return 0
-    wanted = affordable(observer, x) if request.refine is None else max(2, request.refine)
-    return min(wanted, request.samples)
+    count = affordable(observer, x) if request.refine is None else max(2, request.refine)
+    return min(count, request.samples)
 
 
 def _why(observer: Observer, request: Request) -> str:

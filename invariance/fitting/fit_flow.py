@@ -110,8 +110,8 @@ def fit_flows(
             for layer, store in stores.items():
                 told = _staged(progress, f"flow {layer}" if len(layers) > 1 else "flow")
                 checkpoint = (checkpoints or {}).get(layer)
-                own = drawn.first(store.count - len(drawn.test))
-                yield _fit_one(layer, store, own, preset, seed, everyone, device, checkpoint, told)
+                material = drawn.first(store.count - len(drawn.test))
+                yield _fit_one(layer, store, material, preset, seed, everyone, device, checkpoint, told)
                 store.close()
 
 

@@ -28,6 +28,7 @@ from .fit_flow import FitResult, fit_flows
 from .fit_vae import fit_vae
 from .novelty import NoveltyTest, fit_novelty_test
 from .patches import denoised_slices
+from .vae_loop import VAETraining
 
 __all__ = ["FitRequest", "fit_layers"]
 
@@ -209,15 +210,17 @@ class _Fit:
         vae = fitted = fit_vae(
             images,
             config,
+            VAETraining(
+                steps=fit.vae_steps if everyone.leads else 0,
+                batch=fit.vae_batch,
+                rate=fit.vae_rate,
+                seed=self.seed,
+                device=self.device,
+                half=self._kind() == "cuda",
+                every=fit.checkpoint,
+            ),
             denoised=denoised_slices(self.denoiser, images) if config.conditional else None,
-            seed=self.seed,
-            steps=fit.vae_steps if everyone.leads else 0,
-            batch=fit.vae_batch,
-            rate=fit.vae_rate,
-            device=self.device,
-            half=self._kind() == "cuda",
             checkpoint=checkpoint if self.cache and everyone.leads and fit.checkpoint else None,
-            every=fit.checkpoint,
             progress=self.progress,
         )
         everyone.shared(vae.state_dict().values())

@@ -15,7 +15,7 @@ from ctinv.invariance.networks.vae import VAE
 from ctinv.invariance.presets import VAEConfig
 from torch import Tensor
 
-from .vae_loop import VAELoop
+from .vae_loop import VAELoop, VAETraining
 
 __all__ = [
     "fit_vae",
@@ -28,18 +28,12 @@ Progress = Callable[[str, int, int], None]
 def fit_vae(
     images: Sequence[Image],
     config: VAEConfig,
+    training: VAETraining,
     *,
     denoised: Sequence[Image] | None = None,
-    seed: int = 0,
-    steps: int = 1000,
-    batch: int = 32,
-    rate: float = 2e-3,
     encoder_weights: str | Path | None = None,
     perceptual: Callable[[Tensor], Tensor] | None = None,
-    device: str = "cpu",
-    half: bool = False,
     checkpoint: Checkpoint | None = None,
-    every: int = 500,
     progress: Progress | None = None,
 ) -> VAE:
     """Train a VAE on random patches of CT slices, flipped and turned.
@@ -47,50 +41,33 @@ def fit_vae(
     Arguments:
         images: Low-dose slices (H, W) in HU, each at least a patch wide.
         config: Sizes and weights of the losses.
+        training: Steps, rates and the device; what comes back lies on the CPU.
         denoised: ``f(x)`` of the slices in HU; a conditional VAE needs it.
-        seed: Decides everything random.
-        steps: Optimiser steps (Adam, linear warm-up, cosine decay).
-        batch: Patches a step.
-        rate: Peak learning rate; the critic's is four times as high.
         encoder_weights: File of ImageNet weights for a residual encoder to start from, see
             :meth:`ctinv.invariance.networks.resnet.ResNetEncoder.load_photographs`.
         perceptual: Features of patches (N, 1, p, p) in HU whose mean absolute distance is added
             with the weight ``config.perceptual``, for example VGG's.
-        device: Where to train; what comes back lies on the CPU.
-        half: Whether to compute in bfloat16 where that is safe.
-        checkpoint: Where to keep the state every ``every`` steps. A training that was interrupted
+        checkpoint: Where to keep the state every ``training.every`` steps. A training that was interrupted
             goes on from there and, on the CPU, ends with the same weights, bit by bit.
-        every: Steps between two checkpoints.
         progress: Called with (stage, done, total).
 
     Raises:
         CtinvError: The loss became infinite or not a number, or the arguments do not fit the sizes.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(training.seed)
         vae = VAE(config)
         if encoder_weights is not None:
             if not isinstance(vae.encoder, ResNetEncoder):
                 raise CtinvError("encoder_weights need a residual encoder; set vae.encoder=resnet50")
             vae.encoder.load_photographs(encoder_weights)
-        loop = VAELoop(
-            images,
-            vae,
-            denoised=denoised,
-            perceptual=perceptual,
-            seed=seed,
-            steps=steps,
-            batch=batch,
-            rate=rate,
-            device=device,
-            half=half,
-        )
+        loop = VAELoop(images, vae, training, denoised=denoised, perceptual=perceptual)
     if checkpoint is not None and (found := checkpoint.load()) is not None and not loop.resume(*found):
         checkpoint.ignore("its contents do not fit")
-    while loop.step < steps:
+    while loop.step < training.steps:
         loop.advance()
-        if checkpoint is not None and (loop.step % every == 0 or loop.step == steps):
+        if checkpoint is not None and (loop.step % training.every == 0 or loop.step == training.steps):
             checkpoint.save(*loop.state())
         if progress:
-            progress("vae", loop.step, steps)
+            progress("vae", loop.step, training.steps)
     return vae.to("cpu").ready()

@@ -177,14 +177,14 @@ class _Loop:
         return None
 
     def _loss(self) -> Tensor:
-        material, world, own = self._material, self._world, self._config.batch
-        size = own * world.size
+        material, world, batch_size = self._material, self._world, self._config.batch
+        size = batch_size * world.size
         while len(self._order) < size:
             fresh = torch.randperm(len(material.train), generator=self._generator)
             self._order = torch.cat([self._order, fresh])
         # All processes draw the same numbers; each uses its share of them.
         noise = torch.randn((size, material.mean.shape[1]), generator=self._generator)
-        share = slice(world.rank * own, (world.rank + 1) * own)
+        share = slice(world.rank * batch_size, (world.rank + 1) * batch_size)
         batch, noise, self._order = self._order[share], noise[share], self._order[size:]
         code = material.mean[batch] + material.spread[batch] * noise
         inputs = self._inputs([material.train[k] for k in batch.tolist()])
@@ -200,11 +200,11 @@ class _Loop:
     def _look(self) -> None:
         """Hold the weights against slices they were not fitted on."""
         at, config = self.at, self._config
-        found = torch.zeros(2, dtype=torch.float64)
+        bits = torch.zeros(2, dtype=torch.float64)
         if self._world.leads:
-            found = torch.tensor(held_out_bits(self._objective, self._material), dtype=torch.float64)
-        self._world.shared([found])
-        right, wrong = found.tolist()
+            bits = torch.tensor(held_out_bits(self._objective, self._material), dtype=torch.float64)
+        self._world.shared([bits])
+        right, wrong = bits.tolist()
         since = at.step - (int(at.curve[-1][0]) if at.curve else 0)
         at.curve.append([at.step, at.total / since / math.log(2), right])
         at.total = 0.0
@@ -228,16 +228,16 @@ class _Loop:
     def resume(self, tensors: State, facts: dict[str, Any]) -> bool:
         """Take over a state; False, and nothing has changed, where it is not one of this fit."""
         weights = self._objective.state_dict()
-        wanted = {f"{kind}.{name}": v.shape for kind in ("now", "best") for name, v in weights.items()}
+        expected = {f"{kind}.{name}": v.shape for kind in ("now", "best") for name, v in weights.items()}
         for number, parameter in enumerate(self._objective.parameters()):
-            wanted |= {f"adam.{number}.{name}": parameter.shape for name in ("exp_avg", "exp_avg_sq")}
-            wanted[f"adam.{number}.step"] = torch.Size()
-        wanted["generator"] = self._generator.get_state().shape
-        found = {name: value.shape for name, value in tensors.items() if name != "order"}
-        if found != wanted or "order" not in tensors or set(facts) != set(asdict(self.at)):
+            expected |= {f"adam.{number}.{name}": parameter.shape for name in ("exp_avg", "exp_avg_sq")}
+            expected[f"adam.{number}.step"] = torch.Size()
+        expected["generator"] = self._generator.get_state().shape
+        given = {name: value.shape for name, value in tensors.items() if name != "order"}
+        if given != expected or "order" not in tensors or set(facts) != set(asdict(self.at)):
             return False
         moments: dict[int, dict[str, Tensor]] = {}
-        for name in wanted:
+        for name in expected:
             if name.startswith("adam."):
                 _, index, kind = name.split(".")
                 moments.setdefault(int(index), {})[kind] = tensors[name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from ctinv.invariance.networks.vae import VAE
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-__all__ = ["VAELoop"]
+__all__ = ["VAELoop", "VAETraining"]
 
 _WARMUP = 50
 _CRITIC_RATE = 4.0  # in units of the autoencoder's
@@ -24,6 +25,29 @@ _CRITIC_RATE = 4.0  # in units of the autoencoder's
 Image = npt.NDArray[np.float32]
 Features = Callable[[Tensor], Tensor]
 State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class VAETraining:
+    """How an autoencoder is trained.
+
+    Arguments:
+        steps: Optimiser steps (Adam, linear warm-up, cosine decay); they shape the learning rate.
+        batch: Patches a step.
+        rate: Peak learning rate; the critic's is four times as high.
+        seed: Decides everything random.
+        device: Where to train, such as ``cuda:0``.
+        half: Whether to compute in bfloat16 where that is safe.
+        every: Steps between two checkpoints.
+    """
+
+    steps: int = 1000
+    batch: int = 32
+    rate: float = 2e-3
+    seed: int = 0
+    device: str = "cpu"
+    half: bool = False
+    every: int = 500
 
 
 class VAELoop:
@@ -37,28 +61,18 @@ class VAELoop:
         images: Low-dose slices (H, W) in HU.
         vae: The network, changed in place.
         denoised: ``f(x)`` of the slices in HU, for a conditional autoencoder.
+        training: Steps, rates and the device.
         perceptual: Features of patches (N, 1, p, p) in HU.
-        seed: Draws patches and noise.
-        steps: Steps in all; they shape the learning rate.
-        batch: Patches a step.
-        rate: Peak learning rate.
-        device: Where to train.
-        half: Whether to compute in bfloat16 where that is safe.
     """
 
     def __init__(
         self,
         images: Sequence[Image],
         vae: VAE,
+        training: VAETraining,
         *,
         denoised: Sequence[Image] | None = None,
         perceptual: Features | None = None,
-        seed: int = 0,
-        steps: int = 1000,
-        batch: int = 32,
-        rate: float = 2e-3,
-        device: str = "cpu",
-        half: bool = False,
     ) -> None:
         config = vae.config
         if config.conditional != (denoised is not None):
@@ -71,18 +85,18 @@ class VAELoop:
             )
         self.vae, self._config, self.step = vae, config, 0
         self._images, self._denoised, self._perceptual = images, denoised, perceptual
-        self._steps, self._batch, self._rate = steps, batch, rate
-        self._device, self._half = torch.device(device), half
-        self._rng = np.random.default_rng([seed, 2])
-        self._generator = torch.Generator().manual_seed(seed)
-        self.adversary = Adversary(config, _CRITIC_RATE * rate) if config.critic else None
+        self._steps, self._batch, self._rate = training.steps, training.batch, training.rate
+        self._device, self._half = torch.device(training.device), training.half
+        self._rng = np.random.default_rng([training.seed, 2])
+        self._generator = torch.Generator().manual_seed(training.seed)
+        self.adversary = Adversary(config, _CRITIC_RATE * training.rate) if config.critic else None
         if isinstance(vae.decoder, BigGANDecoder):
             vae.decoder.normalise_spectrum()
         vae.requires_grad_(True).train()
         vae.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._normalised = [m for m in vae.modules() if parametrize.is_parametrized(m, "weight")]
         betas = (0.5, 0.999) if self.adversary else (0.9, 0.99)
-        self._optimiser = torch.optim.Adam(vae.parameters(), lr=rate, betas=betas, fused=True)
+        self._optimiser = torch.optim.Adam(vae.parameters(), lr=training.rate, betas=betas, fused=True)
         if self.adversary:
             self.adversary.to(self._device)
 
@@ -169,11 +183,11 @@ class VAELoop:
 
     def resume(self, tensors: State, facts: dict[str, Any]) -> bool:
         """Take over a state; False, and nothing has changed, where it is not one of this training."""
-        wanted = {"generator": self._generator.get_state().shape}
+        expected = {"generator": self._generator.get_state().shape}
         for kind, module, _ in self._learners():
-            wanted |= {f"{kind}.{name}": value.shape for name, value in module.state_dict().items()}
-        found = {name: value.shape for name, value in tensors.items() if not name.startswith("adam.")}
-        if found != wanted or set(facts) != {"step", "rng"}:
+            expected |= {f"{kind}.{name}": value.shape for name, value in module.state_dict().items()}
+        given = {name: value.shape for name, value in tensors.items() if not name.startswith("adam.")}
+        if given != expected or set(facts) != {"step", "rng"}:
             return False
         for kind, module, optimiser in self._learners():
             module.load_state_dict({name: tensors[f"{kind}.{name}"] for name in module.state_dict()})

@@ -143,10 +143,10 @@ def _plain(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def versions() -> dict[str, str]:
 
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in ("ctinv", "torch", "numpy", "zuko", "onnx", "onnxruntime-gpu", "onnxruntime", "pydicom"):
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed

@@ -97,11 +97,11 @@ class Probe:
 
     def thresholds(self, of: str) -> list[float | None]:
         """Per contrast the smallest size of the grid, mm, from which on all are visible; None if none."""
-        found: list[float | None] = []
+        sizes: list[float | None] = []
         for row in self.map(of):
-            seen = int(np.cumprod((row >= self.level)[::-1]).sum())
-            found.append(self.grid.sizes[-seen] if self.grid and seen else None)
-        return found
+            visible = int(np.cumprod((row >= self.level)[::-1]).sum())
+            sizes.append(self.grid.sizes[-visible] if self.grid and visible else None)
+        return sizes
 
     @property
     def verdict(self) -> list[str]:
@@ -116,10 +116,10 @@ class Probe:
 
 def verdict(probe: Probe) -> list[str]:
     """The finding in plain sentences: the lesion, the map, the samples."""
-    name, found, level = probe.meta.layer, probe.finding, probe.level
-    layer, image = _short(found.layer.value), _short(found.image.value)
-    what = f"a lesion of {found.lesion}"
-    said = found.says(level)
+    name, finding, level = probe.meta.layer, probe.finding, probe.level
+    layer, image = _short(finding.layer.value), _short(finding.image.value)
+    what = f"a lesion of {finding.lesion}"
+    said = finding.says(level)
     if said == "visible":
         lines = [f"Visible: {name} can tell {what} (d' {layer}; {image} in the image, {level:g} is visible)."]
     elif said == "lost":
@@ -130,8 +130,8 @@ def verdict(probe: Probe) -> list[str]:
             f"visible; {name}: {layer})."
         ]
     if probe.grid:
-        kept, own = probe.thresholds("layer"), probe.thresholds("image")
-        for contrast, least, at_best in zip(probe.grid.contrasts, kept, own, strict=True):
+        in_layer, in_image = probe.thresholds("layer"), probe.thresholds("image")
+        for contrast, least, at_best in zip(probe.grid.contrasts, in_layer, in_image, strict=True):
             text = f"At {contrast:+g} HU {name} sees lesions {_from(least, probe.grid.sizes)}"
             lines.append(f"{text}; in the image they are visible {_from(at_best, probe.grid.sizes)}.")
     if probe.recovery is not None:
@@ -162,7 +162,7 @@ def result(probe: Probe) -> dict[str, Any]:
             "thresholds": {of: probe.thresholds(of) for of in ("image", "layer", "output")},
             "findings": [f.says(probe.level) for f in probe.findings],
         }
-    found = probe.finding
+    finding = probe.finding
     return {
         "schema_version": _PROBE_SCHEMA,
         "kind": "probe",
@@ -170,11 +170,11 @@ def result(probe: Probe) -> dict[str, Any]:
         "shape": list(probe.x.shape),
         "units": "HU",
         "lesion": {
-            "size": found.lesion.size,
-            "contrast": found.lesion.contrast,
-            "at": list(found.lesion.at or ()),
+            "size": finding.lesion.size,
+            "contrast": finding.lesion.contrast,
+            "at": list(finding.lesion.at or ()),
         },
-        "finding": found.says(probe.level),
+        "finding": finding.says(probe.level),
         "figures": plain(figures(probe)),
         "grid": grid,
         "samples": None if probe.recovery is None else probe.recovery.as_dict(),

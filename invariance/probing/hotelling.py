@@ -64,24 +64,24 @@ class Hotelling:
         self._basis = _basis(residual, signals * self._scale)
         spectra = torch.fft.fft2(_mixed(residual, self._basis)).movedim(1, -1)  # (N, h, w, C)
         n = len(spectra)
-        kept = spectra.shape[-1]
-        self._cross = torch.zeros((*spectra.shape[1:], kept), dtype=spectra.dtype)
+        channels = spectra.shape[-1]
+        self._cross = torch.zeros((*spectra.shape[1:], channels), dtype=spectra.dtype)
         for start in range(0, n, _CHUNK):
             part = spectra[start : start + _CHUNK]
             self._cross += torch.einsum("nhwc,nhwd->hwcd", part, part.conj())
         self._cross /= max(n - 1, 1)
         self._cross = _smooth(self._cross)
         power = float(torch.diagonal(self._cross, dim1=-2, dim2=-1).real.mean())
-        self._cross += max(_FLOOR * power, 1e-30) * torch.eye(kept)
+        self._cross += max(_FLOOR * power, 1e-30) * torch.eye(channels)
 
     def template(self, signal: Tensor) -> Tensor:
         """``w`` (C, h, w) for a signal's mean change (C, h, w)."""
         spectrum = torch.fft.fft2(_mixed((signal * self._scale)[None], self._basis))[0].movedim(0, -1)
         weights = torch.linalg.solve(self._cross, spectrum[..., None])[..., 0]
-        found = torch.fft.ifft2(weights.movedim(-1, 0)).real
+        filtered = torch.fft.ifft2(weights.movedim(-1, 0)).real
         if self._basis is not None:
-            found = torch.einsum("rc,rhw->chw", self._basis, found)
-        return found * self._scale
+            filtered = torch.einsum("rc,rhw->chw", self._basis, filtered)
+        return filtered * self._scale
 
     @property
     def fits_all(self) -> bool:
@@ -168,7 +168,7 @@ def measure(absent: Tensor, present: Tensor) -> Detectability:
             values.append(0.0 if float(gain.abs().max()) == 0 else math.copysign(np.inf, float(gain.mean())))
             errors.append(0.0)
             continue
-        found = float(gain.mean()) / spread * (1 - 3 / (4 * (2 * n - 2) - 1))
-        values.append(found)
-        errors.append(float(gain.var()) / spread**2 / n + found**2 / (2 * n))
+        detectability = float(gain.mean()) / spread * (1 - 3 / (4 * (2 * n - 2) - 1))
+        values.append(detectability)
+        errors.append(float(gain.var()) / spread**2 / n + detectability**2 / (2 * n))
     return Detectability(float(np.mean(values)), math.sqrt(float(np.mean(errors)) / len(errors)))

@@ -102,7 +102,7 @@ class Observation:
         for start in range(0, len(self.noise), _BATCH):
             for name, z in self.see(base + self.noise[start : start + _BATCH]).items():
                 parts[name].append(z)
-        return {name: torch.cat(found) for name, found in parts.items()}
+        return {name: torch.cat(batches) for name, batches in parts.items()}
 
     def see(self, images: Image) -> dict[str, Tensor]:
         """The window of every layer for images of the crop's size, standardised."""
@@ -115,8 +115,8 @@ class Observation:
 
 def _read(denoiser: Denoiser, layers: Sequence[str], images: Image) -> dict[str, Tensor]:
     batch = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))[:, None]
-    found = denoiser.features(batch, list(layers), batch_size=len(batch))
-    return {name: torch.as_tensor(z).cpu() for name, z in found.items()}
+    values = denoiser.features(batch, list(layers), batch_size=len(batch))
+    return {name: torch.as_tensor(z).cpu() for name, z in values.items()}
 
 
 @dataclass(frozen=True)
@@ -128,12 +128,12 @@ class _Cut:
 
     def __call__(self, layers: Mapping[str, Tensor]) -> dict[str, Tensor]:
         row, column, side = self.window
-        found = {}
+        parts = {}
         for name, z in layers.items():
             geometry = probe_geometry(z, self.shape, side)
             part = torch.stack([geometry.cut(one, row, column) for one in z]) if geometry.local else z
-            found[name] = part.clone()
-        return found
+            parts[name] = part.clone()
+        return parts
 
 
 @dataclass(frozen=True, eq=False)

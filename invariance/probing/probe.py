@@ -218,14 +218,14 @@ def _detect(
     """``d'`` of every layer for every lesion, each half of the noise judged by what the other taught."""
     absent = view.observe()
     observers: dict[str, list[Hotelling]] = {name: [] for name in view.layers}
-    found = []
+    detected = []
     for number, signal in enumerate(signals):
         present = view.observe(signal)
         entry = {name: cross_fit(absent[name], present[name], observers[name]) for name in view.layers}
-        found.append(entry)
+        detected.append(entry)
         if progress:
             progress("lesions", number + 1, len(signals))
-    return found
+    return detected
 
 
 def _denoised(denoiser: Denoiser, x: Image, signal: Image) -> Image:

@@ -66,7 +66,7 @@ class Recovery:
     def sentence(self, layer: str) -> str:
         """The finding in words."""
         best = self.refined or self.flow
-        kept = best.mean / self.contrast
+        share = best.mean / self.contrast
         low, high = sorted((best.low / self.contrast, best.high / self.contrast))
         if low > 0.5:
             said = "keep it"
@@ -77,7 +77,7 @@ class Recovery:
         kind = "refined samples" if self.refined else "the flow's samples"
         return (
             f"Of {self.contrast:+g} HU put in, {kind} of {layer} show {best.mean:+.1f} HU "
-            f"({100 * kept:.0f} %; {best.low:+.1f} to {best.high:+.1f}): they {said}."
+            f"({100 * share:.0f} %; {best.low:+.1f} to {best.high:+.1f}): they {said}."
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -104,16 +104,16 @@ def score(images: Image, signal: Image) -> npt.NDArray[np.float64]:
     """
     rows, columns = np.indices(signal.shape) - np.array(signal.shape)[:, None, None] / 2.0
     level = np.stack([np.ones(signal.size), rows.ravel(), columns.ravel()], 1)
-    wanted = signal.ravel().astype(np.float64)
-    weights = wanted - level @ np.linalg.lstsq(level, wanted, rcond=None)[0]
+    pattern = signal.ravel().astype(np.float64)
+    weights = pattern - level @ np.linalg.lstsq(level, pattern, rcond=None)[0]
     flat = np.asarray(images, dtype=np.float64).reshape(*images.shape[:-2], -1)
-    return np.asarray(flat @ weights / (weights @ wanted))
+    return np.asarray(flat @ weights / (weights @ pattern))
 
 
 @torch.no_grad()
 def recover(
     fitted: FittedLayer,
-    view: Observation,
+    place: Observation,
     lesion: Lesion,
     signal: Image,
     samples: int,
@@ -126,14 +126,14 @@ def recover(
 
     Arguments:
         fitted: Fitted on the layer.
-        view: The place.
+        place: The place.
         lesion: The lesion.
         signal: What it adds to the slice, (H, W), HU.
         samples: How many samples.
         seed: Decides the draws.
         progress: Called with (stage, done, total).
     """
-    x = view.x
+    x = place.x
     patch = fitted.preset.vae.patch
     padded = pad_to(x, patch)
     tile = _tile((padded.shape[0], padded.shape[1]), patch, lesion.at or (0, 0))
@@ -147,20 +147,20 @@ def recover(
     if progress:
         progress("samples", 1, 2)
     absent, present = (score(images[:, *near], disc) for images, _ in drawn)
-    kept = score(drawn[1][1][near], disc) - score(drawn[0][1][near], disc)
+    reconstructed = score(drawn[1][1][near], disc) - score(drawn[0][1][near], disc)
     refined = None
     observer = Observer(fitted.denoiser, fitted.layer, fitted.embedder)
     if observer.differentiable:
-        changes = _changes(view, tile, drawn[1][0][:_REFINED] - with_lesion[here])
-        base = (x + signal)[view.crop]
-        moves = noise_change(observer, base, view.noise[:_NOISE])
-        found = refine(observer, base, changes, moves, rhos=(RHO,), progress=progress)
-        cut = _in_crop(view, here, near)
-        own = score(x[view.crop][cut], disc)
-        refined = _contrast(score((base + found.at(RHO))[:, *cut], disc) - own)
+        changes = _changes(place, tile, drawn[1][0][:_REFINED] - with_lesion[here])
+        base = (x + signal)[place.crop]
+        moves = noise_change(observer, base, place.noise[:_NOISE])
+        moved = refine(observer, base, changes, moves, rhos=(RHO,), progress=progress)
+        cut = _in_crop(place, here, near)
+        baseline = score(x[place.crop][cut], disc)
+        refined = _contrast(score((base + moved.at(RHO))[:, *cut], disc) - baseline)
     if progress:
         progress("samples", 2, 2)
-    return Recovery(lesion.contrast, float(kept), _contrast(present - absent.mean()), refined)
+    return Recovery(lesion.contrast, float(reconstructed), _contrast(present - absent.mean()), refined)
 
 
 def _contrast(values: npt.NDArray[np.float64]) -> Contrast:

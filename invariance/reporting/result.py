@@ -69,8 +69,8 @@ class AnalysisResult:
             if given is None:
                 continue
             array = np.asarray(given, dtype=np.float32).view()
-            wanted = (*array.shape[:1], *shape) if name in _STACKS else shape
-            if array.shape != wanted:
+            expected = (*array.shape[:1], *shape) if name in _STACKS else shape
+            if array.shape != expected:
                 raise ValueError(f"{name} has shape {array.shape}, x has {shape}")
             array.flags.writeable = False
             object.__setattr__(self, name, array)

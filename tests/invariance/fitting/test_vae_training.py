@@ -8,7 +8,7 @@ import torch
 from ctinv import adapters, invariance
 from ctinv.adapters.errors import CtinvError
 from ctinv.invariance.fitting.fit_vae import fit_vae
-from ctinv.invariance.fitting.vae_loop import VAELoop
+from ctinv.invariance.fitting.vae_loop import VAELoop, VAETraining
 from ctinv.invariance.infra.checkpoints import Checkpoint
 from ctinv.invariance.networks.critic import Adversary, Critic, gradient_penalty
 from ctinv.invariance.networks.vae import VAE
@@ -35,7 +35,9 @@ def denoised(images, config):
 
 def loop(images, config, **options):
     torch.manual_seed(0)
-    return VAELoop(images, VAE(config), denoised=denoised(images, config), **{"batch": 4, **options})
+    perceptual = options.pop("perceptual", None)
+    training = VAETraining(**{"batch": 4, **options})
+    return VAELoop(images, VAE(config), training, denoised=denoised(images, config), perceptual=perceptual)
 
 
 # -- the critic -----------------------------------------------------------------------------------
@@ -164,19 +166,19 @@ def test_features_are_compared(images):
 
 def test_arguments_that_do_not_fit_are_refused(images):
     with pytest.raises(CtinvError, match="learns from f"):
-        fit_vae(images, GUIDED, steps=1)
+        fit_vae(images, GUIDED, VAETraining(steps=1))
     with pytest.raises(CtinvError, match="both a weight"):
-        fit_vae(images, PLAIN, steps=1, perceptual=lambda x: x)
+        fit_vae(images, PLAIN, VAETraining(steps=1), perceptual=lambda x: x)
     with pytest.raises(CtinvError, match="both a weight"):
-        fit_vae(images, dataclasses.replace(PLAIN, perceptual=1.0), steps=1)
+        fit_vae(images, dataclasses.replace(PLAIN, perceptual=1.0), VAETraining(steps=1))
     with pytest.raises(CtinvError, match=r"set vae\.encoder"):
-        fit_vae(images, PLAIN, steps=1, encoder_weights="nosuch.pth")
+        fit_vae(images, PLAIN, VAETraining(steps=1), encoder_weights="nosuch.pth")
 
 
 def test_divergence_is_told(images):
     bad = [image * np.float32(1e30) for image in images]
     with pytest.raises(CtinvError, match="the VAE diverged at step 0"):
-        fit_vae(bad, PLAIN, steps=2, batch=4)
+        fit_vae(bad, PLAIN, VAETraining(steps=2, batch=4))
 
 
 # -- whole trainings ------------------------------------------------------------------------------
@@ -185,8 +187,9 @@ def test_divergence_is_told(images):
 @pytest.mark.parametrize("config", [PLAIN, GUIDED], ids=["plain", "guided"])
 @pytest.mark.parametrize("stop", [3, 4])
 def test_an_interrupted_training_ends_alike(images, config, stop, tmp_path):
-    options = {"steps": 6, "batch": 4, "denoised": denoised(images, config)}
-    whole = fit_vae(images, config, **options)
+    training = VAETraining(steps=6, batch=4, every=2)
+    guide = denoised(images, config)
+    whole = fit_vae(images, config, training, denoised=guide)
 
     def interrupt(stage, done, total):
         if done == stop:
@@ -194,11 +197,13 @@ def test_an_interrupted_training_ends_alike(images, config, stop, tmp_path):
 
     checkpoint = Checkpoint(tmp_path, "key")
     with pytest.raises(KeyboardInterrupt):
-        fit_vae(images, config, **options, checkpoint=checkpoint, every=2, progress=interrupt)
+        fit_vae(images, config, training, denoised=guide, checkpoint=checkpoint, progress=interrupt)
     steps = []
-    again = fit_vae(
-        images, config, **options, checkpoint=checkpoint, progress=lambda _, done, __: steps.append(done)
-    )
+
+    def note(stage, done, total):
+        steps.append(done)
+
+    again = fit_vae(images, config, training, denoised=guide, checkpoint=checkpoint, progress=note)
     assert steps[0] == stop // 2 * 2 + 1
     for name, value in whole.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
@@ -206,15 +211,15 @@ def test_an_interrupted_training_ends_alike(images, config, stop, tmp_path):
 
 def test_a_state_of_another_training_is_left_alone(images, tmp_path):
     checkpoint = Checkpoint(tmp_path, "key")
-    fit_vae(images, CRITIC, steps=2, batch=4, checkpoint=checkpoint)
-    fitted = fit_vae(images, PLAIN, steps=2, batch=4, checkpoint=checkpoint)
+    fit_vae(images, CRITIC, VAETraining(steps=2, batch=4), checkpoint=checkpoint)
+    fitted = fit_vae(images, PLAIN, VAETraining(steps=2, batch=4), checkpoint=checkpoint)
     assert "do not fit" in checkpoint.notices[0]
-    for name, value in fit_vae(images, PLAIN, steps=2, batch=4).state_dict().items():
+    for name, value in fit_vae(images, PLAIN, VAETraining(steps=2, batch=4)).state_dict().items():
         assert torch.equal(value, fitted.state_dict()[name]), name
 
 
 def test_what_is_trained_comes_out_ready(images):
-    vae = fit_vae(images, GUIDED, denoised=denoised(images, GUIDED), steps=2, batch=4)
+    vae = fit_vae(images, GUIDED, VAETraining(steps=2, batch=4), denoised=denoised(images, GUIDED))
     assert not vae.training
     assert not any(parametrize.is_parametrized(m) for m in vae.modules())
     assert not any(p.requires_grad for p in vae.parameters())

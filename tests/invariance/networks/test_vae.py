@@ -5,6 +5,7 @@ import pytest
 import torch
 from ctinv.adapters.errors import CtinvError
 from ctinv.invariance.fitting.fit_vae import fit_vae
+from ctinv.invariance.fitting.vae_loop import VAETraining
 from ctinv.invariance.networks.blocks import ConditionalNorm, UpConv
 from ctinv.invariance.networks.pretrained import load_vae, save_vae, shipped_vae
 from ctinv.invariance.networks.vae import VAE
@@ -67,8 +68,8 @@ def test_fit_learns_and_repeats():
     rng = np.random.default_rng(0)
     images = [rng.normal(0, 1, (4, 4)).repeat(8, 0).repeat(8, 1).astype(np.float32) * 400 for _ in range(4)]
     images = [image[:16, :16] for image in images]  # nothing but four patches to learn
-    first, second = (fit_vae(images, SMALL, steps=80, batch=16) for _ in range(2))
-    start = fit_vae(images, SMALL, steps=1, batch=16)
+    first, second = (fit_vae(images, SMALL, VAETraining(steps=80, batch=16)) for _ in range(2))
+    start = fit_vae(images, SMALL, VAETraining(steps=1, batch=16))
     patches = torch.from_numpy(np.stack(images)[:, None])
     errors = [(v.decode(v.encode(patches)) - patches).square().mean().sqrt() for v in (start, first)]
     assert errors[1] < 0.5 * errors[0]
