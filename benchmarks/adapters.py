@@ -30,6 +30,7 @@ import onnx.utils
 import onnxruntime as ort
 import torch
 from ctinv import adapters
+from ctinv.invariance.infra.randomness import Purpose, rng, torch_seed
 from torch import nn
 
 UNITS = "unit:-1024:3072"
@@ -37,7 +38,7 @@ UNITS = "unit:-1024:3072"
 
 def network(width: int = 32, depth: int = 8) -> nn.Module:
     """A plain denoiser of 3x3 convolutions, as most are."""
-    torch.manual_seed(0)
+    torch.manual_seed(torch_seed(0, Purpose.WORKLOAD))
     inner = [part for _ in range(depth - 2) for part in (nn.Conv2d(width, width, 3, padding=1), nn.ReLU())]
     ends = nn.Conv2d(1, width, 3, padding=1), nn.Conv2d(width, 1, 3, padding=1)
     return nn.Sequential(ends[0], nn.ReLU(), *inner, ends[1]).eval()
@@ -159,7 +160,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     module = network()
     shape = (args.batch, 1, args.side, args.side)
-    x = np.random.default_rng(0).normal(40, 100, shape).astype(np.float32)
+    x = rng(0, Purpose.WORKLOAD).normal(40, 100, shape).astype(np.float32)
     last = len(list(module.children())) - 1
     figures: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -39,6 +39,7 @@ from ctinv.invariance.data import (
     write_dicom,
 )
 from ctinv.invariance.data import simulate_low_dose as simulate
+from ctinv.invariance.infra.randomness import Purpose, rng
 
 _SIZE, _PATCHES = 512, 64
 _DOSES = ("1.000000-Low Dose Images-1", "1.000000-Full Dose Images-2")
@@ -48,10 +49,10 @@ _Work = Callable[[], int]  # does a little and says how many slices or patches t
 
 def phantoms(_: Path) -> _Work:
     """Draw phantoms."""
-    rng = np.random.default_rng(0)
+    numbers = rng(0, Purpose.WORKLOAD)
 
     def work() -> int:
-        phantom(rng, _SIZE)
+        phantom(numbers, _SIZE)
         return 1
 
     return work
@@ -59,11 +60,11 @@ def phantoms(_: Path) -> _Work:
 
 def simulator(_: Path) -> _Work:
     """Simulate a quarter of the dose on one slice again and again."""
-    rng = np.random.default_rng(0)
-    truth = phantom(rng, _SIZE)
+    numbers = rng(0, Purpose.WORKLOAD)
+    truth = phantom(numbers, _SIZE)
 
     def work() -> int:
-        simulate(truth.hu, truth.spacing, 0.25, rng)
+        simulate(truth.hu, truth.spacing, 0.25, numbers)
         return 1
 
     return work
@@ -82,9 +83,9 @@ def reading(folder: Path) -> _Work:
 
 def patches(_: Path) -> _Work:
     """Draw batches of 128 x 128 patches from four pairs in memory."""
-    rng = np.random.default_rng(0)
-    made = [phantom(rng, _SIZE) for _ in range(4)]
-    low, high = zip(*(dose_pair(m.hu, m.spacing, 0.25, rng) for m in made), strict=True)
+    numbers = rng(0, Purpose.WORKLOAD)
+    made = [phantom(numbers, _SIZE) for _ in range(4)]
+    low, high = zip(*(dose_pair(m.hu, m.spacing, 0.25, numbers) for m in made), strict=True)
     names = tuple(f"P{i}" for i in range(4))
     pairs = Pairs(low, high, names, ("abdomen",) * 4, tuple(m.spacing for m in made), "phantoms")
     sampler = PatchSampler(pairs, size=128, seed=0)
@@ -102,7 +103,7 @@ def collection(_: Path) -> _Work:
     """
     root = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, root)
-    truth = phantom(np.random.default_rng(0), _SIZE)
+    truth = phantom(rng(0, Purpose.WORKLOAD), _SIZE)
     one = CTSlice(truth.hu, np.ones(truth.hu.shape, bool), truth.spacing)
     for dose in _DOSES:
         write_dicom(one, None, root / f"{dose}.dcm", "phantom")
@@ -149,9 +150,9 @@ def ct_folder(given: Path | None) -> Iterator[Path]:
         yield given
         return
     with tempfile.TemporaryDirectory() as name:
-        rng = np.random.default_rng(0)
+        numbers = rng(0, Purpose.WORKLOAD)
         for number in range(1, 9):
-            truth = phantom(rng, _SIZE)
+            truth = phantom(numbers, _SIZE)
             one = CTSlice(truth.hu, np.ones(truth.hu.shape, bool), truth.spacing)
             write_dicom(one, None, Path(name) / f"{number}.dcm", "phantom", instance=number)
         yield Path(name)

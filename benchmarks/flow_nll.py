@@ -30,9 +30,7 @@ def measure(
     for one in fitted:
         scores, seconds = one.info.scores, one.info.timings.fit
         gap = scores.nll_shuffled - scores.nll
-        rows.append(
-            {"model": name, "layer": one.layer, "gap": gap, **plain(scores), "seconds": seconds}
-        )
+        rows.append({"model": name, "layer": one.layer, "gap": gap, **plain(scores), "seconds": seconds})
         print(
             f"{name:5} {one.layer:7} {scores.nll:7.3f} {scores.nll_shuffled:9.3f} {gap:7.3f}"
             f" {scores.steps:6d} {seconds:7.1f}",

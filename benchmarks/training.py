@@ -29,6 +29,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from ctinv.invariance.fitting.vae_loop import VAELoop, VAETraining
+from ctinv.invariance.infra.randomness import Purpose, generator, rng, torch_seed
 from ctinv.invariance.networks.resnet import ResNetEncoder
 from ctinv.invariance.networks.vae import VAE
 from ctinv.invariance.presets import VAEConfig, preset
@@ -184,8 +185,8 @@ class PlainLoop:
 
 
 def our_loop(config: VAEConfig, batch: int, device: str, half: bool) -> Callable[[], object]:
-    rng = np.random.default_rng(0)
-    images = [rng.normal(-300, 500, (160, 160)).astype(np.float32) for _ in range(4)]
+    numbers = rng(0, Purpose.WORKLOAD)
+    images = [numbers.normal(-300, 500, (160, 160)).astype(np.float32) for _ in range(4)]
     rate = preset("paper2024").fit.vae_rate
     training = VAETraining(batch=batch, rate=rate, device=device, half=half)
     return VAELoop(images, VAE(config), training, denoised=images).advance
@@ -194,8 +195,8 @@ def our_loop(config: VAEConfig, batch: int, device: str, half: bool) -> Callable
 def contestants(
     config: VAEConfig, names: list[str], batch: int, device: str
 ) -> dict[str, Callable[[], object]]:
-    generator = torch.Generator().manual_seed(0)
-    x, guide = torch.randn((2, batch, 1, config.patch, config.patch), generator=generator).to(device)
+    numbers = generator(0, Purpose.WORKLOAD)
+    x, guide = torch.randn((2, batch, 1, config.patch, config.patch), generator=numbers).to(device)
     made: dict[str, Callable[[], object]] = {}
     for name in names:
         if name.startswith("ours"):
@@ -215,7 +216,7 @@ def main() -> None:
     parser.add_argument("--contestants", nargs="+", default=["published", "lean", "ours", "ours-bf16"])
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    torch.manual_seed(0)
+    torch.manual_seed(torch_seed(0, Purpose.WORKLOAD))
     config = preset("paper2024", {"vae.channels": given.channels}).vae
     loops = contestants(config, given.contestants, given.batch, given.device)
     seconds: dict[str, list[float]] = {name: [] for name in loops}

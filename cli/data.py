@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from ctinv.invariance.infra.randomness import Purpose, rng
 
 from .console import Screen
 from .images import folder_names, read_slices
@@ -141,12 +142,12 @@ def simulate(
         names = folder_names([f.name.removesuffix(array_kind(f) or ".dcm") for f in files])
         with screen.progress() as progress:
             for number, (one, name) in enumerate(zip(slices, names, strict=True), start=1):
-                rng = np.random.default_rng([seed, number])
+                noise = rng(seed, Purpose.DOSE, number)
                 low = simulate_low_dose(
                     one.hu,
                     one.spacing or (1.0, 1.0),
                     dose,
-                    rng,
+                    noise,
                     kernel="sharp" if kernel == "sharp" else "smooth",
                 )
                 image = dataclasses.replace(one, hu=np.where(one.valid, low, one.hu).astype(np.float32))

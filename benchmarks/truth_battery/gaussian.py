@@ -9,6 +9,7 @@ import torch
 from ctinv import adapters
 from ctinv.invariance.fitting.calibration import calibrate
 from ctinv.invariance.fitting.fit_flow import fit_flows
+from ctinv.invariance.infra.randomness import Purpose, generator, rng
 from ctinv.invariance.presets import Preset, preset
 from ctinv.invariance.representation.maps import coordinates
 from torch import Tensor, nn
@@ -98,10 +99,10 @@ def gaussian_truth(
         the mean over the conditional spread), and the calibration figures.
     """
     chosen = sizes(steps, 64 * fields)
-    field, rng = Field(128), np.random.default_rng([seed, 1])
+    field, numbers = Field(128), rng(seed, Purpose.TRUTH_FIELD)
     vae: Any = PixelCode(chosen.vae)
     denoiser = adapters.wrap(Pooled(), intensity="hu")
-    (fitted,) = fit_flows(denoiser, ["pool"], list(field.draw(fields, rng)), vae, chosen, seed)
+    (fitted,) = fit_flows(denoiser, ["pool"], list(field.draw(fields, numbers)), vae, chosen, seed)
     flow, embedder = fitted.flow, fitted.embedder
 
     # Closed form: x given its pooled values, plus the posterior's spread.
@@ -113,18 +114,18 @@ def gaussian_truth(
     conditional = sigma - gain @ pool @ sigma
     wanted = SCALE * np.sqrt(np.diag(conditional) + NOISE**2).reshape(PATCH, PATCH)
 
-    fresh = field.draw(max(pairs, contexts), rng)[:, :PATCH, :PATCH]
+    fresh = field.draw(max(pairs, contexts), numbers)[:, :PATCH, :PATCH]
     x = torch.from_numpy(np.ascontiguousarray(fresh))[:, None]
     with torch.no_grad():
         z = F.avg_pool2d(x, 2)
         where = coordinates([(0, 0)] * len(x), [(128, 128)] * len(x), PATCH, PATCH // 2)
         context = embedder(z, where)
 
-    generator = torch.Generator().manual_seed(seed)
+    normal = generator(seed, Purpose.TRUTH_DRAWS)
 
     @torch.no_grad()
     def draw(k: int, count: int) -> np.ndarray:
-        v = torch.randn((count, flow.features), generator=generator)
+        v = torch.randn((count, flow.features), generator=normal)
         return flow.inverse(v, context[k : k + 1].expand(count, *context.shape[1:])).double().numpy()
 
     errors, means = [], []
@@ -140,7 +141,7 @@ def gaussian_truth(
         return flow.log_prob(torch.from_numpy(codes).float(), given).double().numpy()
 
     mean, log_var = vae.posterior(x[:pairs])
-    codes = mean + (0.5 * log_var).exp() * torch.randn(mean.shape, generator=generator)
+    codes = mean + (0.5 * log_var).exp() * torch.randn(mean.shape, generator=normal)
     found = calibrate(codes.double().numpy(), draw, log_prob, draws=128, seed=seed)
     # Entropy of the conditional law: no flow can have a lower likelihood.
     entropy = 0.5 * np.linalg.slogdet(2 * np.pi * np.e * (conditional + NOISE**2 * np.eye(PATCH**2)))[1]

@@ -9,6 +9,7 @@ import numpy as np
 from ctinv import adapters, invariance
 from ctinv.adapters.errors import ImageError
 from ctinv.invariance.data import CTSlice
+from ctinv.invariance.infra.randomness import Purpose, rng
 from ctinv.invariance.probing.lesions import Lesion, LesionGrid, calm_place
 from truth_networks import DropsSmallDark, KeepsAll
 
@@ -64,7 +65,7 @@ def lesion_truth(
     if image is None:
         raise ImageError("no slice has calm soft tissue for the lesions; give another with --image")
     fitting = [s for s, needs in wanted.items() if needs <= space]
-    dropper = DropsSmallDark(fitting[int(np.random.default_rng([seed, 11]).integers(len(fitting)))])
+    dropper = DropsSmallDark(fitting[int(rng(seed, Purpose.TRUTH_LESION).integers(len(fitting)))])
     pixel = max(image.spacing or _SPACING)
     last = min(space, dropper.diameter + 4)
     steps = np.arange(SMALLEST, last + 1e-6, STEPS[dropper.side])

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from ctinv import adapters, invariance
 from ctinv.invariance.fitting.patches import draw_places, rolled
+from ctinv.invariance.infra.randomness import Purpose, rng
 from ctinv.invariance.presets import preset as find_preset
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
@@ -23,8 +24,9 @@ LOW, HIGH = 0.08, 0.2
 
 def blob(seed: int, side: int = 512) -> npt.NDArray[np.bool_]:
     """A region of random shape that covers 40 % of a square."""
-    rng = np.random.default_rng([seed, 2])
-    rough = gaussian_filter(rng.standard_normal((side, side)), side / 12, mode="wrap")
+    rough = gaussian_filter(
+        rng(seed, Purpose.TRUTH_REGION).standard_normal((side, side)), side / 12, mode="wrap"
+    )
     return np.asarray(rough > np.quantile(rough, 0.6))
 
 
@@ -151,9 +153,9 @@ def denoiser_mask(seed: int, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
 
 def data_spread(slices: list[Image], patch: int, seed: int) -> float:
     """RMS over pixels of the spread of patches, drawn as a fit draws them, HU."""
-    rng = np.random.default_rng([seed, 3])
-    slices = [rolled(image, rng) for image in slices]
-    places = draw_places(slices, 2048, patch, rng)
+    numbers = rng(seed, Purpose.TRUTH_PLACES)
+    slices = [rolled(image, numbers) for image in slices]
+    places = draw_places(slices, 2048, patch, numbers)
     stack = np.stack([slices[k][i : i + patch, j : j + patch] for k, i, j in places])
     return _rms(stack.std(0, dtype=np.float64))
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from ctinv.adapters import wrap
+from ctinv.invariance.infra.randomness import Purpose, rng
 from ctinv.invariance.networks.embedder import Embedder
 from ctinv.invariance.networks.fit_record import FitScores
 from ctinv.invariance.refinement.observer import Observer
@@ -115,7 +116,7 @@ def _leakage(observer: Observer, x: Image, change: Image, seed: int) -> float:
         z: Tensor = observer(torch.from_numpy(np.ascontiguousarray(image))[None, None])
         return z[0]
 
-    seen = seen_changes(see, x, (x + change)[None], np.random.default_rng([seed, 9]))
+    seen = seen_changes(see, x, (x + change)[None], rng(seed, Purpose.LEAKAGE_CONTROL))
     return float(seen.leakage()[0])
 
 

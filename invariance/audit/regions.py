@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from ctinv.adapters.errors import ImageError
 from ctinv.invariance.data import noise_power
+from ctinv.invariance.infra.randomness import Purpose, rng
 from scipy.ndimage import gaussian_filter, gaussian_gradient_magnitude
 
 from .leakage import Seen
@@ -189,7 +190,7 @@ def by_structure(
         return None
     held = counts.any(0)
     sums, counts = sums[:, held], counts[:, held]
-    drawn = np.random.default_rng([seed, 8]).multinomial(
+    drawn = rng(seed, Purpose.STRUCTURE_BOUNDS).multinomial(
         sums.shape[1], np.full(sums.shape[1], 1 / sums.shape[1]), draws
     )
     a, b = ((drawn @ s) / np.maximum(drawn @ c, 1) for s, c in zip(sums, counts, strict=True))

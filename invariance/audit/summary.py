@@ -13,6 +13,7 @@ import torch
 from ctinv.adapters.base import OUTPUT
 from ctinv.invariance.data import quality
 from ctinv.invariance.fitting.novelty import FEATURES, NoveltyTest
+from ctinv.invariance.infra.randomness import Purpose, rng
 from ctinv.invariance.networks.fit_record import FitScores
 from ctinv.invariance.representation.reader import represent
 from torch import Tensor
@@ -229,8 +230,8 @@ def _seen(e: Evidence) -> tuple[Leakage, BeforeAndAfter, Seen]:
         return figure(ratios, "", f"Change of the layer by {samples} samples, over the change by noise.")
 
     few = e.flow[:_MOST]
-    embedded = seen_changes(see, e.reconstruction, few, np.random.default_rng([e.seed, 4]))
-    direct = seen_changes(see, e.x, few, np.random.default_rng([e.seed, 5]))
+    embedded = seen_changes(see, e.reconstruction, few, rng(e.seed, Purpose.LEAKAGE_EMBEDDED))
+    direct = seen_changes(see, e.x, few, rng(e.seed, Purpose.LEAKAGE_DIRECT))
     leaks = Leakage(
         flow_from_reconstruction=figure(
             embedded.leakage(),
@@ -244,7 +245,7 @@ def _seen(e: Evidence) -> tuple[Leakage, BeforeAndAfter, Seen]:
     if not e.refined:
         return leaks, ratios, embedded
     refined = seen_changes(
-        see, e.x, e.x + e.refined.at(e.rho)[: 2 * _MOST], np.random.default_rng([e.seed, 7])
+        see, e.x, e.x + e.refined.at(e.rho)[: 2 * _MOST], rng(e.seed, Purpose.LEAKAGE_REFINED)
     )
     told = figure(refined.leakage(), "", "Leakage of the refined samples, from x.")
     return (

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from ctinv.invariance.infra.randomness import Purpose, generator, torch_seed
 from ctinv.invariance.networks.flow import ConditionalFlow
 from ctinv.invariance.presets import FlowConfig
 from ctinv.invariance.sampling.inverse import FlowInverse
@@ -42,7 +43,7 @@ class _WithContext(nn.Module):
 
 def _ours() -> tuple[nn.Module, Draw]:
     config = FlowConfig(blocks=_COUPLINGS // 2, width=_WIDTH, context=_CONTEXT, depth=1)
-    flow = ConditionalFlow((_CODE, 1, 1), config, torch.Generator().manual_seed(0)).eval()
+    flow = ConditionalFlow((_CODE, 1, 1), config, generator(0, Purpose.WORKLOAD)).eval()
     with torch.no_grad():
         for parameter in flow.parameters():
             if not parameter.any():
@@ -173,7 +174,7 @@ def bench_flows(*, device: str = "cpu", batch: int = 250, rounds: int = 7) -> di
     """
     where = torch.device(device)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(torch_seed(0, Purpose.WORKLOAD))
         programs: dict[str, Callable[[], object]] = {}
         skipped: dict[str, str] = {}
         products: dict[str, int] = {}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 
 import torch
+from ctinv.invariance.infra.randomness import Purpose, generator
 from ctinv.invariance.networks.biggan import BigGANDecoder
 from ctinv.invariance.networks.blocks import ConditionalNorm, UpConv
 from ctinv.invariance.networks.embedder import Embedder
@@ -55,7 +56,7 @@ class PublishedLoop:
     """
 
     def __init__(self, vae: VAE, flow: ConditionalFlow, embedder: Embedder) -> None:
-        generator = torch.Generator().manual_seed(0)
+        numbers = generator(0, Purpose.WORKLOAD)
         self._vae, self._flow, self._embedder = vae, copy.deepcopy(flow), embedder
         decoder = vae.decoder
         parts = (
@@ -64,7 +65,7 @@ class PublishedLoop:
             else [decoder.blocks, decoder.attention]
         )
         self._weights: dict[nn.Module, _Spectral] = {
-            layer: _Spectral(layer, generator)
+            layer: _Spectral(layer, numbers)
             for part in parts
             for layer in part.modules()
             if isinstance(layer, nn.Conv2d | UpConv)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from ctinv.invariance.data.tiling import grid
+from ctinv.invariance.infra.randomness import Purpose, generator, torch_seed
 from ctinv.invariance.networks.fitted import build_networks
 from ctinv.invariance.networks.pretrained import shipped_vae
 from ctinv.invariance.networks.vae import VAE
@@ -171,19 +172,19 @@ def _networks(chosen: Preset) -> tuple[VAE, Any, Any, Tensor]:
     """Autoencoder, flow and embedder of a preset, and a representation to embed."""
     p = chosen.vae.patch
     geometry = Geometry(True, 1.0, (0, 0), _CHANNELS, (p, p))
-    generator = torch.Generator().manual_seed(0)
-    flow, embedder = build_networks(chosen, geometry, 0, generator)
+    numbers = generator(0, Purpose.WORKLOAD)
+    flow, embedder = build_networks(chosen, geometry, 0, numbers)
     vae = shipped_vae(chosen.vae)
     if vae is None:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.manual_seed(torch_seed(0, Purpose.WORKLOAD))
             vae = VAE(chosen.vae)
     with torch.no_grad():
         # Fresh couplings are the identity and fresh attention adds nothing; neither may be skipped.
         for name, parameter in [*flow.named_parameters(), *vae.decoder.named_parameters()]:
             if name.endswith(("out.weight", "attention.gain")) and not parameter.any():
-                parameter.copy_(0.02 * torch.randn(parameter.shape, generator=generator))
-    z = torch.randn(1, _CHANNELS, p, p, generator=generator)
+                parameter.copy_(0.02 * torch.randn(parameter.shape, generator=numbers))
+    z = torch.randn(1, _CHANNELS, p, p, generator=numbers)
     return vae.eval(), flow.eval(), embedder.eval(), z
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from ctinv.adapters.errors import ImageError
+from ctinv.invariance.infra.randomness import Purpose, rng
 from numpy.typing import NDArray
 
 from .io.dicom import read_frames
@@ -235,11 +236,11 @@ class LDCTData:
         Raises:
             ImageError: The part has no patient, or a file cannot be read.
         """
-        rng = np.random.default_rng(seed)
+        order = rng(seed, Purpose.SLICES)
         parts = self.split(seed)
         starts = self._ends - [len(s.names) for s in self.scans]
         queues = [
-            list(rng.permutation(len(scan.names)) + start)
+            list(order.permutation(len(scan.names)) + start)
             for scan, start in zip(self.scans, starts, strict=True)
             if split is None or parts[scan.patient] == split
         ]

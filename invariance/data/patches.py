@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from ctinv.adapters.errors import ImageError
+from ctinv.invariance.infra.randomness import Purpose, rng
 from numpy.typing import NDArray
 
 from .pairs import PairSource, Split, body_mask, split_patients
@@ -85,7 +86,7 @@ class PatchSampler:
         weights = 1.0 / counts[owner]
         self.weights: NDArray[np.float64] = weights / weights.sum()
         self._cumulative = np.cumsum(self.weights)
-        self._rng = np.random.default_rng([seed, size])
+        self._rng = rng(seed, Purpose.PATCHES, size)
         self._centres: OrderedDict[int, NDArray[np.int32]] = OrderedDict()
 
     def draw(self, n: int) -> tuple[_Array, _Array]:

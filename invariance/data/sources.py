@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from ctinv.adapters.errors import ImageError
 from ctinv.invariance.infra.cache import cache_root, content_key, publish
+from ctinv.invariance.infra.randomness import Purpose, rng
 from ctinv.invariance.infra.threads import divided
 from numpy.typing import NDArray
 
@@ -41,6 +42,7 @@ _DRAWING = (
     "simulation/dose",
     "simulation/projection",
     "sources",
+    "../infra/randomness",
 )
 
 
@@ -129,15 +131,15 @@ def _draw(
     about: dict[str, Any] = {"patients": [], "regions": [], "spacings": []}
 
     def draw(index: int) -> tuple[str, tuple[float, float]]:
-        rng = np.random.default_rng([seed, index])
+        numbers = rng(seed, Purpose.PHANTOM, index)
         kind = KINDS[index % len(KINDS)]
         region = "chest" if kind == "thorax" else "abdomen"
-        truth = phantom(rng, size, kind=kind)
-        kernel: Kernel = "sharp" if rng.uniform() < 0.15 else "smooth"
+        truth = phantom(numbers, size, kind=kind)
+        kernel: Kernel = "sharp" if numbers.uniform() < 0.15 else "smooth"
         # Tube current follows the patient: routine noise varies little between small and large ones.
-        current = float(rng.uniform(0.6, 1.6)) * _exposure(truth.hu, truth.spacing, region)
+        current = float(numbers.uniform(0.6, 1.6)) * _exposure(truth.hu, truth.spacing, region)
         x, y = dose_pair(
-            truth.hu, truth.spacing, DOSES[region], rng, kernel=kernel, reference_fluence=current
+            truth.hu, truth.spacing, DOSES[region], numbers, kernel=kernel, reference_fluence=current
         )
         low[index], high[index] = (np.rint(v.clip(-1024.0, 3071.0)).astype(np.int16) for v in (x, y))
         return region, truth.spacing
@@ -160,8 +162,8 @@ def _exposure(hu: _Array, spacing: tuple[float, float], region: str) -> float:
 
 def _simulated(folder: Path, count: int, seed: int, progress: _Progress | None) -> Pairs:
     found = find_series(folder).series if folder.is_dir() else (Series(folder.name, "", (folder,)),)
-    rng = np.random.default_rng(seed)
-    queues = [(s, [s.files[i] for i in rng.permutation(len(s.files))]) for s in found]
+    order = rng(seed, Purpose.SLICES)
+    queues = [(s, [s.files[i] for i in order.permutation(len(s.files))]) for s in found]
     picked: list[Series] = []
     while len(picked) < count and any(files for _, files in queues):
         for series, files in queues:
@@ -177,8 +179,8 @@ def _simulated(folder: Path, count: int, seed: int, progress: _Progress | None) 
             y = part.hu.clip(-1024.0, 3071.0)
             region = region_of(y)
             name = f"{one.patient}/{part.source.name if part.source else ''}/{part.meta.get('frame', 0)}"
-            digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-            own = np.random.default_rng(int.from_bytes(digest[:8], "little"))
+            digest = hashlib.sha256(name.encode()).digest()
+            own = rng(seed, Purpose.DOSE, int.from_bytes(digest[:8]))
             x = simulate_low_dose(
                 y,
                 part.spacing,

@@ -15,6 +15,7 @@ from ctinv.invariance.audit.summary import Evidence, audit
 from ctinv.invariance.data.simulation.noise import noise_like
 from ctinv.invariance.data.tiling import pad_to
 from ctinv.invariance.fitting.novelty import NoveltyTest
+from ctinv.invariance.infra.randomness import Purpose, rng
 from ctinv.invariance.infra.records import read
 from ctinv.invariance.networks.fit_record import Timings
 from ctinv.invariance.networks.fitted import FittedLayer, versions
@@ -105,7 +106,7 @@ def analyse(
     observer = Observer(
         fitted.denoiser, fitted.layer, fitted.embedder, None if fitted.geometry.local else patch
     )
-    noise = noise_like(whole, _NOISES, request.seed, spacing)
+    noise = noise_like(whole, _NOISES, rng(request.seed, Purpose.NOISE), spacing)
     moves = noise_change(observer, whole, noise)
     count = _refined_count(observer, whole, request)
     keep = min(request.samples, max(request.keep, count, 2))

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from ctinv.adapters.errors import CtinvError
+from ctinv.invariance.infra.randomness import Purpose, generator, rng
 from ctinv.invariance.networks.fit_record import Calibration
 from ctinv.invariance.sampling.inverse import FlowInverse
 from torch import Tensor
@@ -78,7 +79,7 @@ def calibrate(
             f"codes of shape {truth.shape} with {draws} draws cannot be tested; "
             "give (N, D) with 8 pairs or more, and 2 draws or more"
         )
-    rng = np.random.default_rng([seed, 7])
+    numbers = rng(seed, Purpose.CALIBRATION_TESTS)
     count, size = truth.shape
     drawn = np.stack([np.asarray(draw(k, draws), dtype=np.float64) for k in range(count)])
     if not np.isfinite(drawn).all():
@@ -86,11 +87,11 @@ def calibrate(
     # Of the draws alone: a scale that knew the true codes would bring these nearer than draws can be.
     scale = np.maximum(drawn.reshape(-1, size).std(0), 1e-12)
     # One cycle through all pairs: with shorter ones, pairs would share their random points.
-    cycle = rng.permutation(count)
+    cycle = numbers.permutation(count)
     others = np.empty(count, dtype=int)
     others[cycle] = np.roll(cycle, 1)
-    random = rng.standard_normal((size, _PROJECTIONS if size > 1 else 0)) / scale[:, None]
-    ties = rng.random((count, 2 + size + random.shape[1]))
+    random = numbers.standard_normal((size, _PROJECTIONS if size > 1 else 0)) / scale[:, None]
+    ties = numbers.random((count, 2 + size + random.shape[1]))
     pairs = np.concatenate([truth[:, None], drawn], 1)
     logs = _log_densities(pairs, truth[others], log_prob)
     density = coverage_ranks(logs[:, :-1], ties[:, 0])
@@ -275,11 +276,11 @@ def calibrate_flow(
     chunks = [places[k : k + _CHUNK] for k in range(0, len(places), _CHUNK)]
     inputs = ((store.cut(part), store.where(part, embedder.code_size)) for part in chunks)
     contexts = torch.cat([embedder(z, where) for z, where in inputs])
-    generator = torch.Generator().manual_seed(seed)
+    numbers = generator(seed, Purpose.CALIBRATION_DRAWS)
     inverse = FlowInverse(flow)
 
     def draw(number: int, count: int) -> Codes:
-        v = torch.randn((count, flow.features), generator=generator)
+        v = torch.randn((count, flow.features), generator=numbers)
         return inverse.bind(contexts[number : number + 1])(v).double().numpy()
 
     def log_prob(values: Codes, number: int) -> Codes:

@@ -13,6 +13,7 @@ from ctinv.adapters.base import Denoiser
 from ctinv.adapters.errors import CtinvError
 from ctinv.invariance.infra.checkpoints import Checkpoint
 from ctinv.invariance.infra.distributed import World, world
+from ctinv.invariance.infra.randomness import Purpose, generator, rng
 from ctinv.invariance.networks.embedder import Embedder
 from ctinv.invariance.networks.fit_record import Calibration, FitScores
 from ctinv.invariance.networks.fitted import build_networks
@@ -96,12 +97,12 @@ def fit_flows(
     Raises:
         CtinvError: Too few slices, or a loss that is not finite.
     """
-    rng = np.random.default_rng([seed, 1])
+    numbers = rng(seed, Purpose.PLACES)
     if len(images) < 2:
         raise CtinvError(f"{len(images)} slice is too few to fit on; give two or more")
-    images = [rolled(image, rng) for image in images]
+    images = [rolled(image, numbers) for image in images]
     denoised = denoised_slices(denoiser, images) if vae.config.conditional else None
-    drawn = _draw(images, vae, preset, rng, denoised)
+    drawn = _draw(images, vae, preset, numbers, denoised)
     # Held-out patches come first: of wide layers only as many are kept as find room.
     blocks = Blocks(images, [*drawn.test, *drawn.train], preset.vae.patch)
     everyone = world()
@@ -169,10 +170,10 @@ def _fit_one(
     checkpoint: Checkpoint | None,
     progress: Callable[[int, int], None],
 ) -> FitResult:
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(drawn.test_mean.shape, generator=generator)
+    random = generator(seed, Purpose.FLOW_TRAINING)
+    noise = torch.randn(drawn.test_mean.shape, generator=random)
     test_codes = drawn.test_mean + drawn.test_spread * noise
-    flow, embedder = build_networks(preset, store.geometry, seed, generator)
+    flow, embedder = build_networks(preset, store.geometry, seed, random)
     numbers = store.geometry.channels * store.geometry.size[0] * store.geometry.size[1]
     first = min(len(drawn.train), max(64, min(512, int(_MOST_NUMBERS / numbers))))
     start = drawn.train[:first]
@@ -180,7 +181,7 @@ def _fit_one(
         z = store.cut(start)
         embedder.initialise(z)
         many = min(len(drawn.train), _CODES)
-        noise = torch.randn(drawn.mean[:many].shape, generator=generator)
+        noise = torch.randn(drawn.mean[:many].shape, generator=random)
         context = embedder(z, store.where(start, embedder.code_size))
         # A fresh flow ignores the context; covariances take more codes than contexts are at hand.
         context = context[torch.arange(many) % len(context)]
@@ -189,9 +190,9 @@ def _fit_one(
     objective = Objective(flow, embedder)
     everyone.shared(objective.state_dict().values())
     material = Material(store, drawn.train, drawn.mean, drawn.spread, drawn.test, test_codes)
-    scores = optimise(objective.to(device), material, preset.fit, generator, everyone, checkpoint, progress)
+    scores = optimise(objective.to(device), material, preset.fit, random, everyone, checkpoint, progress)
     objective.to("cpu").eval()
-    if rescaling := rescale_temperature(objective, material, preset.fit.calibrated):
+    if rescaling := rescale_temperature(objective, material, preset.fit.calibrated, seed):
         nll, shuffled = held_out_bits(objective, material)
         scores = dataclasses.replace(scores, nll=nll, nll_shuffled=shuffled, **dataclasses.asdict(rescaling))
     scores = dataclasses.replace(
@@ -219,7 +220,7 @@ def _calibration(
     if count < 8:
         return None
     known = drawn.mean + drawn.spread * torch.randn(
-        drawn.mean.shape, generator=torch.Generator().manual_seed(seed)
+        drawn.mean.shape, generator=generator(seed, Purpose.CALIBRATION_LAW)
     )
     return calibrate_flow(
         objective.flow,

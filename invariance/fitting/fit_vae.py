@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from ctinv.adapters.errors import CtinvError
 from ctinv.invariance.infra.checkpoints import Checkpoint
+from ctinv.invariance.infra.randomness import Purpose, torch_seed
 from ctinv.invariance.networks.resnet import ResNetEncoder
 from ctinv.invariance.networks.vae import VAE
 from ctinv.invariance.presets import VAEConfig
@@ -55,7 +56,7 @@ def fit_vae(
         CtinvError: The loss became infinite or not a number, or the arguments do not fit the sizes.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(training.seed)
+        torch.manual_seed(torch_seed(training.seed, Purpose.VAE_WEIGHTS))
         vae = VAE(config)
         if encoder_weights is not None:
             if not isinstance(vae.encoder, ResNetEncoder):

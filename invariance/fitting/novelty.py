@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 from ctinv.adapters.errors import CtinvError
+from ctinv.invariance.infra.randomness import Purpose, rng
 from scipy.ndimage import gaussian_filter
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ def fit_novelty_test(
 
     patch = vae.config.patch
     # At random: data sets may alternate between regions.
-    chosen = np.random.default_rng([seed, 9]).permutation(len(images))[:slices]
+    chosen = rng(seed, Purpose.NOVELTY).permutation(len(images))[:slices]
     pairs = []
     for k in chosen.tolist():
         x = pad_to(images[k], patch)

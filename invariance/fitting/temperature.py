@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from ctinv.invariance.infra.randomness import Purpose, generator
 from ctinv.invariance.networks.flow import Mixing
 from torch import Tensor
 
@@ -35,7 +36,9 @@ class Rescaling:
 
 
 @torch.no_grad()
-def rescale_temperature(objective: Objective, material: Material, first: int) -> Rescaling | None:
+def rescale_temperature(
+    objective: Objective, material: Material, first: int, seed: int = 0
+) -> Rescaling | None:
     """Scale the invariance variable so that held-out patches have unit spread.
 
     A fitted flow is a little too sure of patches it has not seen: one temperature sets that right. Where the
@@ -51,6 +54,7 @@ def rescale_temperature(objective: Objective, material: Material, first: int) ->
         objective: Flow and embedder, fitted; the flow is changed.
         material: What they were fitted on.
         first: The first held-out patch to use; those before stay untouched, for tests of calibration.
+        seed: Draws codes of the patches that were learned from.
 
     Returns:
         What was measured; None, and nothing is changed, where patches are few.
@@ -64,7 +68,7 @@ def rescale_temperature(objective: Objective, material: Material, first: int) ->
     if isinstance(last, Mixing):
         known = material.train[:_PATCHES]
         mean, spread = material.mean[: len(known)], material.spread[: len(known)]
-        drawn = mean + spread * torch.randn(mean.shape, generator=torch.Generator().manual_seed(len(known)))
+        drawn = mean + spread * torch.randn(mean.shape, generator=generator(seed, Purpose.TEMPERATURE))
         v = flow(drawn, contexts(objective, material.store, known))[0].double()
         count = min(_DIRECTIONS, v.shape[1] - 1)
         directions = torch.linalg.eigh(v.T @ v).eigenvectors[:, -count:]

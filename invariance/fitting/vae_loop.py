@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from ctinv.adapters.errors import CtinvError
+from ctinv.invariance.infra.randomness import Purpose, generator, rng
 from ctinv.invariance.networks.biggan import BigGANDecoder
 from ctinv.invariance.networks.critic import Adversary
 from ctinv.invariance.networks.vae import VAE
@@ -87,8 +88,8 @@ class VAELoop:
         self._images, self._denoised, self._perceptual = images, denoised, perceptual
         self._steps, self._batch, self._rate = training.steps, training.batch, training.rate
         self._device, self._half = torch.device(training.device), training.half
-        self._rng = np.random.default_rng([training.seed, 2])
-        self._generator = torch.Generator().manual_seed(training.seed)
+        self._rng = rng(training.seed, Purpose.VAE_PATCHES)
+        self._generator = generator(training.seed, Purpose.VAE_NOISE)
         self.adversary = Adversary(config, _CRITIC_RATE * training.rate) if config.critic else None
         if isinstance(vae.decoder, BigGANDecoder):
             vae.decoder.normalise_spectrum()

@@ -14,6 +14,7 @@ import torch
 from ctinv.adapters.base import Denoiser
 from ctinv.adapters.errors import CtinvError
 from ctinv.invariance.infra.cache import publish
+from ctinv.invariance.infra.randomness import Purpose, torch_seed
 from ctinv.invariance.infra.records import read
 from ctinv.invariance.presets import Preset
 from ctinv.invariance.representation.geometry import Geometry
@@ -28,7 +29,7 @@ from .vae import VAE
 
 __all__ = ["FORMAT", "FittedLayer", "build_networks", "versions"]
 
-FORMAT = 4
+FORMAT = 6
 """Version of the folder that :meth:`FittedLayer.save` writes."""
 
 
@@ -107,7 +108,7 @@ class FittedLayer:
             info = read(FitRecord, config["info"])
             vae = load_vae(folder / "vae.safetensors")
             # Masks and permutations come with the weights.
-            flow, embedder = build_networks(preset, geometry, 0, torch.Generator().manual_seed(0))
+            flow, embedder = build_networks(preset, geometry, 0, torch.Generator())
             flow.load_state_dict(load_file(folder / "flow.safetensors"))
             embedder.load_state_dict(load_file(folder / "embedder.safetensors"))
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
@@ -125,7 +126,7 @@ def build_networks(
 ) -> tuple[ConditionalFlow, Embedder]:
     """A flow and an embedder of the right sizes; ``seed`` draws weights, ``generator`` masks."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(torch_seed(seed, Purpose.FLOW_WEIGHTS))
         flow = ConditionalFlow(preset.vae.code_shape, preset.flow, generator)
         embedder = build_embedder(
             geometry.channels,

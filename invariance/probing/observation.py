@@ -11,6 +11,7 @@ import torch
 from ctinv.adapters.base import INPUT, OUTPUT, Denoiser
 from ctinv.adapters.errors import CtinvError, ImageError, ModelError, UnsupportedModelError
 from ctinv.invariance.data.simulation.noise import noise_level, noise_like
+from ctinv.invariance.infra.randomness import Purpose, rng
 from ctinv.invariance.representation.geometry import probe_geometry
 from ctinv.invariance.representation.maps import as_map
 from torch import Tensor
@@ -206,7 +207,7 @@ def observation(
     z = {name: known[name](values) for name, values in z.items()}
     plain, changed = cut(z), cut({name: known[name](values) for name, values in moved_to.items()})
     whole, local = dict.fromkeys(layers, 0.0), dict.fromkeys(layers, 0.0)
-    for one in noise_like(x, _WHOLE, _seed(seed, 0), spacing):
+    for one in noise_like(x, _WHOLE, rng(seed, Purpose.LESION_MOVES), spacing):
         noisy = {n: known[n](values) for n, values in _read(denoiser, layers, (x + one)[None]).items()}
         near = cut(noisy)
         for name in layers:
@@ -223,10 +224,6 @@ def observation(
             _ratio(float(step.norm()), whole[name]),
         )
     return made
-
-
-def _seed(seed: int, part: int) -> int:
-    return int(np.random.SeedSequence([seed, part, 11]).generate_state(1)[0])
 
 
 def _standard(z: Tensor, known: tuple[Tensor, Tensor] | None) -> _Standard:
@@ -305,7 +302,8 @@ def _noise(
     parts: list[Image] = []
     for start in range(0, realisations, _CHUNK):
         count = min(_CHUNK, realisations - start)
-        parts.append(noise_like(x, count, _seed(seed, 1 + start // _CHUNK), spacing)[:, *crop].copy())
+        numbers = rng(seed, Purpose.LESION_NOISE, start // _CHUNK)
+        parts.append(noise_like(x, count, numbers, spacing)[:, *crop].copy())
         if progress:
             progress("noise", start + count, realisations)
     return np.concatenate(parts)

@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import torch
 from ctinv.invariance.infra.memory import Budget
+from ctinv.invariance.infra.randomness import Purpose, philox_key
 from ctinv.invariance.networks.flow import ConditionalFlow
 from ctinv.invariance.networks.vae import VAE
 from ctinv.invariance.presets import Precision
@@ -22,7 +23,6 @@ GROUP = {torch.float32: 10, torch.bfloat16: 25}
 """Codes decoded by one call on a processor: what its caches hold."""
 _CODES = 50
 """Codes that one call of the inverse flow makes."""
-_PURPOSE = 3  # keeps these draws apart from others that start from the same seed
 
 
 def decoding_type(precision: Precision, device: torch.device) -> torch.dtype:
@@ -134,15 +134,12 @@ def invariance_noise(seed: int, tile: int, start: int, stop: int, features: int)
     Every sample has its own place in the sequence of a counter-based generator, so that samples can
     be drawn in any order, in any portions and anywhere, and more of them start with the same ones.
 
-    Source: Salmon, Moraes, Dror, Shaw, Parallel random numbers: as easy as 1, 2, 3, SC 2011 (Philox),
-    https://doi.org/10.1145/2063384.2063405
-
     Example:
         >>> few, many = invariance_noise(0, 7, 3, 5, 4), invariance_noise(0, 7, 0, 250, 4)
         >>> torch.equal(few, many[3:5])
         True
     """
-    key = np.random.SeedSequence([seed, _PURPOSE, tile]).generate_state(2, np.uint64)
+    key = philox_key(seed, Purpose.INVARIANCES, tile)
     drawn = np.empty((stop - start, features), np.float32)
     for row, sample in zip(drawn, range(start, stop), strict=True):
         counter = np.array([0, 0, sample, 0], np.uint64)

@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from ctinv.adapters.errors import CtinvError, ModelError
 from ctinv.adapters.intensity import Intensity, parse_intensity
+from ctinv.invariance.infra.randomness import Purpose, generator
 from ctinv.zoo import registry
 from ctinv.zoo.networks import Critic
 from torch import Tensor, nn
@@ -130,10 +131,10 @@ class _Run:
     def __init__(self, net: nn.Module, recipe: Recipe, steps: int, seed: int, vgg: str | Path | None) -> None:
         self.net, self.recipe, self.steps, self.seed = net.train(), recipe, steps, seed
         self.intensity: Intensity = parse_intensity(recipe.intensity)
-        generator = torch.Generator().manual_seed(seed)
+        numbers = generator(seed, Purpose.DENOISER_WEIGHTS)
         convolutions = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
         self.margin = sum(m.kernel_size[0] // 2 for m in convolutions)
-        initialise(net, generator, recipe.identity)
+        initialise(net, numbers, recipe.identity)
         self.optimiser = _optimiser(net, recipe, 1.0 / self.intensity.scale)
         self.modules: dict[str, nn.Module] = {"denoiser": net}
         self.optimisers: dict[str, torch.optim.Optimizer] = {"denoiser-optimiser": self.optimiser}
@@ -145,7 +146,7 @@ class _Run:
         self.critic: Critic | None = None
         if recipe.adversarial:
             self.critic = Critic(recipe.patch, recipe.critic_width, recipe.critic_hidden)
-            initialise(self.critic, generator, False)
+            initialise(self.critic, numbers, False)
             self.critic_optimiser = torch.optim.Adam(
                 self.critic.parameters(), recipe.critic_rate, betas=recipe.critic_betas
             )
@@ -165,24 +166,24 @@ class _Run:
     def step(self, step: int, pairs: TrainingSet) -> None:
         """One step of the denoiser, and the critic's steps before it."""
         recipe = self.recipe
-        generator = torch.Generator().manual_seed((self.seed + 1) * 1_000_003 + step)
+        numbers = generator(self.seed, Purpose.DENOISER_STEP, step)
         warm = step < recipe.warm_up * self.steps
         if self.critic is not None and not warm:
             for _ in range(recipe.critic_steps):
-                low, full = pairs.batch(recipe.batch, recipe.patch, self.margin, generator)
+                low, full = pairs.batch(recipe.batch, recipe.patch, self.margin, numbers)
                 with torch.no_grad():
                     fake = self._denoise(low)
-                loss = critic_loss(self.critic, full / _UNIT_HU, fake, recipe.penalty, generator)
+                loss = critic_loss(self.critic, full / _UNIT_HU, fake, recipe.penalty, numbers)
                 self.critic_optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 self.critic_optimiser.step()
         if isinstance(self.optimiser, NaturalGradient) and step % _SAVE_EVERY == 0:
             drawn = (
-                pairs.batch(recipe.batch, recipe.patch, self.margin, generator)[0] for _ in range(_MEASURED)
+                pairs.batch(recipe.batch, recipe.patch, self.margin, numbers)[0] for _ in range(_MEASURED)
             )
             batches = (self.intensity.to_model(low) for low in drawn)
-            self.optimiser.measure(self.net, batches, self.intensity.scale / _UNIT_HU, generator)
-        low, full = pairs.batch(recipe.batch, recipe.patch, self.margin, generator)
+            self.optimiser.measure(self.net, batches, self.intensity.scale / _UNIT_HU, numbers)
+        low, full = pairs.batch(recipe.batch, recipe.patch, self.margin, numbers)
         loss = self._loss(self._denoise(low), full / _UNIT_HU, warm, self._weights(low, full))
         share = step / self.steps
         rate = recipe.final_rate + (1 - recipe.final_rate) * 0.5 * (1 + math.cos(math.pi * share))

@@ -13,6 +13,7 @@ from ctinv.adapters.errors import ImageError
 from ctinv.invariance.data import CTSlice, LDCTData, find_ldct, find_series, noise_realisations
 from ctinv.invariance.data.simulation.dose import REFERENCE_FLUENCE
 from ctinv.invariance.data.sources import region_of
+from ctinv.invariance.infra.randomness import Purpose, rng
 
 from .noise import own_fluence
 from .pairs import Pair, TrainingSet
@@ -97,11 +98,13 @@ def _simulated(
     match: bool,
 ) -> Pair:
     label = part.source.name if part.source else ""
-    digest = hashlib.sha256(f"{seed}/{patient}/{label}/{part.meta.get('frame', 0)}".encode()).digest()
-    rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
+    digest = hashlib.sha256(f"{patient}/{label}/{part.meta.get('frame', 0)}".encode()).digest()
+    noise = rng(seed, Purpose.DOSE, int.from_bytes(digest[:8]))
     full = np.clip(part.hu, -1024.0, 3071.0).astype(np.float32)
-    fluence = own_fluence(full, spacing, "smooth", rng) if match else REFERENCE_FLUENCE
-    low = noise_realisations(full, spacing, doses[region_of(part.hu)], count, rng, reference_fluence=fluence)
+    fluence = own_fluence(full, spacing, "smooth", noise) if match else REFERENCE_FLUENCE
+    low = noise_realisations(
+        full, spacing, doses[region_of(part.hu)], count, noise, reference_fluence=fluence
+    )
     return Pair(np.stack(list(low)), full, patient, label)
 
 

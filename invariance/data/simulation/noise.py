@@ -48,7 +48,9 @@ def _spread(values: Image) -> float:
     return float(1.4826 * np.median(np.abs(values - np.median(values))))
 
 
-def noise_like(x: Image, count: int, seed: int, spacing: tuple[float, float] | None = None) -> Image:
+def noise_like(
+    x: Image, count: int, rng: np.random.Generator, spacing: tuple[float, float] | None = None
+) -> Image:
     """Noise realisations with the level that a slice has, in HU.
 
     Texture and distribution over the body come from :func:`ctinv.invariance.data.noise_realisations`
@@ -57,7 +59,7 @@ def noise_like(x: Image, count: int, seed: int, spacing: tuple[float, float] | N
     Arguments:
         x: The slice (H, W), HU.
         count: How many realisations.
-        seed: Draws them; the first ones do not depend on ``count``.
+        rng: Draws them; the first ones do not depend on ``count``.
         spacing: Row and column spacing in mm; 0.8 where it is not known.
 
     Returns:
@@ -66,9 +68,7 @@ def noise_like(x: Image, count: int, seed: int, spacing: tuple[float, float] | N
     Raises:
         ImageError: The slice is smaller than 8 x 8, or not finite.
     """
-    drawn = noise_realisations(
-        x, spacing or _SPACING, _DOSE, count, np.random.default_rng([seed, 6]), input_dose=math.inf
-    )
+    drawn = noise_realisations(x, spacing or _SPACING, _DOSE, count, rng, input_dose=math.inf)
     noise = np.stack([np.asarray(one - x, dtype=np.float32) for one in drawn])
     calm = _calm(x)
     found = _spread(_fine(noise[0])[calm])

@@ -31,7 +31,7 @@ def image():
 
 @pytest.fixture(scope="module")
 def noise(image):
-    return noise_like(image, 3, 0)
+    return noise_like(image, 3, np.random.default_rng(0))
 
 
 def change(scale=60.0, seed=1):

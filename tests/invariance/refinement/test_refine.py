@@ -258,11 +258,11 @@ def test_noise_has_the_level_of_the_image(slice_):
 
     image, spacing = slice_.hu, slice_.spacing
     noisy = simulate_low_dose(image, spacing, 0.25, np.random.default_rng(0), input_dose=np.inf)
-    noise = noise_like(noisy, 4, 0, spacing)
+    noise = noise_like(noisy, 4, np.random.default_rng(0), spacing)
     inside = image > -200
     assert np.std(noise[:, inside]) == pytest.approx(np.std((noisy - image)[inside]), rel=0.2)
     assert abs(noise[:, inside].mean()) < 0.1 * np.std(noise[:, inside])
-    np.testing.assert_array_equal(noise_like(noisy, 2, 0, spacing), noise[:2])
+    np.testing.assert_array_equal(noise_like(noisy, 2, np.random.default_rng(0), spacing), noise[:2])
 
 
 def test_noise_level_ignores_anatomy(slice_):
