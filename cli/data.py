@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from ctinv.invariance.infra.randomness import Purpose, rng
 
 from .console import Screen
 from .images import folder_names, read_slices
@@ -128,6 +127,7 @@ def simulate(
         from ctinv.invariance.data import new_series_uid, simulate_low_dose, write_dicom
         from ctinv.invariance.data.io.arrays import array_kind
         from ctinv.invariance.infra.files import check_writable, write_files
+        from ctinv.invariance.infra.randomness import Purpose, rng
 
         check_writable(out)
         slices = read_slices(source, series)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 import os
-import secrets
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ctinv.adapters.errors import ModelError
+from ctinv.invariance.infra.files import write_files
 
 from . import registry
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["export", "write_atomic"]
+__all__ = ["export"]
 
 _SIZE = 64
 _AXES = {0: "batch", 2: "height", 3: "width"}
@@ -68,27 +68,8 @@ def export(
     ):
         model.metadata_props.add(key=key, value=value)
     target = Path(path)
-    try:
-        write_atomic(target, model.SerializeToString())
-    except OSError as err:
-        raise ModelError(f"cannot write {target}: {err.strerror or err}; choose another path") from err
+    write_files(target.parent, {target.name: model.SerializeToString()})
     return target
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that it is either there whole or not there.
-
-    Raises:
-        OSError: The folder is missing or cannot be written.
-    """
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
-    try:
-        with open(draft, "xb") as file:
-            file.write(data)
-        os.replace(draft, path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
 
 
 def _dynamo(net: nn.Module, dynamic: bool) -> Any:

@@ -8,9 +8,11 @@ from dataclasses import dataclass, fields, is_dataclass
 from numbers import Integral, Real
 from typing import Any
 
+from ctinv.invariance.infra.pages import number
+
 from .record import Figure
 
-__all__ = ["Score", "number", "scores"]
+__all__ = ["Score", "scores"]
 
 _TITLES = {
     "embedding.rmse": "Reconstruction error",
@@ -76,21 +78,6 @@ class Score:
         if self.low is not None and self.high is not None:
             shown += f" ({number(self.low)} to {number(self.high)})"
         return f"{shown} {self.unit}".strip()
-
-
-def number(value: float) -> str:
-    """A number with three significant digits, without exponents where they can be avoided.
-
-    Example:
-        >>> number(0.01234), number(1234.5), number(12), number(12.0), number(3e-7)
-        ('0.0123', '1234', '12', '12.0', '3.00e-07')
-    """
-    size = abs(value)
-    if isinstance(value, Integral) or size == 0:
-        return f"{int(value)}"
-    if size < 1e-4 or size >= 1e6:
-        return f"{value:.2e}"
-    return f"{value:.{max(0, 2 - math.floor(math.log10(size)))}f}"
 
 
 def scores(record: Any) -> tuple[Score, ...]:

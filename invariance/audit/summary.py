@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from ctinv.adapters.base import OUTPUT
-from ctinv.invariance.data import quality
+from ctinv.invariance.data.metrics import fine_share, quality, transfer_cut_off
 from ctinv.invariance.fitting.novelty import FEATURES, NoveltyTest
 from ctinv.invariance.infra.randomness import Purpose, rng
 from ctinv.invariance.networks.fit_record import FitScores
@@ -201,22 +201,6 @@ def _embedding(e: Evidence, inside: _Mask) -> Embedding:
     )
 
 
-def transfer_cut_off(image: Image, reference: Image) -> float:
-    """Frequency at which an image (H, W) carries half of its reference's amplitude, cycles per pixel.
-
-    The transfer is the cross-spectrum over the reference's spectrum, in 32 rings; 0.5 where it
-    stays above one half.
-    """
-    window = np.outer(np.hanning(image.shape[0]), np.hanning(image.shape[1]))
-    a, b = (np.fft.rfft2((im - im.mean()) * window) for im in (image, reference))
-    rows, columns = np.fft.fftfreq(image.shape[0]), np.fft.rfftfreq(image.shape[1])
-    ring = np.minimum((np.hypot(rows[:, None], columns) * 64).astype(int), 32).ravel()
-    cross = np.bincount(ring, (a * b.conj()).real.ravel(), 33)[:32]
-    power = np.bincount(ring, np.abs(b).ravel() ** 2, 33)[:32]
-    below = np.flatnonzero(cross < 0.5 * power)
-    return float(below[0] / 64) if len(below) else 0.5
-
-
 def _seen(e: Evidence) -> tuple[Leakage, BeforeAndAfter, Seen]:
     """Leakage and noise ratio of the flow's samples and of the refined ones; how the shown ones are seen."""
 
@@ -328,12 +312,3 @@ def _curve(refined: Refined, inside: _Mask) -> dict[str, CurvePoint]:
             fine=fine_share(changes - changes.mean(0)),
         )
     return curve
-
-
-def fine_share(changes: Image) -> float:
-    """Share of the energy of changes (K, H, W) above half of the finest frequency (0.25 cycles/pixel)."""
-    power = np.square(np.abs(np.fft.rfft2(changes))).sum(0)
-    power[:, 1:-1] *= 2  # rfft2 holds half of the plane
-    rows, columns = np.fft.fftfreq(changes.shape[-2]), np.fft.rfftfreq(changes.shape[-1])
-    fine = np.hypot(rows[:, None], columns) > 0.25
-    return float(power[fine].sum() / max(power.sum(), 1e-30))

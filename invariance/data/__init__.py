@@ -4,7 +4,7 @@ from .io.read import Series, default_slice, find_series, inspect, read
 from .io.slices import OUTSIDE_HU, CTSlice
 from .io.write import new_series_uid, write_dicom
 from .ldct import LDCTData, find_ldct
-from .metrics import WINDOWS, NoisePower, Quality, noise_power, quality
+from .metrics import NoisePower, Quality, noise_power, quality
 from .overview import overview_html
 from .pairs import Pairs, body_mask, split_patients
 from .patches import PatchSampler
@@ -12,6 +12,7 @@ from .phantoms.phantom import Phantom, phantom
 from .simulation.dose import dose_pair, noise_realisations, simulate_low_dose
 from .simulation.projection import ParallelBeam, parallel_beam
 from .sources import fitting_set
+from .windows import WINDOWS
 
 __all__ = [
     "OUTSIDE_HU",

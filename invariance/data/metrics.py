@@ -10,14 +10,9 @@ import numpy as np
 from ctinv.adapters.errors import ImageError
 from numpy.typing import NDArray
 
-__all__ = ["WINDOWS", "NoisePower", "Quality", "noise_power", "quality"]
+from .windows import WINDOWS
 
-WINDOWS: dict[str, tuple[float, float]] = {
-    "chest": (-600.0, 1500.0),
-    "abdomen": (50.0, 400.0),
-    "head": (40.0, 80.0),
-}
-"""Centre and width in HU by body part, as in the LDCT benchmark of Eulig et al., Medical Physics 2024."""
+__all__ = ["NoisePower", "Quality", "fine_share", "noise_power", "quality", "transfer_cut_off"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +55,7 @@ def quality(
     Arguments:
         image: (H, W), (N, H, W) or (N, 1, H, W), HU.
         reference: The same shape.
-        window: A key of :data:`WINDOWS`, (centre, width) in HU, or None for no clipping.
+        window: A key of :data:`~.windows.WINDOWS`, (centre, width) in HU, or None for no clipping.
         data_range: Needed where there is no window, HU; not allowed with one.
 
     Raises:
@@ -118,7 +113,7 @@ def _window(
     if isinstance(window, str):
         if window not in WINDOWS:
             raise ImageError(f"window {window!r} is not known; choose one of: {', '.join(WINDOWS)}")
-        window = WINDOWS[window]
+        return (WINDOWS[window].centre, WINDOWS[window].width), WINDOWS[window].width
     centre, width = float(window[0]), float(window[1])
     if not (math.isfinite(centre) and math.isfinite(width) and width > 0):
         raise ImageError(f"window {window} needs a centre and a positive width in HU")
@@ -179,7 +174,8 @@ def noise_power(noise: NDArray[Any], spacing: tuple[float, float], *, about: str
         spacing: Row and column spacing in mm.
         about: What to subtract. ``ensemble``: the mean over the images, with the factor N / (N - 1)
             that this costs; structure that all share goes, two images are needed. ``image``: each
-            image's own mean. ``nothing``: the noise has mean zero already.
+            image's own mean. ``surface``: the second-order surface nearest to each image.
+            ``nothing``: the noise has mean zero already.
 
     Returns:
         The spectrum; its integral is the pixel variance (Parseval), which the tests hold it to.
@@ -204,8 +200,10 @@ def noise_power(noise: NDArray[Any], spacing: tuple[float, float], *, about: str
         factor = n / (n - 1)
     elif about == "image":
         stack = stack - stack.mean(axis=(1, 2), keepdims=True)
+    elif about == "surface":
+        stack = stack - _surfaces(stack)
     elif about != "nothing":
-        raise ImageError(f"about={about!r} is not known; choose ensemble, image or nothing")
+        raise ImageError(f"about={about!r} is not known; choose ensemble, image, surface or nothing")
     power = np.zeros((height, width))
     for image in stack:
         power += np.abs(np.fft.fft2(image)) ** 2
@@ -213,3 +211,37 @@ def noise_power(noise: NDArray[Any], spacing: tuple[float, float], *, about: str
     variance = factor * float(np.square(stack).mean())
     frequencies = [np.fft.fftfreq(k, d).astype(np.float64) for k, d in ((height, rows), (width, columns))]
     return NoisePower(power, frequencies[0], frequencies[1], variance, n)
+
+
+def _surfaces(stack: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The second-order surfaces nearest to images (N, H, W)."""
+    rows, columns = np.meshgrid(*(np.linspace(-1.0, 1.0, side) for side in stack.shape[1:]), indexing="ij")
+    basis = np.stack([np.ones_like(rows), rows, columns, rows * columns, rows**2, columns**2])
+    flat = basis.reshape(len(basis), -1).T
+    found = flat @ np.linalg.lstsq(flat, stack.reshape(len(stack), -1).T, rcond=None)[0]
+    return np.asarray(found.T.reshape(stack.shape), dtype=np.float64)
+
+
+def transfer_cut_off(image: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
+    """Frequency at which an image (H, W) carries half of its reference's amplitude, cycles per pixel.
+
+    The transfer is the cross-spectrum over the reference's spectrum, in 32 rings; 0.5 where it
+    stays above one half.
+    """
+    window = np.outer(np.hanning(image.shape[0]), np.hanning(image.shape[1]))
+    a, b = (np.fft.rfft2((im - im.mean()) * window) for im in (image, reference))
+    rows, columns = np.fft.fftfreq(image.shape[0]), np.fft.rfftfreq(image.shape[1])
+    ring = np.minimum((np.hypot(rows[:, None], columns) * 64).astype(int), 32).ravel()
+    cross = np.bincount(ring, (a * b.conj()).real.ravel(), 33)[:32]
+    power = np.bincount(ring, np.abs(b).ravel() ** 2, 33)[:32]
+    below = np.flatnonzero(cross < 0.5 * power)
+    return float(below[0] / 64) if len(below) else 0.5
+
+
+def fine_share(changes: NDArray[np.float32]) -> float:
+    """Share of the energy of changes (K, H, W) above half of the finest frequency (0.25 cycles/pixel)."""
+    power = np.square(np.abs(np.fft.rfft2(changes))).sum(0)
+    power[:, 1:-1] *= 2  # rfft2 holds half of the plane
+    rows, columns = np.fft.fftfreq(changes.shape[-2]), np.fft.rfftfreq(changes.shape[-1])
+    fine = np.hypot(rows[:, None], columns) > 0.25
+    return float(power[fine].sum() / max(power.sum(), 1e-30))

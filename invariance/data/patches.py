@@ -33,6 +33,7 @@ class PatchSampler:
         split: ``train``, ``validation`` or ``test`` patients only; all where None.
         augment: Whether to flip and turn.
         patches_per_slice: How many patches in a row come from one slice; more spares the disk.
+        margin: How many more pixels the low-dose patches have on each side.
 
     Attributes:
         indices: The pairs that are drawn from.
@@ -59,6 +60,7 @@ class PatchSampler:
         split: Split | None = None,
         augment: bool = True,
         patches_per_slice: int = 1,
+        margin: int = 0,
     ) -> None:
         if size < 1 or patches_per_slice < 1:
             raise ImageError(
@@ -71,6 +73,7 @@ class PatchSampler:
         self.split = split
         self.augment = augment
         self.patches_per_slice = patches_per_slice
+        self.margin = margin
         alone = [str(i) for i in range(len(pairs))]
         patients = list(getattr(pairs, "patients", alone))
         chosen = np.ones(len(patients), dtype=bool)
@@ -89,47 +92,50 @@ class PatchSampler:
         self._rng = rng(seed, Purpose.PATCHES, size)
         self._centres: OrderedDict[int, NDArray[np.int32]] = OrderedDict()
 
-    def draw(self, n: int) -> tuple[_Array, _Array]:
+    def draw(self, n: int, rng: np.random.Generator | None = None) -> tuple[_Array, _Array]:
         """The next patches.
 
         Arguments:
             n: How many.
+            rng: Source of every choice made here, in place of the sampler's own.
 
         Returns:
-            Low dose and high dose, float32 (n, 1, size, size), HU.
+            Low dose, float32 (n, 1, size + 2 margin, size + 2 margin), and high dose (n, 1, size, size), HU.
 
         Raises:
             ImageError: A slice is smaller than a patch.
         """
-        x = np.empty((n, 1, self.size, self.size), dtype=np.float32)
-        y = np.empty_like(x)
+        rng, wide = rng or self._rng, self.size + 2 * self.margin
+        x = np.empty((n, 1, wide, wide), dtype=np.float32)
+        y = np.empty((n, 1, self.size, self.size), dtype=np.float32)
         done = 0
         while done < n:
-            point = self._rng.random() * self._cumulative[-1]
+            point = rng.random() * self._cumulative[-1]
             index = int(
                 self.indices[min(int(np.searchsorted(self._cumulative, point)), self.indices.size - 1)]
             )
             low, high = self.pairs[index]
-            if min(low.shape) < self.size:
+            if min(low.shape) < wide:
                 raise ImageError(
-                    f"slice {index} has {low.shape[0]} x {low.shape[1]} pixels; a patch needs {self.size}"
+                    f"slice {index} has {low.shape[0]} x {low.shape[1]} pixels; a patch needs {wide}"
                 )
             for _ in range(min(self.patches_per_slice, n - done)):
-                self._cut(index, low, high, x[done, 0], y[done, 0])
+                self._cut(index, low, high, x[done, 0], y[done, 0], rng)
                 done += 1
         return x, y
 
-    def _cut(self, index: int, low: _Array, high: _Array, x: _Array, y: _Array) -> None:
+    def _cut(
+        self, index: int, low: _Array, high: _Array, x: _Array, y: _Array, rng: np.random.Generator
+    ) -> None:
         centres = self._candidates(index, high)
-        row, column = centres[int(self._rng.integers(len(centres)))] + self._rng.integers(_STRIDE, size=2)
-        top = int(np.clip(row - self.size // 2, 0, low.shape[0] - self.size))
-        left = int(np.clip(column - self.size // 2, 0, low.shape[1] - self.size))
-        window = (slice(top, top + self.size), slice(left, left + self.size))
-        turns, flip = (
-            (int(self._rng.integers(4)), bool(self._rng.integers(2))) if self.augment else (0, False)
-        )
-        for source, target in ((low, x), (high, y)):
-            patch = np.rot90(source[window], turns)
+        row, column = centres[int(rng.integers(len(centres)))] + rng.integers(_STRIDE, size=2)
+        wide, inner = len(x), slice(self.margin, self.margin + self.size)
+        top = int(np.clip(row - wide // 2, 0, low.shape[0] - wide))
+        left = int(np.clip(column - wide // 2, 0, low.shape[1] - wide))
+        window = (slice(top, top + wide), slice(left, left + wide))
+        turns, flip = (int(rng.integers(4)), bool(rng.integers(2))) if self.augment else (0, False)
+        for source, target in ((low[window], x), (high[window][inner, inner], y)):
+            patch = np.rot90(source, turns)
             target[...] = patch[:, ::-1] if flip else patch
 
     def _candidates(self, index: int, high: _Array) -> NDArray[np.int32]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,26 +11,26 @@ from typing import Any
 
 import numpy as np
 from ctinv.adapters.errors import ImageError
-from ctinv.invariance.infra.cache import cache_root, content_key, publish
+from ctinv.invariance.infra.cache import cache_root, content_key, held, publish
 from ctinv.invariance.infra.randomness import Purpose, rng
 from ctinv.invariance.infra.threads import divided
 from numpy.typing import NDArray
 
 from .io.read import Series, find_series
-from .io.slices import CTSlice
 from .ldct import DOSES, LDCTData, find_ldct
-from .pairs import Pairs, body_mask
+from .lowdose import exposure, low_dose, region_of
+from .pairs import Pairs
 from .phantoms.phantom import KINDS, phantom
-from .simulation.dose import MU_WATER, REFERENCE_FLUENCE, Kernel, dose_pair, simulate_low_dose
+from .simulation.dose import Kernel, dose_pair
 
-__all__ = ["fitting_set", "kernel_of", "region_of"]
+__all__ = ["fitting_set"]
 
 _Array = NDArray[np.float32]
 _Progress = Callable[[str, int, int], None]
 _PHANTOMS = {"slices": 48, "size": 512}
 _MOST_SLICES = 240
-_ROUTINE = {"chest": 0.5, "abdomen": 1.0}  # routine dose, relative to an abdomen of the same size
 _DRAWING = (
+    "lowdose",
     "phantoms/abdomen",
     "phantoms/canvas",
     "phantoms/frame",
@@ -80,25 +79,6 @@ def fitting_set(
     return _simulated(folder, slices or _MOST_SLICES, seed, progress)
 
 
-def region_of(hu: _Array) -> str:
-    """``chest`` where more than 15 % of the body is below -500 HU, else ``abdomen``."""
-    body = body_mask(hu)
-    return "chest" if body.any() and float((hu[body] < -500.0).mean()) > 0.15 else "abdomen"
-
-
-def kernel_of(image: CTSlice) -> Kernel:
-    """The simulator's kernel nearest to the one a slice was reconstructed with.
-
-    Vendors name sharp kernels (lung, bone, edge, detail) or number them (from B45 on); all others
-    count as smooth.
-    """
-    text = str(image.meta.get("kernel", "")).lower()
-    if any(word in text for word in ("lung", "bone", "edge", "detail", "sharp")):
-        return "sharp"
-    digits = "".join(c for c in text.split("\\")[0].split(".")[-1] if c.isdigit())
-    return "sharp" if text and len(digits) == 2 and int(digits) >= 45 else "smooth"
-
-
 def _phantoms(count: int, size: int, seed: int, progress: _Progress | None) -> Pairs:
     key = content_key(kind="phantom pairs", count=count, size=size, seed=seed, code=_code())
     folder = cache_root() / "phantoms" / key[:20]
@@ -111,11 +91,12 @@ def _phantoms(count: int, size: int, seed: int, progress: _Progress | None) -> P
             (place / "pairs.json").write_text(json.dumps(about), encoding="utf-8")
 
         publish(folder, write)
-    about = json.loads((folder / "pairs.json").read_text(encoding="utf-8"))
-    low, high = (np.load(folder / f"{n}.npy", allow_pickle=False).astype(np.float32) for n in ("low", "high"))
+    with held(folder):
+        about = json.loads((folder / "pairs.json").read_text(encoding="utf-8"))
+        low, high = (np.load(folder / f"{n}.npy", allow_pickle=False) for n in ("low", "high"))
     return Pairs(
-        tuple(low),
-        tuple(high),
+        tuple(low.astype(np.float32)),
+        tuple(high.astype(np.float32)),
         tuple(about["patients"]),
         tuple(about["regions"]),
         tuple((float(a), float(b)) for a, b in about["spacings"]),
@@ -137,7 +118,7 @@ def _draw(
         truth = phantom(numbers, size, kind=kind)
         kernel: Kernel = "sharp" if numbers.uniform() < 0.15 else "smooth"
         # Tube current follows the patient: routine noise varies little between small and large ones.
-        current = float(numbers.uniform(0.6, 1.6)) * _exposure(truth.hu, truth.spacing, region)
+        current = float(numbers.uniform(0.6, 1.6)) * exposure(truth.hu, truth.spacing, region)
         x, y = dose_pair(
             truth.hu, truth.spacing, DOSES[region], numbers, kernel=kernel, reference_fluence=current
         )
@@ -151,13 +132,6 @@ def _draw(
         if progress is not None:
             progress("phantoms", index + 1, count)
     return low, high, about
-
-
-def _exposure(hu: _Array, spacing: tuple[float, float], region: str) -> float:
-    """Photons that automatic exposure control would choose for this body."""
-    area = float(np.clip(1.0 + hu / 1000.0, 0.0, None).sum()) * spacing[0] * spacing[1]
-    diameter = 2.0 * math.sqrt(area / math.pi)  # of the water cylinder that attenuates as much
-    return REFERENCE_FLUENCE * _ROUTINE[region] * math.exp(0.5 * MU_WATER * (min(diameter, 400.0) - 280.0))
 
 
 def _simulated(folder: Path, count: int, seed: int, progress: _Progress | None) -> Pairs:
@@ -176,23 +150,11 @@ def _simulated(folder: Path, count: int, seed: int, progress: _Progress | None) 
         for part in one.read():
             if part.spacing is None or len(low) >= count:
                 continue
-            y = part.hu.clip(-1024.0, 3071.0)
-            region = region_of(y)
-            name = f"{one.patient}/{part.source.name if part.source else ''}/{part.meta.get('frame', 0)}"
-            digest = hashlib.sha256(name.encode()).digest()
-            own = rng(seed, Purpose.DOSE, int.from_bytes(digest[:8]))
-            x = simulate_low_dose(
-                y,
-                part.spacing,
-                DOSES[region],
-                own,
-                kernel=kernel_of(part),
-                reference_fluence=_exposure(y, part.spacing, region),
-            )
-            low.append(x)
+            x, y = low_dose(part, part.spacing, one.patient, seed=seed)
+            low.append(x[0])
             high.append(y)
             patients.append(one.patient or one.key)
-            regions.append(region)
+            regions.append(region_of(y))
             spacings.append(part.spacing)
         if progress is not None:
             progress("simulating", done + 1, len(picked))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from ctinv.adapters.errors import ImageError
 
-__all__ = ["Grid", "grid", "pad_to"]
+__all__ = ["Grid", "as_slice", "grid", "pad_to"]
 
 Image = npt.NDArray[np.float32]
 STEP = 8
@@ -38,6 +40,20 @@ class Grid:
 
     def __len__(self) -> int:
         return len(self.corners)
+
+
+def as_slice(image: Any) -> Image:
+    """One slice (H, W) in HU, from an array or a :class:`ctinv.invariance.data.CTSlice`.
+
+    Raises:
+        ImageError: It is not two-dimensional, smaller than 8 pixels, or not finite.
+    """
+    x = np.ascontiguousarray(np.asarray(getattr(image, "hu", image), dtype=np.float32))
+    if x.ndim != 2 or min(x.shape) < 8:
+        raise ImageError(f"the image has shape {x.shape}; one slice (H, W) of 8 pixels or more is needed")
+    if not np.isfinite(x).all():
+        raise ImageError("the image holds values that are not finite; replace them, for example by -1024 HU")
+    return x
 
 
 def pad_to(image: Image, patch: int) -> Image:

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from ctinv.adapters.errors import CtinvError, ImageError
-from ctinv.invariance.infra.cache import cache_root, content_key, image_digest, keep_newest, publish
+from ctinv.adapters.errors import CtinvError
+from ctinv.invariance.data.tiling import as_slice
+from ctinv.invariance.infra.cache import cache_root, content_key, held, image_digest, keep_newest, publish
 from ctinv.invariance.networks.fitted import FORMAT, FittedLayer
 from ctinv.invariance.refinement.refine import RHO
 from ctinv.invariance.reporting.explanation import Explanation
@@ -83,13 +84,12 @@ class Explainer(FittedLayer):
                 f"the quantiles {', '.join(f'{share:g}' for share in shares)} are not all between 0 and 1; "
                 "give shares such as 0.05 and 0.95"
             )
-        x = _as_image(image)
+        x = as_slice(image)
         request = Request(samples, seed, min(keep, samples), refine, rho, shares)
         spacing, source = getattr(image, "spacing", None), str(getattr(image, "source", None) or "array")
         stored = self._stored(x, request) if cache else None
-        if stored is not None and (stored / "result.json").is_file():
-            answer = Explanation.load(stored)
-            stored.touch()
+        answer = _read(stored) if stored is not None else None
+        if answer is not None:
             return dataclasses.replace(
                 answer, meta=dataclasses.replace(answer.meta, spacing=spacing, source=source)
             )
@@ -112,10 +112,10 @@ class Explainer(FittedLayer):
         return cache_root() / "explanations" / key
 
 
-def _as_image(image: Any) -> Image:
-    array = np.asarray(getattr(image, "hu", image), dtype=np.float32)
-    if array.ndim != 2 or min(array.shape) < 8:
-        raise ImageError(f"the image has shape {array.shape}; one slice (H, W) of 8 pixels or more is needed")
-    if not np.isfinite(array).all():
-        raise ImageError("the image holds values that are not finite; replace them, for example by -1024 HU")
-    return np.ascontiguousarray(array)
+def _read(stored: Path) -> Explanation | None:
+    with held(stored):
+        if not (stored / "result.json").is_file():
+            return None
+        answer = Explanation.load(stored)
+        stored.touch()
+        return answer

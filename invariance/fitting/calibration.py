@@ -200,13 +200,10 @@ def _ranks(values: Codes, ties: Codes) -> Codes:
 
 def _uniform(ranks: Codes) -> Codes:
     """p-value of each column of (N, K) as uniform numbers, by Kolmogorov and Smirnov."""
-    from scipy.stats import kstwo
+    from scipy.stats import ks_1samp
 
-    count = len(ranks)
-    ranks = np.sort(ranks, 0)
-    steps = np.arange(count + 1)[:, None] / count
-    apart = np.maximum((steps[1:] - ranks).max(0), (ranks - steps[:-1]).max(0))
-    return np.asarray(kstwo.sf(apart, count), dtype=np.float64)
+    found = ks_1samp(ranks, lambda level: level, method="exact")
+    return np.asarray(found.pvalue, dtype=np.float64)
 
 
 def gaussian_density(codes: npt.ArrayLike) -> Callable[[Codes], Codes]:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from ctinv.adapters.base import Denoiser
 from ctinv.adapters.errors import CtinvError
-from ctinv.invariance.infra.cache import cache_root, content_key, image_digest, publish
+from ctinv.invariance.infra.cache import cache_root, content_key, held, image_digest, publish
 from ctinv.invariance.infra.checkpoints import Checkpoint
 from ctinv.invariance.infra.distributed import World, world
 from ctinv.invariance.infra.records import plain
@@ -160,7 +160,10 @@ class _Fit:
     def _stored(self, key: str, everyone: World) -> FittedLayer | None:
         folder = cache_root() / "explainers" / key
         there = everyone.all_have(self.cache and (folder / "config.json").is_file())
-        return FittedLayer.load(folder, self.denoiser) if there else None
+        if not there:
+            return None
+        with held(folder):
+            return FittedLayer.load(folder, self.denoiser)
 
     def _key(self, layer: str, digest: str, vae: VAE, everyone: World) -> str:
         fields = self.preset.as_dict()
@@ -205,7 +208,8 @@ class _Fit:
         )
         file = cache_root() / "vaes" / key / "vae.safetensors"
         if everyone.all_have(self.cache and file.is_file()):
-            return load_vae(file), "fitted on the data"
+            with held(file.parent):
+                return load_vae(file), "fitted on the data"
         checkpoint = Checkpoint(cache_root() / "checkpoints", f"vae-{key}")
         vae = fitted = fit_vae(
             images,

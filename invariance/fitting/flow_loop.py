@@ -11,6 +11,13 @@ import torch
 from ctinv.adapters.errors import CtinvError
 from ctinv.invariance.infra.checkpoints import Checkpoint
 from ctinv.invariance.infra.distributed import World
+from ctinv.invariance.infra.training import (
+    learning_rate,
+    optimiser_tensors,
+    restore_optimiser,
+    set_rate,
+    state_fits,
+)
 from ctinv.invariance.networks.embedder import Embedder
 from ctinv.invariance.networks.fit_record import FitScores
 from ctinv.invariance.networks.flow import ConditionalFlow
@@ -24,6 +31,7 @@ from .stores import RepresentationStore
 __all__ = ["Material", "Objective", "contexts", "held_out_bits", "optimise"]
 
 _CHUNK = 128
+_LAST = 0.02  # share of the peak rate that is left in the end
 
 State = dict[str, Tensor]
 
@@ -162,8 +170,7 @@ class _Loop:
         value = float(self._world.mean(loss.detach().cpu()))
         if not math.isfinite(value):
             return f"loss {value}"
-        for group in self._optimiser.param_groups:
-            group["lr"] = config.rate * _rate(at.step, config)
+        set_rate(self._optimiser, config.rate * learning_rate(at.step, config.steps, _LAST, config.warmup))
         self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         norm = float(nn.utils.clip_grad_norm_(self._objective.parameters(), config.clip))
@@ -220,8 +227,7 @@ class _Loop:
         """Tensors and plain numbers from which :meth:`resume` goes on."""
         tensors = {f"now.{name}": value for name, value in self._objective.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
-        for number, moments in self._optimiser.state_dict()["state"].items():
-            tensors |= {f"adam.{number}.{name}": value for name, value in moments.items()}
+        tensors |= {f"adam.{name}": value for name, value in optimiser_tensors(self._optimiser).items()}
         tensors |= {"order": self._order, "generator": self._generator.get_state()}
         return tensors, asdict(self.at)
 
@@ -229,22 +235,16 @@ class _Loop:
         """Take over a state; False, and nothing has changed, where it is not one of this fit."""
         weights = self._objective.state_dict()
         expected = {f"{kind}.{name}": v.shape for kind in ("now", "best") for name, v in weights.items()}
-        for number, parameter in enumerate(self._objective.parameters()):
-            expected |= {f"adam.{number}.{name}": parameter.shape for name in ("exp_avg", "exp_avg_sq")}
-            expected[f"adam.{number}.step"] = torch.Size()
+        adam = {name.removeprefix("adam."): v for name, v in tensors.items() if name.startswith("adam.")}
         expected["generator"] = self._generator.get_state().shape
-        given = {name: value.shape for name, value in tensors.items() if name != "order"}
-        if given != expected or "order" not in tensors or set(facts) != set(asdict(self.at)):
+        rest = {n: v.shape for n, v in tensors.items() if n != "order" and not n.startswith("adam.")}
+        if rest != expected or "order" not in tensors or set(facts) != set(asdict(self.at)):
             return False
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name in expected:
-            if name.startswith("adam."):
-                _, index, kind = name.split(".")
-                moments.setdefault(int(index), {})[kind] = tensors[name]
+        if not state_fits(self._optimiser, adam):
+            return False
         self._objective.load_state_dict({name: tensors[f"now.{name}"] for name in weights})
         self.best = {name: tensors[f"best.{name}"] for name in weights}
-        groups = self._optimiser.state_dict()["param_groups"]
-        self._optimiser.load_state_dict({"state": moments, "param_groups": groups})
+        restore_optimiser(self._optimiser, adam)
         self._order = tensors["order"]
         self._generator.set_state(tensors["generator"])
         for name, value in facts.items():
@@ -281,9 +281,3 @@ def held_out_bits(objective: Objective, material: Material) -> tuple[float, floa
 
 def _copied(state: State) -> State:
     return {name: value.detach().clone() for name, value in state.items()}
-
-
-def _rate(step: int, config: FitConfig) -> float:
-    """Linear warm-up, then a cosine down to 2 %."""
-    done = step / config.steps
-    return min(1, (step + 1) / config.warmup) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))

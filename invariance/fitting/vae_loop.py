@@ -12,6 +12,13 @@ import numpy.typing as npt
 import torch
 from ctinv.adapters.errors import CtinvError
 from ctinv.invariance.infra.randomness import Purpose, generator, rng
+from ctinv.invariance.infra.training import (
+    learning_rate,
+    optimiser_tensors,
+    restore_optimiser,
+    set_rate,
+    state_fits,
+)
 from ctinv.invariance.networks.biggan import BigGANDecoder
 from ctinv.invariance.networks.critic import Adversary
 from ctinv.invariance.networks.vae import VAE
@@ -21,6 +28,7 @@ from torch.nn.utils import parametrize
 __all__ = ["VAELoop", "VAETraining"]
 
 _WARMUP = 50
+_LAST = 0.01  # share of the peak rate that is left in the end
 _CRITIC_RATE = 4.0  # in units of the autoencoder's
 
 Image = npt.NDArray[np.float32]
@@ -118,7 +126,7 @@ class VAELoop:
         if self._perceptual is not None:
             distance = (self._perceptual(image) - self._perceptual(x)).abs().mean()
             loss = loss + self._config.perceptual * distance
-        factor = self._factor()
+        factor = learning_rate(self.step, self._steps, _LAST, _WARMUP)
         if self.adversary:
             units = [None if part is None else self.vae.normalised(part) for part in (x, image, guide)]
             real, fake, seen = units
@@ -126,11 +134,11 @@ class VAELoop:
             assert fake is not None
             mix = self._random(torch.rand, len(x))
             self._refuse(loss)
-            _set_rate(self.adversary.optimiser, factor * self.adversary.rate)
+            set_rate(self.adversary.optimiser, factor * self.adversary.rate)
             found["distance"], found["penalty"] = self.adversary.learn(real, fake, seen, mix)
             loss = loss + self._config.adversarial * self.adversary.loss(fake, seen)
         self._refuse(loss)
-        _set_rate(self._optimiser, factor * self._rate)
+        set_rate(self._optimiser, factor * self._rate)
         self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.vae.parameters(), 1.0)
@@ -149,11 +157,6 @@ class VAELoop:
     def _refuse(self, loss: Tensor) -> None:
         if not math.isfinite(loss.item()):
             raise CtinvError(f"the VAE diverged at step {self.step}; lower its rate or check the data")
-
-    def _factor(self) -> float:
-        """Linear warm-up, then a cosine down to 1 %."""
-        fall = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * self.step / self._steps))
-        return min(1, (self.step + 1) / _WARMUP) * fall
 
     def _random(self, draw: Callable[..., Tensor], *shape: int) -> Tensor:
         return draw(shape, generator=self._generator).to(self._device)
@@ -178,8 +181,7 @@ class VAELoop:
         tensors: State = {"generator": self._generator.get_state()}
         for kind, module, optimiser in self._learners():
             tensors |= {f"{kind}.{name}": value for name, value in module.state_dict().items()}
-            for number, moments in optimiser.state_dict()["state"].items():
-                tensors |= {f"adam.{kind}.{number}.{name}": value for name, value in moments.items()}
+            tensors |= {f"adam.{kind}.{name}": v for name, v in optimiser_tensors(optimiser).items()}
         return tensors, {"step": self.step, "rng": self._rng.bit_generator.state}
 
     def resume(self, tensors: State, facts: dict[str, Any]) -> bool:
@@ -188,13 +190,14 @@ class VAELoop:
         for kind, module, _ in self._learners():
             expected |= {f"{kind}.{name}": value.shape for name, value in module.state_dict().items()}
         given = {name: value.shape for name, value in tensors.items() if not name.startswith("adam.")}
+        adams = {kind: _within(tensors, f"adam.{kind}.") for kind, *_ in self._learners()}
         if given != expected or set(facts) != {"step", "rng"}:
+            return False
+        if not all(state_fits(optimiser, adams[kind]) for kind, _, optimiser in self._learners()):
             return False
         for kind, module, optimiser in self._learners():
             module.load_state_dict({name: tensors[f"{kind}.{name}"] for name in module.state_dict()})
-            groups = optimiser.state_dict()["param_groups"]
-            moments = self._moments(kind, module, tensors)
-            optimiser.load_state_dict({"state": moments, "param_groups": groups})
+            restore_optimiser(optimiser, adams[kind])
         self._generator.set_state(tensors["generator"])
         self._rng.bit_generator.state = facts["rng"]
         self.step = int(facts["step"])
@@ -206,20 +209,6 @@ class VAELoop:
             learners.append(("critic", self.adversary.critic, self.adversary.optimiser))
         return learners
 
-    def _moments(self, kind: str, module: nn.Module, tensors: State) -> dict[int, State]:
-        """Adam's state, laid out in memory as the parameters are: its fused step relies on that."""
-        state = {}
-        for number, parameter in enumerate(module.parameters()):
-            name = f"adam.{kind}.{number}."
-            if f"{name}step" not in tensors:
-                continue
-            state[number] = {"step": tensors[f"{name}step"]} | {
-                key: torch.empty_like(parameter).detach().copy_(tensors[name + key])
-                for key in ("exp_avg", "exp_avg_sq")
-            }
-        return state
 
-
-def _set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimiser.param_groups:
-        group["lr"] = rate
+def _within(tensors: State, prefix: str) -> State:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from ctinv.adapters.errors import CtinvError
 
-__all__ = ["cache_root", "content_key", "image_digest", "keep_newest", "publish"]
+from .files import replacing
+
+__all__ = ["cache_root", "content_key", "held", "image_digest", "keep_newest", "publish"]
 
 
 def cache_root() -> Path:
@@ -43,11 +45,35 @@ def image_digest(images: Iterable[npt.NDArray[Any]]) -> str:
     return digest.hexdigest()
 
 
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """No other process changes the folders beside this one while the body runs.
+
+    Only for short work, such as reading or moving: others wait. Not to be entered twice.
+    """
+    from filelock import FileLock
+
+    place = hashlib.sha256(str(folder.parent.resolve()).encode()).hexdigest()[:16]
+    lock = FileLock(cache_root() / "locks" / f"{place}.lock")
+    try:
+        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError:
+        # Where nothing can be written, nobody changes anything either.
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def keep_newest(folder: Path, count: int) -> None:
     """Remove all but the ``count`` sub-folders used last."""
-    entries = sorted(folder.iterdir(), key=lambda e: e.stat().st_mtime, reverse=True)
-    for entry in entries[count:]:
-        shutil.rmtree(entry, ignore_errors=True)
+    with held(folder / "any"):
+        whole = (entry for entry in folder.iterdir() if not entry.name.startswith("."))
+        for entry in sorted(whole, key=lambda e: e.stat().st_mtime, reverse=True)[count:]:
+            shutil.rmtree(entry, ignore_errors=True)
 
 
 def publish(folder: Path, write: Callable[[Path], None]) -> None:
@@ -58,17 +84,12 @@ def publish(folder: Path, write: Callable[[Path], None]) -> None:
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name[:16]}-", dir=folder.parent))
+        with ExitStack() as end, replacing(folder) as draft:
+            draft.mkdir()
+            write(draft)
+            end.enter_context(held(folder))
+            shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
         raise CtinvError(
-            f"{folder.parent} cannot be written ({error.strerror}); choose another place"
+            f"{folder.parent} cannot be written ({error.strerror or error}); choose another place"
         ) from error
-    try:
-        write(temporary)
-        temporary.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise

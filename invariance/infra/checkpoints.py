@@ -13,13 +13,50 @@ from ctinv.adapters.errors import CtinvError
 from torch import Tensor
 
 from .distributed import World
+from .files import replacing
 
-__all__ = ["Checkpoint"]
+__all__ = ["Checkpoint", "read_state", "write_state"]
 
 _FORMAT = 1
 _HEADER = "ctinv"
 _KEPT = 12  # checkpoints of fits that were given up
 _STALE = 600.0  # seconds after which an unfinished file has no owner any more
+
+
+def write_state(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write tensors and plain facts as one safetensors file; it appears whole or not at all.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    with replacing(path) as draft:
+        try:
+            save_file(plain, draft, metadata={_HEADER: json.dumps(dict(facts))})
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+        with draft.open("rb") as written:
+            os.fsync(written.fileno())
+
+
+def read_state(raw: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and facts from the bytes of a file that :func:`write_state` wrote.
+
+    Raises:
+        ValueError: They are damaged, or of another file.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        # The file starts with the length of its header, 8 bytes, and the header as JSON.
+        stored = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])["__metadata__"]
+        return load(raw), dict(json.loads(stored[_HEADER]))
+    except (SafetensorError, KeyError, TypeError) as error:
+        raise ValueError(str(error)) from error
 
 
 class Checkpoint:
@@ -52,28 +89,16 @@ class Checkpoint:
         Raises:
             CtinvError: The file cannot be written.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
-
-        header = {"format": _FORMAT, "key": self._key, "facts": dict(facts)}
-        plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         try:
-            if not self.path.parent.is_dir():
-                self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             if not self.path.exists():
                 self._tidy()
-            save_file(plain, part, metadata={_HEADER: json.dumps(header)})
-            with part.open("rb") as written:
-                os.fsync(written.fileno())
-            os.replace(part, self.path)
-        except (OSError, SafetensorError) as error:
+            write_state(self.path, tensors, {"format": _FORMAT, "key": self._key, "facts": dict(facts)})
+        except OSError as error:
             raise CtinvError(
                 f"the checkpoint {self.path} cannot be written ({error}); make room there, or set "
                 "CTINV_CACHE to another folder"
             ) from error
-        finally:
-            part.unlink(missing_ok=True)
 
     def load(self, world: World = World()) -> tuple[dict[str, Tensor], dict[str, Any]] | None:  # noqa: B008
         """The state, or None where there is none that can be used; :attr:`notices` says why.
@@ -81,21 +106,15 @@ class Checkpoint:
         Arguments:
             world: The processes; all go on from what process 0 finds.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import load
-
         raw = world.shared_bytes(self._raw() if world.leads else b"")
         if not raw:
             return None
         try:
-            # The file starts with the length of its header, 8 bytes, and the header as JSON.
-            tensors = load(raw)
-            stored = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])["__metadata__"]
-            header = json.loads(stored[_HEADER])
+            tensors, header = read_state(raw)
             if (header["format"], header["key"]) == (_FORMAT, self._key):
                 return tensors, dict(header["facts"])
             self.ignore("it belongs to another fit or version")
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             self.ignore(" ".join(str(error).split()) or type(error).__name__)
         return None
 

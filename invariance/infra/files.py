@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import secrets
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ctinv.adapters.errors import CtinvError
 
-__all__ = ["check_writable", "write_files"]
+__all__ = ["check_writable", "replacing", "write_files"]
 
 
 def _refusal(folder: Path, error: OSError) -> CtinvError:
@@ -35,6 +38,30 @@ def check_writable(folder: str | Path) -> None:
         raise _refusal(wanted, error) from error
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A hidden name beside a file or folder; what the body writes there takes its place in one stroke.
+
+    Where the body fails, nothing is left of it and the old one stays. A folder is only replaced where the
+    old one is gone or empty.
+
+    Arguments:
+        path: The final path; its folder must exist.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    try:
+        yield draft
+        os.replace(draft, path)
+    finally:
+        if draft.is_dir():
+            shutil.rmtree(draft, ignore_errors=True)
+        else:
+            draft.unlink(missing_ok=True)
+
+
 def write_files(folder: str | Path, contents: Mapping[str, bytes]) -> dict[str, Path]:
     """Write several files into one folder, each in one stroke.
 
@@ -52,19 +79,12 @@ def write_files(folder: str | Path, contents: Mapping[str, bytes]) -> dict[str, 
         CtinvError: The folder cannot be written.
     """
     folder = Path(folder)
-    waiting: list[tuple[Path, Path]] = []
-    paths = {name: folder / name for name in contents}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            temporary = folder / f".{name}.{os.getpid()}.part"
-            waiting.append((temporary, paths[name]))
-            temporary.write_bytes(content)
-        for source, target in waiting:
-            os.replace(source, target)
+        with ExitStack() as drafts:
+            # What is entered last is renamed first.
+            for name in reversed(list(contents)):
+                drafts.enter_context(replacing(folder / name)).write_bytes(contents[name])
     except OSError as error:
         raise _refusal(folder, error) from error
-    finally:
-        for source, _ in waiting:
-            source.unlink(missing_ok=True)
-    return paths
+    return {name: folder / name for name in contents}

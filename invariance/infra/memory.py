@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from typing import TypeVar
 
+import psutil
 import torch
 from ctinv.adapters.errors import CtinvError
 
@@ -38,18 +38,10 @@ def memory_size(text: str) -> int:
 
 
 def available_memory(device: torch.device) -> int:
-    """Bytes that are free on a device now, 8 GB where the system does not tell."""
+    """Bytes that are free on a device now."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration, ValueError):
-        pass
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    except (AttributeError, OSError, ValueError):
-        return 8 * 10**9
+    return int(psutil.virtual_memory().available)
 
 
 def ran_out(error: BaseException) -> bool:

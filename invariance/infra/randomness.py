@@ -68,7 +68,9 @@ class Purpose(enum.IntEnum):
 
     DENOISER_WEIGHTS = 50
     DENOISER_STEP = 51
-    """Patches and directions of one training step of a denoiser; its number follows."""
+    """Directions in which one training step of a denoiser is measured; its number follows."""
+    DENOISER_PATCHES = 52
+    """Patches of one training step; its number follows."""
 
     WORKLOAD = 60
     """Inputs of a speed measurement."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
 
 import torch
+from ctinv.invariance.infra.training import gradient_penalty
 from ctinv.invariance.presets import VAEConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Adversary", "Critic", "gradient_penalty"]
+__all__ = ["Adversary", "Critic"]
 
 _WIDEST = 8  # most channels, in units of the first layer's
 _LAST = 4  # side of the map from which the verdict is read
@@ -54,23 +54,6 @@ def _beside(x: Tensor, denoised: Tensor | None) -> Tensor:
     return x if denoised is None else torch.cat([x, denoised], 1)
 
 
-def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
-    """Mean square by which the critic's slope between real and fake patches differs from 1.
-
-    Arguments:
-        critic: Patches (N, 1, p, p) to verdicts (N,).
-        real: Patches (N, 1, p, p).
-        fake: Patches (N, 1, p, p).
-        mix: Share of the real patch in each mixture, (N,), from 0 to 1.
-    """
-    share = mix[:, None, None, None]
-    between = (share * real + (1 - share) * fake).detach().requires_grad_()
-    (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
-    # The root of exactly nothing has no derivative.
-    norm = (slope.square().flatten(1).sum(1) + 1e-12).sqrt()
-    return (norm - 1).square().mean()
-
-
 class Adversary:
     """A critic and its optimiser.
 
@@ -102,7 +85,7 @@ class Adversary:
             real: Patches (N, 1, p, p) in network units.
             fake: Their reconstructions (N, 1, p, p).
             denoised: ``f(x)`` of the patches (N, 1, p, p), for a conditional critic.
-            mix: See :func:`gradient_penalty`.
+            mix: See :func:`ctinv.invariance.infra.training.gradient_penalty`.
 
         Returns:
             The critic's estimate of the distance between real and fake, and the penalty.

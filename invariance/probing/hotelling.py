@@ -29,16 +29,6 @@ class Detectability:
     value: float
     error: float
 
-    @property
-    def correct(self) -> float:
-        """Share of right decisions between two images, one with the lesion.
-
-        Example:
-            >>> round(Detectability(3.0, 0.1).correct, 3)
-            0.983
-        """
-        return 0.5 * math.erfc(-self.value / 2)
-
 
 class Hotelling:
     """The linear observer that is best for stationary noise, learned on noise realisations.

@@ -13,8 +13,9 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 from ctinv.adapters.base import INPUT, OUTPUT, Denoiser
-from ctinv.adapters.errors import CtinvError, ImageError
+from ctinv.adapters.errors import CtinvError
 from ctinv.invariance.data.simulation.noise import noise_level
+from ctinv.invariance.data.tiling import as_slice
 from ctinv.invariance.networks.fitted import FittedLayer
 from torch import Tensor
 
@@ -180,8 +181,8 @@ def _case(image: Any, lesion: Lesion, grid: LesionGrid | None, spacing: tuple[fl
         ImageError: Not a slice, or no place for the lesion.
         CtinvError: Too small a lesion.
     """
-    x, of_image = _as_slice(image)
-    known = spacing or of_image
+    x = as_slice(image)
+    known = spacing or getattr(image, "spacing", None)
     pixel = known or SPACING
     sizes = (lesion.size, *(grid.sizes if grid else ()))
     lesion_signal(x.shape, Lesion(min(sizes), 1.0), (0, 0), pixel)  # refuses what is too small
@@ -191,15 +192,6 @@ def _case(image: Any, lesion: Lesion, grid: LesionGrid | None, spacing: tuple[fl
     reach = math.ceil(max(sizes) / 2 / min(pixel))
     source = str(getattr(image, "source", None) or "array")
     return _Case(Target(x, signals[0], at, reach, pixel), lesions, signals, known is not None, source)
-
-
-def _as_slice(image: Any) -> tuple[Image, tuple[float, float] | None]:
-    x = np.ascontiguousarray(np.asarray(getattr(image, "hu", image), dtype=np.float32))
-    if x.ndim != 2 or min(x.shape) < 8:
-        raise ImageError(f"the image has shape {x.shape}; one slice (H, W) of 8 pixels or more is needed")
-    if not np.isfinite(x).all():
-        raise ImageError("the image holds values that are not finite; replace them, for example by -1024 HU")
-    return x, getattr(image, "spacing", None)
 
 
 def _on(grid: LesionGrid | None, at: tuple[int, int]) -> list[Lesion]:

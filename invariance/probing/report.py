@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 from collections.abc import Sequence
@@ -11,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ctinv.invariance.audit.scores import scores
+from ctinv.invariance.data.windows import choose_window
 from ctinv.invariance.infra.files import write_files
-from ctinv.invariance.reporting.figure import choose_window
-from ctinv.invariance.reporting.report import template
+from ctinv.invariance.infra.pages import page
 
 from .findings import figures
 
@@ -159,12 +158,13 @@ def probe_html(probes: Sequence[Probe], drawn: Sequence[bytes] | None = None) ->
             "op": p.meta.op,
             "verdict": p.verdict,
             "scores": scores(figures(p)),
-            "figure": base64.b64encode(png).decode("ascii"),
+            "figure": png,
         }
         for p, png in zip(probes, pictures, strict=True)
     ]
     first = probes[0]
-    return template("probe.html.j2").render(
+    return page(
+        "probe.html.j2",
         title=f"What {first.meta.model} sees of a lesion of {first.finding.lesion}",
         sections=sections,
         facts=_facts(first),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from ctinv.invariance.audit.scores import number
+from ctinv.invariance.data.windows import Window, choose_window
+from ctinv.invariance.infra.pages import number
 
 if TYPE_CHECKING:
     from ctinv.invariance.audit.record import Audit
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from .result import AnalysisResult
 
-__all__ = ["Window", "choose_window", "draw_curve", "figure_png", "layers_png"]
+__all__ = ["draw_curve", "figure_png", "layers_png"]
 
 # All lengths are in pixels of a 100 dpi figure; slices are drawn at 200 dpi, so that a 512 x 512
 # image keeps its own pixels while text and layout stay the same.
@@ -29,52 +29,6 @@ _BAR, _BAR_ROOM = 12, 100
 _COLUMNS = 5
 _INK, _QUIET, _LINE = "#1a1d21", "#5a6270", "#1f4e79"
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
-
-
-@dataclass(frozen=True)
-class Window:
-    """A grey window in HU.
-
-    Arguments:
-        name: For example ``lung``.
-        centre: Level in HU.
-        width: Width in HU.
-    """
-
-    name: str
-    centre: float
-    width: float
-
-    @property
-    def limits(self) -> tuple[float, float]:
-        """The HU values shown black and white."""
-        return self.centre - self.width / 2, self.centre + self.width / 2
-
-    def __str__(self) -> str:
-        centre = f"{self.centre:g}".replace("-", "−")
-        return f"{self.name} window, centre {centre} HU, width {self.width:g} HU"
-
-
-SOFT_TISSUE = Window("soft-tissue", 50, 400)
-LUNG = Window("lung", -600, 1500)
-
-
-def choose_window(x: npt.NDArray[np.float32]) -> Window:
-    """The window to show an image in: lung where there is half as much lung as soft tissue, or more.
-
-    Lung is what lies between -950 and -600 HU, soft tissue what lies between -150 and 250 HU.
-
-    Arguments:
-        x: Image in HU, any shape.
-
-    Example:
-        >>> choose_window(np.full((8, 8), -800.0, dtype=np.float32)).name
-        'lung'
-        >>> choose_window(np.zeros((8, 8), dtype=np.float32)).name
-        'soft-tissue'
-    """
-    lung, soft = (np.count_nonzero((x > low) & (x < high)) for low, high in ((-950, -600), (-150, 250)))
-    return LUNG if lung and 2 * lung >= soft else SOFT_TISSUE
 
 
 def figure_png(explanation: AnalysisResult, *, compact: bool = False) -> bytes:

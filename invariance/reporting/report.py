@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ctinv.invariance.audit.scores import Score, number, scores
+from ctinv.invariance.audit.scores import Score, scores
 from ctinv.invariance.infra.files import write_files
+from ctinv.invariance.infra.pages import number, page
 from ctinv.invariance.infra.records import plain
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from .figure import figure_png, layers_png
 
 if TYPE_CHECKING:
     from .result import AnalysisResult
 
-__all__ = ["report_html", "summary", "template"]
+__all__ = ["report_html", "summary"]
 
 _HEADLINES = 5
-_TEMPLATES = Path(__file__).parents[1] / "templates"
 
 
 def report_html(explanations: Sequence[AnalysisResult], figures: Sequence[bytes] | None = None) -> str:
@@ -40,7 +38,8 @@ def report_html(explanations: Sequence[AnalysisResult], figures: Sequence[bytes]
     notices = _take_shared(sections, "notices")
     for section in sections:  # its heading says it already
         section["facts"] = [(name, text) for name, text in section["facts"] if name != "Layer"]
-    return template("report.html.j2").render(
+    return page(
+        "report.html.j2",
         title=_title(explanations),
         sections=sections,
         columns=_columns(sections) if several else [],
@@ -82,7 +81,7 @@ def _section(e: AnalysisResult, png: bytes) -> dict[str, Any]:
         "op": (e.meta.op or ""),
         "source": Path(e.meta.source or "image").name,
         "verdict": e.audit.verdict,
-        "figure": base64.b64encode(png).decode("ascii"),
+        "figure": png,
         "scores": rows,
         "by_key": {row.key: row for row in rows},
         "samples": e.meta.samples or len(e.samples),
@@ -109,12 +108,12 @@ def _columns(sections: Sequence[Mapping[str, Any]]) -> list[Score]:
     return shared[:_HEADLINES]
 
 
-def _overviews(explanations: Sequence[AnalysisResult]) -> list[str]:
+def _overviews(explanations: Sequence[AnalysisResult]) -> list[bytes]:
     """For every image that was seen through several layers, their maps side by side."""
     groups: dict[tuple[str, bytes], list[AnalysisResult]] = {}
     for e in explanations:
         groups.setdefault((str(e.meta.source), e.x.tobytes()), []).append(e)
-    return [base64.b64encode(layers_png(g)).decode("ascii") for g in groups.values() if len(g) > 1]
+    return [layers_png(g) for g in groups.values() if len(g) > 1]
 
 
 def _facts(e: AnalysisResult) -> list[tuple[str, str]]:
@@ -157,21 +156,3 @@ def _flat(value: Any, unit: str = "") -> str:
     if isinstance(value, list | tuple):
         return ", ".join(_flat(v, unit) for v in value)
     return "" if value is None else f"{value}{unit if isinstance(value, int) else ''}"
-
-
-def template(name: str) -> Template:
-    """A template that escapes what it is given and knows the filter ``number``.
-
-    Arguments:
-        name: File name, such as ``report.html.j2``.
-    """
-
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = number
-    return environment.get_template(name)

@@ -33,8 +33,8 @@ def body():
     return CTSlice(hu, np.ones(hu.shape, bool), (0.9, 0.9))
 
 
-def rows(battery, body, **options):
-    found = battery.lesions.lesion_truth([body], 0, realisations=32, side=5, **options)
+def rows(battery, body, realisations=32):
+    found = battery.lesions.lesion_truth([body], 0, realisations=realisations, side=5)
     return found, battery.truth.judge({"lesions": found})
 
 
@@ -75,7 +75,7 @@ def test_a_network_that_drops_nothing_is_a_miss(battery, body, monkeypatch):
             return -self.narrow(-self.blur(x))
 
     monkeypatch.setattr(battery.lesions, "DropsSmallDark", Keeps)
-    _, judged = rows(battery, body)
+    _, judged = rows(battery, body, realisations=96)
     assert [reached for *_, reached in judged] == [False, False, False, True]
 
 

@@ -6,11 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ctinv.adapters.errors import ImageError
-from ctinv.invariance.data import simulate_low_dose
-from ctinv.invariance.data.simulation.dose import REFERENCE_FLUENCE
-from ctinv.zoo.training import BANDS, Pair, TrainingSet, load_pairs, score
-from ctinv.zoo.training.noise import own_fluence
-from ctinv.zoo.training.scores import noise_power, uniform_regions
+from ctinv.zoo.training import Pair, TrainingSet, load_pairs, score
+from ctinv.zoo.training.scores import uniform_regions
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "ct" / "tcga"
 
@@ -64,23 +61,6 @@ def test_bound_of_white_noise_in_closed_form(added, own):
     assert oracle.reduction == pytest.approx(known, abs=0.01), "knowing the disc, nothing does better"
 
 
-def test_power_of_white_noise_is_its_variance():
-    noise = np.random.default_rng(0).normal(0, 12, (200, 32, 32))
-    radius = noise_power(noise[0])[0]
-    mean = np.mean([noise_power(n)[1] for n in noise], axis=0)
-    assert radius.max() == pytest.approx(np.sqrt(0.5))
-    for low, high in BANDS.values():
-        inside = (radius >= max(low, 0.1)) & (radius < high)
-        if inside.any():
-            assert mean[inside].mean() == pytest.approx(144, rel=0.03)
-
-
-def test_trend_is_not_noise():
-    rows, columns = np.mgrid[:32, :32] / 31.0
-    trend = 5 + 30 * rows - 12 * columns + 8 * rows * columns + 20 * rows**2
-    assert noise_power(trend)[1].max() < 1e-15 * (trend**2).sum()
-
-
 def test_regions_are_uniform_and_apart():
     image = disc()
     image[:96] += 300.0  # bone-like: not soft tissue
@@ -98,22 +78,6 @@ def test_no_body_no_score():
     air = np.full((64, 64), -1000.0, dtype=np.float32)
     with pytest.raises(ImageError, match="no held-out slice shows a body"):
         score(lambda x: x, TrainingSet([Pair(air[None], air, "P")]))
-
-
-@pytest.mark.parametrize("share", [0.25, 1.0, 2.0])
-def test_own_fluence_finds_the_dose_a_slice_was_taken_with(share):
-    clean = disc(160)
-    rng = np.random.default_rng(0)
-    taken = simulate_low_dose(
-        clean, (1.2, 1.2), 1.0, rng, input_dose=np.inf, reference_fluence=share * REFERENCE_FLUENCE
-    )
-    found = own_fluence(taken, (1.2, 1.2), "smooth", np.random.default_rng(1))
-    assert found / REFERENCE_FLUENCE == pytest.approx(share, rel=0.15)
-
-
-def test_own_fluence_without_soft_tissue():
-    air = np.full((64, 64), -1000.0, dtype=np.float32)
-    assert own_fluence(air, (1.0, 1.0), "smooth", np.random.default_rng(0)) == REFERENCE_FLUENCE
 
 
 @pytest.fixture(scope="module")
@@ -145,12 +109,10 @@ class TestRealSlices:
     def test_noise_does_not_depend_on_the_neighbours(self, folder, tmp_path):
         name = "ID_0094_AGE_0052_CONTRAST_0_CT.dcm"
         (tmp_path / name).write_bytes((SHARED / name).read_bytes())
-        alone = load_pairs(tmp_path, realisations=1, match=False).pairs[0]
-        among = load_pairs(folder, realisations=1, match=False).pairs[1]
+        alone = load_pairs(tmp_path, realisations=1).pairs[0]
+        among = load_pairs(folder, realisations=1).pairs[1]
         assert np.array_equal(alone.low, among.low)
-        assert not np.array_equal(
-            alone.low, load_pairs(tmp_path, realisations=1, seed=1, match=False).pairs[0].low
-        )
+        assert not np.array_equal(alone.low, load_pairs(tmp_path, realisations=1, seed=1).pairs[0].low)
 
     def test_both_doses_are_needed(self, folder):
         with pytest.raises(ImageError, match="doses lack chest"):

@@ -1,7 +1,7 @@
 """Training recipes of the zoo's denoisers: data, losses, the resumable loop and the scores."""
 
 from .loop import train
-from .losses import critic_loss, gradient_penalty
+from .losses import critic_loss
 from .pairs import Pair, TrainingSet
 from .perceptual import FilterBankFeatures, Vgg19Features
 from .recipes import RECIPES, Recipe
@@ -19,7 +19,6 @@ __all__ = [
     "TrainingSet",
     "Vgg19Features",
     "critic_loss",
-    "gradient_penalty",
     "load_pairs",
     "score",
     "train",

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: a safetensors file and the JSON that names it, swapped in whole."""
+"""What a training of a denoiser keeps: its state while it lasts, and the weights in the end."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from typing import Any
 
 import torch
 from ctinv.adapters.errors import ModelError
-from ctinv.zoo.exporting import write_atomic
+from ctinv.invariance.infra.checkpoints import read_state, write_state
+from ctinv.invariance.infra.files import write_files
+from ctinv.invariance.infra.training import optimiser_tensors, restore_optimiser
 from torch import Tensor
 
 __all__ = ["read_checkpoint", "restore", "snapshot", "write_checkpoint", "write_weights"]
 
-_INDEX = "checkpoint.json"
+_FILE = "checkpoint.safetensors"
+_SCHEMA = 2  # 1 drew other random numbers
 
 
 def write_checkpoint(
@@ -29,36 +32,29 @@ def write_checkpoint(
         about: What the state belongs to; anything that JSON can hold.
 
     Raises:
-        OSError: The folder cannot be written.
+        ModelError: The folder cannot be written.
     """
-    from safetensors.torch import save
-
-    name = f"checkpoint-{step:08d}.safetensors"
-    write_atomic(folder / name, save({key: value.detach().contiguous() for key, value in tensors.items()}))
-    index = {"schema": 1, "step": step, "tensors": name, "about": dict(about)}
-    write_atomic(folder / _INDEX, json.dumps(index, indent=2, sort_keys=True).encode())
-    for old in folder.glob("checkpoint-*.safetensors"):
-        if old.name != name:
-            old.unlink(missing_ok=True)
+    try:
+        write_state(folder / _FILE, tensors, {"schema": _SCHEMA, "step": step, "about": dict(about)})
+    except OSError as err:
+        raise ModelError(f"{folder / _FILE} cannot be written ({err}); make room, or choose another") from err
 
 
 def read_checkpoint(folder: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
     """The last checkpoint in a folder: steps done, state, and what it belongs to; None where there is none.
 
     Raises:
-        ModelError: There is one but it is damaged.
+        ModelError: There is one but it is damaged, or of another version.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    path = folder / _INDEX
+    path = folder / _FILE
     if not path.exists():
         return None
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-        tensors = load_file(folder / Path(index["tensors"]).name)
-        return int(index["step"]), dict(tensors), dict(index["about"])
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as err:
+        tensors, facts = read_state(path.read_bytes())
+        if facts["schema"] != _SCHEMA:
+            raise ValueError(f"version {facts['schema']}")
+        return int(facts["step"]), tensors, dict(facts["about"])
+    except (OSError, ValueError, KeyError, TypeError) as err:
         raise ModelError(
             f"the checkpoint {path} is damaged ({err}); train into another folder or with resume=False"
         ) from err
@@ -68,17 +64,9 @@ def snapshot(
     modules: Mapping[str, torch.nn.Module], optimisers: Mapping[str, torch.optim.Optimizer]
 ) -> dict[str, Tensor]:
     """The state of networks and optimisers as flat tensors."""
-    tensors = {
-        f"{name}/{key}": value
-        for name, module in modules.items()
-        for key, value in module.state_dict().items()
-    }
-    for name, optimiser in optimisers.items():
-        for index, state in optimiser.state_dict()["state"].items():
-            for key, value in state.items():
-                if value is not None:
-                    tensors[f"{name}/{index}/{key}"] = torch.as_tensor(value)
-    return tensors
+    states = {name: module.state_dict() for name, module in modules.items()}
+    states |= {name: optimiser_tensors(optimiser) for name, optimiser in optimisers.items()}
+    return {f"{name}/{key}": value for name, state in states.items() for key, value in state.items()}
 
 
 def restore(
@@ -91,21 +79,17 @@ def restore(
     Raises:
         ModelError: It belongs to other networks.
     """
+
+    def own(name: str) -> dict[str, Tensor]:
+        return {k.removeprefix(f"{name}/"): v for k, v in tensors.items() if k.startswith(f"{name}/")}
+
     try:
         for name, module in modules.items():
-            own = {
-                key.split("/", 1)[1]: value for key, value in tensors.items() if key.startswith(f"{name}/")
-            }
-            module.load_state_dict(own)
+            module.load_state_dict(own(name))
+        for name, optimiser in optimisers.items():
+            restore_optimiser(optimiser, own(name))
     except RuntimeError as err:
         raise ModelError("the checkpoint belongs to other networks; train into another folder") from err
-    for name, optimiser in optimisers.items():
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in tensors.items():
-            if key.startswith(f"{name}/"):
-                _, index, entry = key.split("/")
-                state.setdefault(int(index), {})[entry] = value
-        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -117,7 +101,7 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         metadata: What the file says about itself.
 
     Raises:
-        OSError: The file cannot be written.
+        CtinvError: The file cannot be written.
     """
     from safetensors.torch import save
 
@@ -126,4 +110,5 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     size = int.from_bytes(data[:8], "little")
     header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
-    write_atomic(path, len(header).to_bytes(8, "little") + header + data[8 + size :])
+    whole = len(header).to_bytes(8, "little") + header + data[8 + size :]
+    write_files(path.parent, {path.name: whole})

@@ -13,7 +13,8 @@ from typing import Any, cast
 import torch
 from ctinv.adapters.errors import CtinvError, ModelError
 from ctinv.adapters.intensity import Intensity, parse_intensity
-from ctinv.invariance.infra.randomness import Purpose, generator
+from ctinv.invariance.infra.randomness import Purpose, generator, rng
+from ctinv.invariance.infra.training import learning_rate, set_rate
 from ctinv.zoo import registry
 from ctinv.zoo.networks import Critic
 from torch import Tensor, nn
@@ -167,10 +168,11 @@ class _Run:
         """One step of the denoiser, and the critic's steps before it."""
         recipe = self.recipe
         numbers = generator(self.seed, Purpose.DENOISER_STEP, step)
+        patches = rng(self.seed, Purpose.DENOISER_PATCHES, step)
         warm = step < recipe.warm_up * self.steps
         if self.critic is not None and not warm:
             for _ in range(recipe.critic_steps):
-                low, full = pairs.batch(recipe.batch, recipe.patch, self.margin, numbers)
+                low, full = pairs.batch(recipe.batch, recipe.patch, self.margin, patches)
                 with torch.no_grad():
                     fake = self._denoise(low)
                 loss = critic_loss(self.critic, full / _UNIT_HU, fake, recipe.penalty, numbers)
@@ -179,16 +181,13 @@ class _Run:
                 self.critic_optimiser.step()
         if isinstance(self.optimiser, NaturalGradient) and step % _SAVE_EVERY == 0:
             drawn = (
-                pairs.batch(recipe.batch, recipe.patch, self.margin, numbers)[0] for _ in range(_MEASURED)
+                pairs.batch(recipe.batch, recipe.patch, self.margin, patches)[0] for _ in range(_MEASURED)
             )
             batches = (self.intensity.to_model(low) for low in drawn)
             self.optimiser.measure(self.net, batches, self.intensity.scale / _UNIT_HU, numbers)
-        low, full = pairs.batch(recipe.batch, recipe.patch, self.margin, numbers)
+        low, full = pairs.batch(recipe.batch, recipe.patch, self.margin, patches)
         loss = self._loss(self._denoise(low), full / _UNIT_HU, warm, self._weights(low, full))
-        share = step / self.steps
-        rate = recipe.final_rate + (1 - recipe.final_rate) * 0.5 * (1 + math.cos(math.pi * share))
-        for group in self.optimiser.param_groups:
-            group["lr"] = recipe.rate * rate
+        set_rate(self.optimiser, recipe.rate * learning_rate(step, self.steps, recipe.final_rate))
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if not isinstance(self.optimiser, NaturalGradient):

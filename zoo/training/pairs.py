@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from ctinv.adapters.errors import ImageError
-from ctinv.invariance.data import body_mask
+from ctinv.invariance.data import Pairs, PatchSampler
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -57,7 +57,7 @@ class TrainingSet:
                     f"{pair.label or 'a pair'} has doses of shape {pair.low.shape[1:]} and {pair.full.shape};"
                     " they must agree"
                 )
-        self._centres = [np.argwhere(body_mask(pair.full)) for pair in self.pairs]
+        self._samplers: dict[tuple[int, int], PatchSampler] = {}
 
     @property
     def patients(self) -> tuple[str, ...]:
@@ -96,45 +96,31 @@ class TrainingSet:
             TrainingSet([p for p in self.pairs if p.patient in held]),
         )
 
-    def batch(self, count: int, size: int, margin: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Patches whose centres lie in the body, turned and flipped at random.
+    def batch(self, count: int, size: int, margin: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Patches whose centres lie in the body, turned and flipped at random, every patient equally often.
 
         Arguments:
             count: Number of patches.
             size: Side of the full-dose patches, in pixels.
             margin: How many more pixels the low-dose patches have on each side.
-            generator: Source of every choice made here.
+            rng: Source of every choice made here.
 
         Returns:
             Low dose (N, 1, size + 2 margin, size + 2 margin) and full dose (N, 1, size, size), HU.
+
+        Raises:
+            ImageError: A slice is smaller than a patch.
         """
-        low, full = [], []
-        for _ in range(count):
-            index = _integer(len(self.pairs), generator)
-            pair, centres = self.pairs[index], self._centres[index]
-            realisation = pair.low[_integer(len(pair.low), generator)]
-            height, width = pair.full.shape
-            row, column = centres[_integer(len(centres), generator)] if len(centres) else (0, 0)
-            wide = size + 2 * margin
-            top = int(np.clip(row - wide // 2, 0, max(height - wide, 0)))
-            left = int(np.clip(column - wide // 2, 0, max(width - wide, 0)))
-            if wide > min(height, width):
-                raise ImageError(
-                    f"{pair.label or 'a slice'} of {height} x {width} pixels holds no patch of {wide};"
-                    " leave such slices out or make the recipe's patch smaller"
-                )
-            turn, flip = _integer(4, generator), bool(_integer(2, generator))
-            x = realisation[top : top + wide, left : left + wide]
-            y = pair.full[top + margin : top + margin + size, left + margin : left + margin + size]
-            low.append(_turned(x, turn, flip))
-            full.append(_turned(y, turn, flip))
-        return torch.from_numpy(np.stack(low))[:, None], torch.from_numpy(np.stack(full))[:, None]
-
-
-def _integer(limit: int, generator: torch.Generator) -> int:
-    return int(torch.randint(limit, (), generator=generator))
-
-
-def _turned(image: _Array, turn: int, flip: bool) -> _Array:
-    turned = np.rot90(image, turn)
-    return turned[:, ::-1] if flip else turned
+        if (size, margin) not in self._samplers:
+            drawn = [(low, pair) for pair in self.pairs for low in pair.low]
+            flat = Pairs(
+                tuple(low for low, _ in drawn),
+                tuple(pair.full for _, pair in drawn),
+                tuple(pair.patient for _, pair in drawn),
+                ("",) * len(drawn),
+                (None,) * len(drawn),
+                "all realisations",
+            )
+            self._samplers[size, margin] = PatchSampler(flat, size, margin=margin)
+        x, y = self._samplers[size, margin].draw(count, rng)
+        return torch.from_numpy(x), torch.from_numpy(y)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from ctinv.adapters.errors import ImageError
-from ctinv.invariance.data import body_mask
+from ctinv.invariance.data import body_mask, noise_power
 from numpy.typing import NDArray
 
 from .pairs import TrainingSet
 
-__all__ = ["BANDS", "Scores", "noise_power", "score", "uniform_regions"]
+__all__ = ["BANDS", "Scores", "score", "uniform_regions"]
 
 BANDS: dict[str, tuple[float, float]] = {"low": (0.03, 0.1), "mid": (0.1, 0.25), "high": (0.25, 0.5)}
 """Bands of radial spatial frequency, in cycles per pixel."""
@@ -56,16 +55,6 @@ class Scores:
     power: dict[str, float]
     power_low: dict[str, float]
     bound: float
-
-    def rounded(self) -> dict[str, Any]:
-        """All fields, numbers rounded to three decimals, for files and model cards."""
-
-        def plain(value: Any) -> Any:
-            if isinstance(value, dict):
-                return {key: plain(item) for key, item in value.items()}
-            return round(value, 3) if isinstance(value, float) else value
-
-        return {key: plain(value) for key, value in asdict(self).items()}
 
 
 def score(denoise: Callable[[_Array], _Array], pairs: TrainingSet) -> Scores:
@@ -149,39 +138,13 @@ def uniform_regions(hu: _Array, limit: int = 6) -> list[tuple[slice, slice]]:
     return [(slice(t, t + _SIDE), slice(c, c + _SIDE)) for t, c in chosen[:limit]]
 
 
-def noise_power(region: _Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Noise power spectrum of one region, a second-order surface taken out first.
-
-    Arguments:
-        region: Square (S, S), HU.
-
-    Returns:
-        Radial frequency in cycles per pixel and power in HU^2, both (S, S); the power of white noise
-        is its variance at every frequency.
-
-    Example:
-        >>> noise = np.random.default_rng(0).normal(0, 10, (32, 32))
-        >>> bool(abs(noise_power(noise)[1].mean() - 100) < 10)
-        True
-    """
-    side = region.shape[0]
-    axis = np.linspace(-1.0, 1.0, side)
-    rows, columns = (grid.ravel() for grid in np.meshgrid(axis, axis, indexing="ij"))
-    basis = np.stack([np.ones_like(rows), rows, columns, rows * columns, rows**2, columns**2], axis=1)
-    values = region.astype(np.float64).ravel()
-    rest = values - basis @ np.linalg.lstsq(basis, values, rcond=None)[0]
-    spectrum = np.abs(np.fft.fft2(rest.reshape(side, side))) ** 2 / side**2
-    frequency = np.fft.fftfreq(side)
-    return np.hypot(frequency[:, None], frequency[None, :]), spectrum
-
-
 def _least_error(own: Sequence[_Array], added: Sequence[_Array]) -> tuple[float, float]:
     """Power in HU^2 that must stay of the added noise, and all of it, both mean over regions."""
     spectra = []
     for regions in (own, added):
-        radius = noise_power(regions[0])[0]
+        radius, mean = _spectrum(regions)
         ring = (radius * _SIDE).astype(int).ravel()
-        mean = np.mean([noise_power(region)[1] for region in regions], axis=0).ravel()
+        mean = mean.ravel()
         spectra.append((np.bincount(ring, mean) / np.bincount(ring))[ring])
     # Of the sum of two noises the best guess at one is its share; its error is their product over their sum.
     error = spectra[0] * spectra[1] / np.maximum(spectra[0] + spectra[1], 1e-12)
@@ -189,7 +152,13 @@ def _least_error(own: Sequence[_Array], added: Sequence[_Array]) -> tuple[float,
 
 
 def _band_power(region: _Array) -> NDArray[np.float64]:
-    radius, spectrum = noise_power(region)
+    radius, spectrum = _spectrum([region])
     means = [spectrum[(radius >= low) & (radius < high)].mean() for low, high in BANDS.values()]
     floored: NDArray[np.float64] = np.maximum(np.array(means), 1e-12)
     return floored
+
+
+def _spectrum(regions: Sequence[_Array]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Radial frequency in cycles per pixel and mean noise power in HU^2 of square regions, both (S, S)."""
+    found = noise_power(np.stack(regions), (1.0, 1.0), about="surface")
+    return np.hypot(found.rows[:, None], found.columns[None, :]), found.nps

@@ -227,12 +227,13 @@ class TestCommands:
 
     def test_zoo_train(self, large, expected, tmp_path, capfd):
         from ctinv.zoo import training
+        from ctinv.zoo.training.checkpoints import read_checkpoint
         from safetensors import safe_open
 
         words = ["zoo", "train", "chen", "--steps", "2", "--seed", "3"]
         assert main([*words, "--data", str(large), "--out", str(tmp_path)]) == 0
         assert self.TOLD in capfd.readouterr().err
-        about = json.loads((tmp_path / "checkpoint.json").read_text())["about"]
+        _, _, about = read_checkpoint(tmp_path)
         with safe_open(tmp_path / "weights.safetensors", "pt") as file:
             recipe = json.loads(file.metadata()["recipe"])
         assert about["split"] == recipe["split"] == expected

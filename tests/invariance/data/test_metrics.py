@@ -19,7 +19,8 @@ def images():
 
 class TestQuality:
     def test_windows_are_the_published_ones(self):
-        assert WINDOWS == {"chest": (-600, 1500), "abdomen": (50, 400), "head": (40, 80)}
+        found = {part: (window.centre, window.width) for part, window in WINDOWS.items()}
+        assert found == {"chest": (-600, 1500), "abdomen": (50, 400), "head": (40, 80)}
 
     def test_constant_offset_in_closed_form(self):
         y = np.full((2, 16, 16), 50.0)
@@ -119,12 +120,23 @@ class TestNoisePower:
         frequency, power = found.radial()
         assert frequency[power.argmax()] == pytest.approx(0.25, abs=1 / 32)
 
+    def test_power_of_white_noise_about_surfaces_is_its_variance(self):
+        found = noise_power(np.random.default_rng(0).normal(0, 12, (200, 32, 32)), (1, 1), about="surface")
+        radius = np.hypot(found.rows[:, None], found.columns)
+        assert found.nps[radius >= 0.1].mean() == pytest.approx(144, rel=0.03)
+
+    def test_a_trend_is_not_noise(self):
+        rows, columns = np.mgrid[:32, :24] / 31.0
+        trend = 5 + 30 * rows - 12 * columns + 8 * rows * columns + 20 * rows**2
+        found = noise_power(np.stack([trend, -2 * trend]), (1, 1), about="surface")
+        assert found.nps.max() < 1e-15 * (trend**2).sum()
+
     @pytest.mark.parametrize(
         ("noise", "spacing", "about", "words"),
         [
             (np.zeros((1, 8, 8)), (1, 1), "ensemble", "two or more"),
             (np.zeros((2, 8, 8)), (0, 1), "ensemble", "positive lengths"),
-            (np.zeros((2, 8, 8)), (1, 1), "median", "ensemble, image or nothing"),
+            (np.zeros((2, 8, 8)), (1, 1), "median", "ensemble, image, surface or nothing"),
             (np.zeros((2, 1, 8)), (1, 1), "image", "no spectrum"),
         ],
     )

@@ -11,7 +11,7 @@ from ctinv.adapters.errors import ImageError
 from ctinv.invariance.data import Pairs, PatchSampler, body_mask, fitting_set, split_patients, write_dicom
 from ctinv.invariance.data import sources as sources_module
 from ctinv.invariance.data.io.slices import CTSlice
-from ctinv.invariance.data.sources import kernel_of, region_of
+from ctinv.invariance.data.lowdose import kernel_of, region_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -201,7 +201,7 @@ class TestPhantomSet:
         assert first.spacings == again.spacings
         with pytest.raises(AssertionError, match="drawn again"):
             fitting_set(None, seed=6, slices=2)
-        assert {p.name for p in tmp_path.iterdir()} == {"phantoms"}
+        assert {p.name for p in tmp_path.iterdir()} == {"locks", "phantoms"}
 
     def test_reproducible(self, tmp_path, monkeypatch):
         first = fitting_set(None, slices=1)
@@ -269,8 +269,8 @@ class TestFolder:
     ("name", "kernel"),
     [
         ("STANDARD", "smooth"), ("SOFT", "smooth"), ("LUNG", "sharp"), ("BONE", "sharp"), ("", "smooth"),
-        ("B20f", "smooth"), ("B31s", "smooth"), ("B60f", "sharp"), ("59 .21.B50s", "sharp"),
-        ("FC08", "smooth"), ("59 .10.AB50", "sharp"), ("Br40d\\3", "smooth"), ("Bl57d\\3", "sharp"),
+        ("B20f", "smooth"), ("B31s", "smooth"), ("B60f", "sharp"), ("59 .21.B50s", "smooth"),
+        ("FC08", "smooth"), ("59 .10.AB50", "smooth"), ("Br40d\\3", "smooth"), ("Bl57d\\3", "sharp"),
         ("I30f\\3", "smooth"), ("I70f\\3", "sharp"),
     ],
 )  # fmt: skip

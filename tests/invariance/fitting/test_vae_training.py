@@ -10,7 +10,8 @@ from ctinv.adapters.errors import CtinvError
 from ctinv.invariance.fitting.fit_vae import fit_vae
 from ctinv.invariance.fitting.vae_loop import VAELoop, VAETraining
 from ctinv.invariance.infra.checkpoints import Checkpoint
-from ctinv.invariance.networks.critic import Adversary, Critic, gradient_penalty
+from ctinv.invariance.infra.training import gradient_penalty
+from ctinv.invariance.networks.critic import Adversary, Critic
 from ctinv.invariance.networks.vae import VAE
 from ctinv.invariance.presets import VAEConfig
 from torch import nn

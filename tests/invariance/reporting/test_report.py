@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from ctinv.invariance.audit.record import Audit, ControlsFigure, CurvePoint, Figure, Tissues
 from ctinv.invariance.audit.scores import scores
-from ctinv.invariance.reporting.figure import choose_window, figure_png, layers_png
+from ctinv.invariance.data.windows import choose_window
+from ctinv.invariance.reporting.figure import figure_png, layers_png
 from ctinv.invariance.reporting.report import report_html, summary
 from PIL import Image
 

@@ -22,11 +22,11 @@ from ctinv.invariance.networks.vae import VAE
 from ctinv.invariance.presets import preset
 from ctinv.invariance.representation.geometry import probe_geometry
 from ctinv.invariance.representation.reader import represent
+from ctinv.invariance.sampling import slices as sampling
 from ctinv.invariance.sampling.decoder import prepared_decoder
 from ctinv.invariance.sampling.inverse import FlowInverse
 from ctinv.invariance.sampling.moments import BINS, Histogram, Moments
 from ctinv.invariance.sampling.sampler import Sampler, decoding_type, invariance_noise
-from ctinv.invariance.sampling.slices import slices as sampling
 from ctinv.invariance.sampling.winograd import MinimalConv, MinimalUpConv
 from torch import nn
 from torch.nn import functional as F
