@@ -1,4 +1,4 @@
-"""The names and facts of one place where a denoiser can be read."""
+"""What everything else speaks of: images, layers, and how far work has come."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["INPUT", "OUTPUT", "Layer", "Output", "Progress"]
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["INPUT", "OUTPUT", "Image", "Layer", "Output", "Progress"]
 
 INPUT = "@input"
 OUTPUT = "@output"
@@ -35,6 +38,10 @@ class Layer:
 
 
 Output = Literal["image", "residual"]
+"""What a network returns: the denoised image, or the noise to take away."""
 
+Image = npt.NDArray[np.float32]
+"""Pixels in HU, one slice (H, W) where nothing else is said."""
 
 Progress = Callable[[str, int, int], None]
+"""Told the stage, and how much is done of how much."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ._types import Image, Progress
 from .errors import ImageError, IntensityError, ModelError, UnsupportedModelError
 from .intensity import Intensity, parse_intensity
 
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Calibration", "Trial", "calibrate", "choose"]
 
-Array = npt.NDArray[np.float32]
-Run = Callable[[Array, Intensity, Sequence["Output"]], Sequence[Array]]
+Run = Callable[[Image, Intensity, Sequence["Output"]], Sequence[Image]]
 
 # HU: fat, organs and contrast medium, where a denoiser must be right.
 _TISSUE = (-160.0, 240.0)
@@ -107,14 +107,14 @@ class Calibration:
 
 def calibrate(
     run: Run,
-    images: Array,
+    images: Image,
     *,
     candidates: Sequence[str],
     outputs: Sequence[Output],
     noise: float = 30.0,
     size: tuple[int | None, int | None] = (None, None),
     seed: int = 0,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Calibration:
     """Try conventions and choose.
 
@@ -158,16 +158,16 @@ def calibrate(
 
 def _trials(
     run: Run,
-    clean: Array,
+    clean: Image,
     noise: float,
     seed: int,
     candidates: Sequence[str],
     outputs: Sequence[Output],
-    progress: Callable[[str, int, int], None] | None,
-) -> list[tuple[Trial, Array]]:
+    progress: Progress | None,
+) -> list[tuple[Trial, Image]]:
     """Every convention with every kind of output."""
     added = noise * _noise(clean.shape, seed)
-    trials: list[tuple[Trial, Array]] = []
+    trials: list[tuple[Trial, Image]] = []
     for done, spec in enumerate(candidates):
         if progress:
             progress("calibrate", done, len(candidates))
@@ -185,7 +185,7 @@ def _trials(
     return trials
 
 
-def choose(trials: Sequence[tuple[Trial, Array]]) -> Calibration:
+def choose(trials: Sequence[tuple[Trial, Image]]) -> Calibration:
     """The best trial, if it is good and stands out.
 
     Arguments:
@@ -222,7 +222,7 @@ def choose(trials: Sequence[tuple[Trial, Array]]) -> Calibration:
     rivals = [(trial, other) for trial, other in ranked[1:] if _differs(image, other)]
     margin = min((rivals[0][0].score if rivals else _HOPELESS) - table[0].score, _CLEAR)
 
-    def alike(trial: Trial, other: Array) -> bool:
+    def alike(trial: Trial, other: Image) -> bool:
         whole = max(trial.bias, table[0].bias) < _WHOLE
         return trial.output == best.output and whole and _apart(image, other) <= _AGREE
 
@@ -245,12 +245,12 @@ def _told(trial: Trial) -> str:
     )
 
 
-def _differs(a: Array, b: Array) -> bool:
+def _differs(a: Image, b: Image) -> bool:
     gap = np.abs(a - b)
     return not float(np.sqrt(np.mean(np.square(gap, dtype=np.float64)))) < _SAME
 
 
-def _apart(a: Array, b: Array) -> float:
+def _apart(a: Image, b: Image) -> float:
     """Root mean square, HU, of what two results differ by in soft tissue, noise aside."""
     change = _blurred(a.astype(np.float64) - b)
     inside = _tissue(a) & _tissue(b)
@@ -258,8 +258,8 @@ def _apart(a: Array, b: Array) -> float:
 
 
 def _judged(
-    clean: Array, added: Array, found: Array, intensity: Intensity, output: Output, noise_hu: float
-) -> tuple[Trial, Array]:
+    clean: Image, added: Image, found: Image, intensity: Intensity, output: Output, noise_hu: float
+) -> tuple[Trial, Image]:
     crop = (clean.shape[-1] - found.shape[-1]) // 2
     inner = (..., slice(crop, clean.shape[-2] - crop), slice(crop, clean.shape[-1] - crop))
     target, noise = clean[inner].astype(np.float64), added[inner].astype(np.float64)
@@ -298,7 +298,7 @@ def _tissue(images: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     return deep if deep.sum() >= 400 else inside
 
 
-def _noise(shape: tuple[int, ...], seed: int) -> Array:
+def _noise(shape: tuple[int, ...], seed: int) -> Image:
     """Noise of unit variance, a little correlated as in reconstructed images."""
     from scipy.ndimage import gaussian_filter
 
@@ -307,7 +307,7 @@ def _noise(shape: tuple[int, ...], seed: int) -> Array:
     return (coloured / coloured.std()).astype(np.float32)
 
 
-def _patches(images: Array, size: tuple[int | None, int | None]) -> Array:
+def _patches(images: Image, size: tuple[int | None, int | None]) -> Image:
     """Smoothed patches that hold soft tissue beside something else."""
     from scipy.ndimage import gaussian_filter
 
@@ -315,7 +315,7 @@ def _patches(images: Array, size: tuple[int | None, int | None]) -> Array:
     height, width = images.shape[-2:]
     side = (min(size[0] or _SIDE, height), min(size[1] or _SIDE, width))
     limit = max(1, _PIXELS // (side[0] * side[1]))
-    graded: list[tuple[int, float, int, Array]] = []
+    graded: list[tuple[int, float, int, Image]] = []
     for image in images:
         places = []
         for top in _starts(height, side[0]):

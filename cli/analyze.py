@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .console import Progress, Screen
+from .console import Screen
 from .images import read_slices
 from .models import ModelSpec, distinct, open_model, settle_units
 from .options import (
@@ -30,6 +30,9 @@ from .options import (
     series_option,
 )
 from .work import Task, explain_all
+
+if TYPE_CHECKING:
+    from ctinv.adapters._types import Progress
 
 __all__ = ["analyze"]
 

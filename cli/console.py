@@ -5,18 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
+    from ctinv.adapters._types import Progress
     from rich.console import Console
 
-__all__ = ["Progress", "Screen"]
-
-Progress = Callable[[str, int, int], None]
+__all__ = ["Screen"]
 
 
 class Screen:

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .console import Progress, Screen
+from .console import Screen
 from .images import folder_names
 from .results import division, show, with_meta
 
 if TYPE_CHECKING:
+    from ctinv.adapters._types import Progress
     from ctinv.invariance import Explainer
     from ctinv.invariance.data import CTSlice
     from ctinv.invariance.reporting.explanation import Explanation

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from ctinv.adapters import wrap
+from ctinv.adapters._types import Image
 from ctinv.invariance.infra.randomness import Purpose, rng
 from ctinv.invariance.networks.embedder import Embedder
 from ctinv.invariance.networks.fit_record import FitScores
@@ -21,7 +21,6 @@ from .record import ControlsFigure
 
 __all__ = ["Control", "controls", "controls_figure", "shuffled_control"]
 
-Image = npt.NDArray[np.float32]
 
 _SLACK = 0.02
 _COST = 1e-3  # bits per dimension

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from ctinv.adapters._types import Image
 from torch import Tensor
 
 __all__ = ["Seen", "matched_control", "seen_changes"]
 
-Image = npt.NDArray[np.float32]
 _Energy = npt.NDArray[np.float64]
 
 

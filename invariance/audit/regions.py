@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from ctinv.adapters._types import Image
 from ctinv.adapters.errors import ImageError
 from ctinv.invariance.data import noise_power
 from ctinv.invariance.infra.randomness import Purpose, rng
@@ -27,7 +28,6 @@ __all__ = [
     "quiet",
 ]
 
-Image = npt.NDArray[np.float32]
 _Numbers = npt.NDArray[np.float64]
 
 TISSUE_RANGES: dict[str, tuple[float, float]] = {

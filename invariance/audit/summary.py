@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from ctinv.adapters._types import Image
 from ctinv.adapters.base import OUTPUT
 from ctinv.invariance.data.metrics import fine_share, quality, transfer_cut_off
 from ctinv.invariance.fitting.novelty import FEATURES, NoveltyTest
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Evidence", "audit"]
 
-Image = npt.NDArray[np.float32]
 _Mask = npt.NDArray[np.bool_]
 _MOST = 4  # samples that the slower figures rest on
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
+from ctinv.adapters._types import Progress
 from ctinv.invariance.data.tiling import grid
 from ctinv.invariance.infra.randomness import Purpose, generator, torch_seed
 from ctinv.invariance.networks.fitted import build_networks
@@ -43,7 +43,7 @@ def bench_sampling(
     loop: int = 3,
     rounds: int = 3,
     precision: Precision = "float32",
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Time the sampling of patches, end to end, in turns with the published loop.
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
+from ctinv.adapters._types import Progress
 from ctinv.invariance.infra.files import write_files
 from ctinv.invariance.presets import Precision
 from ctinv.invariance.sampling.sampler import decoding_type
@@ -20,7 +21,6 @@ from .sampling import bench_sampling
 
 __all__ = ["bench_suite", "markdown"]
 
-Progress = Callable[[str, int, int], None]
 _LOOP = {"tiny": 60, "small": 40}
 _SAMPLES = {"tiny": 500, "small": 250}
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from ctinv.adapters._types import Image, Progress
 from ctinv.adapters.errors import ImageError
 from ctinv.invariance.infra.randomness import Purpose, rng
 from numpy.typing import NDArray
@@ -20,8 +21,6 @@ from .pairs import Pairs, Split, grouped, split_patients
 
 __all__ = ["DOSES", "REGIONS", "LDCTData", "Scan", "Statistics", "find_ldct"]
 
-_Array = NDArray[np.float32]
-_Progress = Callable[[str, int, int], None]
 _PATIENT = re.compile(r"[CLN]\d{3}")
 
 REGIONS = {"C": "chest", "L": "abdomen", "N": "head"}
@@ -175,7 +174,7 @@ class LDCTData:
             )
         return low, high
 
-    def __getitem__(self, index: int, /) -> tuple[_Array, _Array]:
+    def __getitem__(self, index: int, /) -> tuple[Image, Image]:
         if index not in self._cache:
             low, high = (np.rint(s.hu).clip(-32768, 32767).astype(np.int16) for s in self.slices(index))
             self._cache[index] = (low, high)
@@ -192,7 +191,7 @@ class LDCTData:
         indices: Sequence[int] | None = None,
         *,
         dose: str = "low",
-        progress: _Progress | None = None,
+        progress: Progress | None = None,
     ) -> Statistics:
         """Mean and standard deviation of the pixels, slice by slice, in double precision.
 
@@ -223,7 +222,7 @@ class LDCTData:
         return Statistics(mean, float(np.sqrt(squares / count)), count, len(wanted))
 
     def subset(
-        self, count: int, seed: int = 0, *, split: Split | None = "train", progress: _Progress | None = None
+        self, count: int, seed: int = 0, *, split: Split | None = "train", progress: Progress | None = None
     ) -> Pairs:
         """Some pairs in memory, every patient as often as possible.
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
+from ctinv.adapters._types import Image
 from ctinv.invariance.infra.randomness import Purpose, rng
 from numpy.typing import NDArray
 
@@ -17,7 +18,6 @@ from .simulation.dose import MU_WATER, REFERENCE_FLUENCE, Kernel, noise_realisat
 
 __all__ = ["exposure", "kernel_of", "low_dose", "measured_fluence", "region_of"]
 
-_Array = NDArray[np.float32]
 _ROUTINE = {"chest": 0.5, "abdomen": 1.0}  # routine dose, relative to an abdomen of the same size
 _BANDS = ((0.5, 1.0), (0.7, 1.5), (1.0, 2.0))  # widths of the two Gaussians whose difference is taken, pixels
 _LIMITS = (1 / 64, 4.0)  # of the reference fluence
@@ -33,7 +33,7 @@ def low_dose(
     seed: int,
     count: int = 1,
     doses: Mapping[str, float] = DOSES,
-) -> tuple[_Array, _Array]:
+) -> tuple[Image, Image]:
     """Low-dose versions of a slice, at a fraction of the dose that it was taken with.
 
     That dose is told from the slice's own noise. The scanner's choice for a body of this size, which would
@@ -63,7 +63,7 @@ def low_dose(
     return np.stack(list(low)), full
 
 
-def region_of(hu: _Array) -> str:
+def region_of(hu: Image) -> str:
     """``chest`` where more than 15 % of the body is below -500 HU, else ``abdomen``."""
     body = body_mask(hu)
     return "chest" if body.any() and float((hu[body] < -500.0).mean()) > 0.15 else "abdomen"
@@ -83,7 +83,7 @@ def kernel_of(image: CTSlice) -> Kernel:
     return "sharp" if text and len(digits) == 2 and int(digits) >= _SHARP else "smooth"
 
 
-def exposure(hu: _Array, spacing: tuple[float, float], region: str) -> float:
+def exposure(hu: Image, spacing: tuple[float, float], region: str) -> float:
     """Photons that automatic exposure control would choose for this body."""
     area = float(np.clip(1.0 + hu / 1000.0, 0.0, None).sum()) * spacing[0] * spacing[1]
     diameter = 2.0 * math.sqrt(area / math.pi)  # of the water cylinder that attenuates as much
@@ -91,7 +91,7 @@ def exposure(hu: _Array, spacing: tuple[float, float], region: str) -> float:
 
 
 def measured_fluence(
-    hu: _Array, spacing: tuple[float, float], kernel: Kernel, rng: np.random.Generator
+    hu: Image, spacing: tuple[float, float], kernel: Kernel, rng: np.random.Generator
 ) -> float | None:
     """The fluence at which the simulator's routine dose has the noise that the slice already holds.
 
@@ -121,7 +121,7 @@ def measured_fluence(
     return REFERENCE_FLUENCE * float(np.clip(share, *_LIMITS))
 
 
-def _soft_tissue(hu: _Array) -> NDArray[np.bool_]:
+def _soft_tissue(hu: Image) -> NDArray[np.bool_]:
     """Pixels well inside soft tissue: smoothed, between -50 and 150 HU, and four pixels from its border."""
     from scipy import ndimage
 
@@ -131,7 +131,7 @@ def _soft_tissue(hu: _Array) -> NDArray[np.bool_]:
     return eroded
 
 
-def _spread(image: _Array, narrow: float, wide: float, inside: NDArray[np.bool_]) -> float:
+def _spread(image: Image, narrow: float, wide: float, inside: NDArray[np.bool_]) -> float:
     from scipy import ndimage
 
     band = ndimage.gaussian_filter(image, narrow) - ndimage.gaussian_filter(image, wide)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
+from ctinv.adapters._types import Image
 from ctinv.adapters.errors import ImageError
 from numpy.typing import NDArray
 
 __all__ = ["PairSource", "Pairs", "Split", "body_mask", "grouped", "split_patients"]
 
-_Array = NDArray[np.float32]
 Split = Literal["train", "validation", "test"]
 _TEST, _VALIDATION = 0.1, 0.2
 
@@ -33,7 +33,7 @@ class PairSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int, /) -> tuple[_Array, _Array]:
+    def __getitem__(self, index: int, /) -> tuple[Image, Image]:
         """Low dose and high dose, float32 (H, W), HU."""
         ...
 
@@ -56,8 +56,8 @@ class Pairs:
         ImageError: Nothing in it, or lengths or sizes that do not agree.
     """
 
-    low: tuple[_Array, ...]
-    high: tuple[_Array, ...]
+    low: tuple[Image, ...]
+    high: tuple[Image, ...]
     patients: tuple[str, ...]
     regions: tuple[str, ...]
     spacings: tuple[tuple[float, float] | None, ...]
@@ -78,7 +78,7 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.low)
 
-    def __getitem__(self, index: int, /) -> tuple[_Array, _Array]:
+    def __getitem__(self, index: int, /) -> tuple[Image, Image]:
         return self.low[index], self.high[index]
 
 

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
+from ctinv.adapters._types import Image
 from ctinv.adapters.errors import ImageError
 from ctinv.invariance.infra.randomness import Purpose, rng
 from numpy.typing import NDArray
@@ -14,7 +15,6 @@ from .pairs import PairSource, Split, body_mask, split_patients
 
 __all__ = ["PatchSampler"]
 
-_Array = NDArray[np.float32]
 _STRIDE = 4  # grid of candidate centres, pixels
 
 
@@ -53,7 +53,7 @@ class PatchSampler:
 
     def __init__(
         self,
-        pairs: PairSource | Sequence[tuple[_Array, _Array]],
+        pairs: PairSource | Sequence[tuple[Image, Image]],
         size: int,
         seed: int = 0,
         *,
@@ -92,7 +92,7 @@ class PatchSampler:
         self._rng = rng(seed, Purpose.PATCHES, size)
         self._centres: OrderedDict[int, NDArray[np.int32]] = OrderedDict()
 
-    def draw(self, n: int, rng: np.random.Generator | None = None) -> tuple[_Array, _Array]:
+    def draw(self, n: int, rng: np.random.Generator | None = None) -> tuple[Image, Image]:
         """The next patches.
 
         Arguments:
@@ -124,9 +124,7 @@ class PatchSampler:
                 done += 1
         return x, y
 
-    def _cut(
-        self, index: int, low: _Array, high: _Array, x: _Array, y: _Array, rng: np.random.Generator
-    ) -> None:
+    def _cut(self, index: int, low: Image, high: Image, x: Image, y: Image, rng: np.random.Generator) -> None:
         centres = self._candidates(index, high)
         row, column = centres[int(rng.integers(len(centres)))] + rng.integers(_STRIDE, size=2)
         wide, inner = len(x), slice(self.margin, self.margin + self.size)
@@ -138,7 +136,7 @@ class PatchSampler:
             patch = np.rot90(source, turns)
             target[...] = patch[:, ::-1] if flip else patch
 
-    def _candidates(self, index: int, high: _Array) -> NDArray[np.int32]:
+    def _candidates(self, index: int, high: Image) -> NDArray[np.int32]:
         """Body pixels on a coarse grid; remembered for the latest 4096 slices, some 30 kB each."""
         if index in self._centres:
             self._centres.move_to_end(index)

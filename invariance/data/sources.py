@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ctinv.adapters._types import Image, Progress
 from ctinv.adapters.errors import ImageError
 from ctinv.invariance.infra.cache import cache_root, content_key, held, publish
 from ctinv.invariance.infra.randomness import Purpose, rng
@@ -25,8 +25,6 @@ from .simulation.dose import Kernel, dose_pair
 
 __all__ = ["fitting_set"]
 
-_Array = NDArray[np.float32]
-_Progress = Callable[[str, int, int], None]
 _PHANTOMS = {"slices": 48, "size": 512}
 _MOST_SLICES = 240
 _DRAWING = (
@@ -48,7 +46,7 @@ _DRAWING = (
 def fitting_set(
     spec: str | Path | None = None,
     seed: int = 0,
-    progress: _Progress | None = None,
+    progress: Progress | None = None,
     *,
     slices: int | None = None,
 ) -> Pairs:
@@ -79,7 +77,7 @@ def fitting_set(
     return _simulated(folder, slices or _MOST_SLICES, seed, progress)
 
 
-def _phantoms(count: int, size: int, seed: int, progress: _Progress | None) -> Pairs:
+def _phantoms(count: int, size: int, seed: int, progress: Progress | None) -> Pairs:
     key = content_key(kind="phantom pairs", count=count, size=size, seed=seed, code=_code())
     folder = cache_root() / "phantoms" / key[:20]
     if not (folder / "pairs.json").is_file():
@@ -105,7 +103,7 @@ def _phantoms(count: int, size: int, seed: int, progress: _Progress | None) -> P
 
 
 def _draw(
-    count: int, size: int, seed: int, progress: _Progress | None
+    count: int, size: int, seed: int, progress: Progress | None
 ) -> tuple[NDArray[np.int16], NDArray[np.int16], dict[str, Any]]:
     low = np.empty((count, size, size), dtype=np.int16)
     high = np.empty_like(low)
@@ -134,7 +132,7 @@ def _draw(
     return low, high, about
 
 
-def _simulated(folder: Path, count: int, seed: int, progress: _Progress | None) -> Pairs:
+def _simulated(folder: Path, count: int, seed: int, progress: Progress | None) -> Pairs:
     found = find_series(folder).series if folder.is_dir() else (Series(folder.name, "", (folder,)),)
     order = rng(seed, Purpose.SLICES)
     queues = [(s, [s.files[i] for i in order.permutation(len(s.files))]) for s in found]
@@ -143,8 +141,8 @@ def _simulated(folder: Path, count: int, seed: int, progress: _Progress | None) 
         for series, files in queues:
             if files and len(picked) < count:
                 picked.append(Series(series.key, series.description, (files.pop(),), series.patient))
-    low: list[_Array] = []
-    high: list[_Array] = []
+    low: list[Image] = []
+    high: list[Image] = []
     patients, regions, spacings = [], [], []
     for done, one in enumerate(picked):
         for part in one.read():

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from ctinv.adapters._types import Image
 from ctinv.adapters.errors import ImageError
 
 __all__ = ["Grid", "as_slice", "grid", "pad_to"]
 
-Image = npt.NDArray[np.float32]
 STEP = 8
 """Tiles start at multiples of this, so that strided layers' maps can be cut at whole pixels."""
 

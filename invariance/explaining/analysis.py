@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
+from ctinv.adapters._types import Image, Progress
 from ctinv.invariance.audit.summary import Evidence, audit
 from ctinv.invariance.data.simulation.noise import noise_like
 from ctinv.invariance.data.tiling import pad_to
@@ -30,9 +29,6 @@ __all__ = ["Request", "analyse", "spread_map"]
 
 _NOISES = 3
 _PLENTY = 64  # samples from which a spread is smooth enough as it is
-
-Image = npt.NDArray[np.float32]
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+from ctinv.adapters._types import Image, Progress
 from ctinv.adapters.errors import CtinvError
 from ctinv.invariance.data.tiling import as_slice
 from ctinv.invariance.infra.cache import cache_root, content_key, held, image_digest, keep_newest, publish
@@ -23,9 +22,6 @@ __all__ = ["Explainer"]
 
 
 _KEPT = 100  # answers that the cache holds at most, some 10 MB each for slices of 512 x 512
-
-Image = npt.NDArray[np.float32]
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(eq=False)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
+from ctinv.adapters._types import Progress
 from ctinv.adapters.base import Denoiser
 from ctinv.invariance.fitting.fit_layers import FitRequest, fit_layers
 from ctinv.invariance.presets import Preset
@@ -13,8 +14,6 @@ from ctinv.invariance.presets import preset as find_preset
 from .explainer import Explainer
 
 __all__ = ["fit"]
-
-Progress = Callable[[str, int, int], None]
 
 
 @overload

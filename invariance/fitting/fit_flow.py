@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from ctinv.adapters._types import Image, Progress
 from ctinv.adapters.base import Denoiser
 from ctinv.adapters.errors import CtinvError
 from ctinv.invariance.infra.checkpoints import Checkpoint
@@ -36,9 +36,6 @@ __all__ = [
 
 _CODES = 4096  # that a flow is initialised on
 _MOST_NUMBERS = 2e7  # of representations held in memory at once
-
-Image = npt.NDArray[np.float32]
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

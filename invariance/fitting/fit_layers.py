@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from ctinv.adapters._types import Image, Progress
 from ctinv.adapters.base import Denoiser
 from ctinv.adapters.errors import CtinvError
 from ctinv.invariance.infra.cache import cache_root, content_key, held, image_digest, publish
@@ -33,9 +33,6 @@ from .vae_loop import VAETraining
 __all__ = ["FitRequest", "fit_layers"]
 
 _NOVELTY_SLICES = 16  # fitting slices that the novelty test is learned from
-
-Image = npt.NDArray[np.float32]
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

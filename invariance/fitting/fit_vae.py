@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
+from ctinv.adapters._types import Image, Progress
 from ctinv.adapters.errors import CtinvError
 from ctinv.invariance.infra.checkpoints import Checkpoint
 from ctinv.invariance.infra.randomness import Purpose, torch_seed
@@ -21,9 +20,6 @@ from .vae_loop import VAELoop, VAETraining
 __all__ = [
     "fit_vae",
 ]
-
-Image = npt.NDArray[np.float32]
-Progress = Callable[[str, int, int], None]
 
 
 def fit_vae(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from ctinv.adapters._types import Image
 from ctinv.adapters.errors import CtinvError
 from ctinv.invariance.infra.randomness import Purpose, rng
 from scipy.ndimage import gaussian_filter
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FEATURES", "LEVEL", "Novelty", "NoveltyTest", "fit_novelty_test"]
 
-Image = npt.NDArray[np.float32]
 _Numbers = npt.NDArray[np.float64]
 
 FEATURES = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from ctinv.adapters._types import Image
 from ctinv.adapters.base import Denoiser
 from ctinv.invariance.data.tiling import STEP
 from ctinv.invariance.networks.vae import VAE
@@ -14,7 +14,6 @@ from torch import Tensor
 
 __all__ = ["Place", "denoised_slices", "draw_places", "encode_places", "rolled"]
 
-Image = npt.NDArray[np.float32]
 Place = tuple[int, int, int]
 """Slice, row and column of a patch's first pixel."""
 

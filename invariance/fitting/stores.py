@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from ctinv.adapters._types import Image, Progress
 from ctinv.adapters.base import Denoiser
 from ctinv.invariance.data.tiling import STEP
 from ctinv.invariance.infra.distributed import World
@@ -27,9 +28,6 @@ _BYTES = 1.5e9
 """What the layers that are kept at the same time may take on disk, and a single one of them."""
 _CHUNK = 128
 _RANGE = 64.0  # the largest value of the first slice becomes this, far inside half precision
-
-Image = npt.NDArray[np.float32]
-Progress = Callable[[str, int, int], None]
 
 
 class Blocks:

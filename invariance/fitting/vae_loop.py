@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from ctinv.adapters._types import Image
 from ctinv.adapters.errors import CtinvError
 from ctinv.invariance.infra.randomness import Purpose, generator, rng
 from ctinv.invariance.infra.training import (
@@ -31,7 +31,6 @@ _WARMUP = 50
 _LAST = 0.01  # share of the peak rate that is left in the end
 _CRITIC_RATE = 4.0  # in units of the autoencoder's
 
-Image = npt.NDArray[np.float32]
 Features = Callable[[Tensor], Tensor]
 State = dict[str, Tensor]
 

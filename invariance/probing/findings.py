@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from ctinv.adapters._types import Image
 from ctinv.invariance.audit.record import Figure
 from ctinv.invariance.infra.records import plain
 
@@ -19,7 +20,6 @@ from .recovery import Recovery
 
 __all__ = ["LEVEL", "Finding", "Probe", "ProbeFigures", "figures", "result", "verdict"]
 
-Image = npt.NDArray[np.float32]
 _PROBE_SCHEMA = 1
 
 LEVEL = 3.0

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from ctinv.adapters._types import Image
 from ctinv.adapters.errors import CtinvError, ImageError
 from ctinv.invariance.data import body_mask
 
@@ -17,7 +18,6 @@ __all__ = ["EDGE", "Lesion", "LesionGrid", "calm_place", "lesion_signal", "place
 EDGE = 0.6
 """Standard deviation of the Gaussian that blurs a lesion's edge, mm: a body kernel's resolution."""
 
-Image = npt.NDArray[np.float32]
 
 _SOFT = (0.0, 180.0)  # HU of soft tissue, contrast medium in organs included
 _ROOM = 5.0  # mm of homogeneous tissue wanted around a lesion

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from ctinv.adapters._types import Image, Progress
 from ctinv.adapters.base import INPUT, OUTPUT, Denoiser
 from ctinv.adapters.errors import CtinvError, ImageError, ModelError, UnsupportedModelError
 from ctinv.invariance.data.simulation.noise import noise_level, noise_like
@@ -18,8 +18,6 @@ from torch import Tensor
 
 __all__ = ["Observation", "Shift", "Target", "observation"]
 
-Image = npt.NDArray[np.float32]
-Progress = Callable[[str, int, int], None]
 
 _STEP = 8  # windows and crops start at multiples of this, so that strided layers keep their phase
 _MARGINS = (16, 48)

@@ -6,12 +6,12 @@ import dataclasses
 import importlib.metadata
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
 import numpy as np
-import numpy.typing as npt
+from ctinv.adapters._types import Image, Progress
 from ctinv.adapters.base import INPUT, OUTPUT, Denoiser
 from ctinv.adapters.errors import CtinvError
 from ctinv.invariance.data.simulation.noise import noise_level
@@ -33,9 +33,6 @@ REALISATIONS = 128
 
 SPACING = (0.8, 0.8)
 """Row and column spacing that is assumed where it is not known, mm."""
-
-Image = npt.NDArray[np.float32]
-Progress = Callable[[str, int, int], None]
 
 
 @overload

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from ctinv.adapters._types import Image, Progress
 from ctinv.invariance.data.tiling import STEP, Grid, grid, pad_to
 from ctinv.invariance.networks.fitted import FittedLayer
 from ctinv.invariance.refinement.observer import Observer
@@ -21,8 +21,6 @@ from .observation import Observation
 
 __all__ = ["Contrast", "Recovery", "recover", "score"]
 
-Image = npt.NDArray[np.float32]
-Progress = Callable[[str, int, int], None]
 
 _REFINED = 16  # samples that are refined at most
 _NOISE = 4

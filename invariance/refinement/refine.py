@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from ctinv.adapters._types import Image, Progress
 from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -39,9 +40,6 @@ _STEPS = 10
 _CHECKED = 2  # samples whose noise ratio is read off the true layer all along the curve
 _WORK = 1.6e12  # operations that a default refinement may cost, some 30 s on two cores
 _FEWEST, _MOST = 3, 20
-
-Image = npt.NDArray[np.float32]
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
+from ctinv.adapters._types import Image
 from ctinv.adapters.errors import CtinvError
 from ctinv.invariance.audit.record import Audit
 from ctinv.invariance.infra.files import write_files
@@ -20,7 +20,6 @@ from .provenance import Provenance
 __all__ = ["SCHEMA_VERSION", "AnalysisResult"]
 
 SCHEMA_VERSION = 1
-Image = npt.NDArray[np.float32]
 
 _REQUIRED = ("x", "denoised", "reconstruction", "samples", "mean", "std")
 _OPTIONAL = ("std_flow", "quantiles")

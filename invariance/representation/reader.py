@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from ctinv.adapters._types import Image
 from ctinv.adapters.base import Denoiser
 from ctinv.adapters.errors import CtinvError, ModelError
 from torch import Tensor
 
 __all__ = ["Looker", "Reader", "represent"]
-
-Image = npt.NDArray[np.float32]
 
 
 def represent(denoiser: Denoiser, layer: str, x: Image) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from ctinv.adapters._types import Image
 from torch import Tensor
 
 __all__ = ["BINS", "Bins", "Histogram", "Moments"]
@@ -15,8 +16,6 @@ BINS = 128
 """Bins of a pixel's histogram."""
 _REACH = 4.0  # how many standard deviations the bins cover on either side
 _FIRST = 50  # samples that decide where the bins lie
-
-Image = npt.NDArray[np.float32]
 
 
 class Moments:

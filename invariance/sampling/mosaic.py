@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from ctinv.invariance.data.tiling import Grid, Image
+from ctinv.adapters._types import Image
+from ctinv.invariance.data.tiling import Grid
 
 from .moments import BINS, Bins
 

@@ -8,8 +8,8 @@ from functools import partial
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from ctinv.adapters._types import Image, Progress
 from ctinv.invariance.data.tiling import Grid, grid
 from ctinv.invariance.infra.memory import Budget
 from ctinv.invariance.infra.threads import divided
@@ -28,9 +28,6 @@ __all__ = ["Drawn", "drawing_threads", "one_each", "reconstruct", "sample_slice"
 _TILES = 16  # reconstructed at once
 
 T = TypeVar("T")
-
-Image = npt.NDArray[np.float32]
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

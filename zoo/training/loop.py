@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from ctinv.adapters._types import Progress
 from ctinv.adapters.errors import CtinvError, ModelError
 from ctinv.adapters.intensity import Intensity, parse_intensity
 from ctinv.invariance.infra.randomness import Purpose, generator, rng
@@ -29,7 +30,6 @@ from .sources import DOSES, load_pairs
 
 __all__ = ["train"]
 
-Progress = Callable[[str, int, int], None]
 _UNIT_HU = 100.0  # losses and the critic see images in units of 100 HU, where noise is neither tiny nor large
 _SAVE_EVERY = 200  # steps between checkpoints; the natural gradient's metric is measured as often
 _MEASURED = 8  # batches for that

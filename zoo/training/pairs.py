@@ -8,14 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from ctinv.adapters._types import Image
 from ctinv.adapters.errors import ImageError
 from ctinv.invariance.data import Pairs, PatchSampler
-from numpy.typing import NDArray
 from torch import Tensor
 
 __all__ = ["Pair", "TrainingSet"]
-
-_Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -29,8 +27,8 @@ class Pair:
         label: What to call the slice.
     """
 
-    low: _Array
-    full: _Array
+    low: Image
+    full: Image
     patient: str
     label: str = ""
 

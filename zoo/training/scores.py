@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from ctinv.adapters._types import Image
 from ctinv.adapters.errors import ImageError
 from ctinv.invariance.data import body_mask, noise_power
 from numpy.typing import NDArray
@@ -19,7 +20,6 @@ BANDS: dict[str, tuple[float, float]] = {"low": (0.03, 0.1), "mid": (0.1, 0.25),
 
 _SIDE = 32
 _TISSUE = (-100.0, 200.0)
-_Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Scores:
     bound: float
 
 
-def score(denoise: Callable[[_Array], _Array], pairs: TrainingSet) -> Scores:
+def score(denoise: Callable[[Image], Image], pairs: TrainingSet) -> Scores:
     """Score a denoiser.
 
     Arguments:
@@ -115,7 +115,7 @@ def score(denoise: Callable[[_Array], _Array], pairs: TrainingSet) -> Scores:
     )
 
 
-def uniform_regions(hu: _Array, limit: int = 6) -> list[tuple[slice, slice]]:
+def uniform_regions(hu: Image, limit: int = 6) -> list[tuple[slice, slice]]:
     """The squares of soft tissue, 32 pixels wide, whose smoothed grey value varies least.
 
     Arguments:
@@ -138,7 +138,7 @@ def uniform_regions(hu: _Array, limit: int = 6) -> list[tuple[slice, slice]]:
     return [(slice(t, t + _SIDE), slice(c, c + _SIDE)) for t, c in chosen[:limit]]
 
 
-def _least_error(own: Sequence[_Array], added: Sequence[_Array]) -> tuple[float, float]:
+def _least_error(own: Sequence[Image], added: Sequence[Image]) -> tuple[float, float]:
     """Power in HU^2 that must stay of the added noise, and all of it, both mean over regions."""
     spectra = []
     for regions in (own, added):
@@ -151,14 +151,14 @@ def _least_error(own: Sequence[_Array], added: Sequence[_Array]) -> tuple[float,
     return float(error.mean()), float(spectra[1].mean())
 
 
-def _band_power(region: _Array) -> NDArray[np.float64]:
+def _band_power(region: Image) -> NDArray[np.float64]:
     radius, spectrum = _spectrum([region])
     means = [spectrum[(radius >= low) & (radius < high)].mean() for low, high in BANDS.values()]
     floored: NDArray[np.float64] = np.maximum(np.array(means), 1e-12)
     return floored
 
 
-def _spectrum(regions: Sequence[_Array]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _spectrum(regions: Sequence[Image]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Radial frequency in cycles per pixel and mean noise power in HU^2 of square regions, both (S, S)."""
     found = noise_power(np.stack(regions), (1.0, 1.0), about="surface")
     return np.hypot(found.rows[:, None], found.columns[None, :]), found.nps

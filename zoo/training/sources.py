@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
+from ctinv.adapters._types import Progress
 from ctinv.adapters.errors import ImageError
 from ctinv.invariance.data import LDCTData, find_ldct, find_series
 from ctinv.invariance.data.ldct import DOSES
@@ -22,7 +23,7 @@ def load_pairs(
     doses: Mapping[str, float] = DOSES,
     realisations: int = 2,
     seed: int = 0,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> TrainingSet:
     """Read the CT slices below a folder and simulate their low-dose twins.
 
@@ -68,7 +69,7 @@ def load_pairs(
     return TrainingSet(sorted(pairs, key=lambda pair: (pair.patient, pair.label)))
 
 
-def _twins(data: LDCTData, progress: Callable[[str, int, int], None] | None) -> TrainingSet:
+def _twins(data: LDCTData, progress: Progress | None) -> TrainingSet:
     chosen = data.subset(_MOST_TWINS, progress=progress)
     pairs = zip(chosen.low, chosen.high, chosen.patients, strict=True)
     return TrainingSet([Pair(low[None], high, patient) for low, high, patient in pairs], chosen.split)

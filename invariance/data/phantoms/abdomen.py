@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
+from ctinv.adapters._types import Image
 
 from .canvas import Canvas, Region
 from .frame import body, ribs, seams, spine
@@ -13,8 +13,6 @@ from .tissues import LABELS, Lesion, bone, fill, insert, tone
 from .vessels import organ_vessels
 
 __all__ = ["draw_abdomen"]
-
-_Array = NDArray[np.float32]
 
 
 def draw_abdomen(canvas: Canvas, half_width: float, lesions: int) -> list[Lesion]:
@@ -68,7 +66,7 @@ def draw_abdomen(canvas: Canvas, half_width: float, lesions: int) -> list[Lesion
     return _lesions(canvas, "liver" if upper else "kidney", lesions)
 
 
-def _back_muscles(canvas: Canvas, inside: _Array, spine_y: float) -> None:
+def _back_muscles(canvas: Canvas, inside: Image, spine_y: float) -> None:
     rng = canvas.rng
     for side in (-1, 1):
         psoas = canvas.blob(
@@ -81,7 +79,7 @@ def _back_muscles(canvas: Canvas, inside: _Array, spine_y: float) -> None:
         canvas.paint(quad, tone(canvas, "muscle"), LABELS["muscle"], within=inside)
 
 
-def _upper_organs(canvas: Canvas, inside: _Array, inner: tuple[float, float], contrast: float) -> None:
+def _upper_organs(canvas: Canvas, inside: Image, inner: tuple[float, float], contrast: float) -> None:
     """Spleen, stomach, and the liver with its vessels."""
     rng, (inner_width, inner_height) = canvas.rng, inner
     spleen_hu = tone(canvas, "spleen") + 0.3 * contrast
@@ -126,7 +124,7 @@ def _upper_organs(canvas: Canvas, inside: _Array, inner: tuple[float, float], co
 
 
 def _trunk_vessels(
-    canvas: Canvas, inside: _Array, inner: tuple[float, float], spine_y: float, blood: float
+    canvas: Canvas, inside: Image, inner: tuple[float, float], spine_y: float, blood: float
 ) -> None:
     """Aorta and vena cava, and the vessels of the mesentery."""
     rng, (inner_width, inner_height) = canvas.rng, inner
@@ -186,7 +184,7 @@ def _kidney(canvas: Canvas, x: float, y: float, side: int, contrast: float) -> N
     fill(canvas, sinus, "fat", -70.0, 2.0)
 
 
-def _loop(canvas: Canvas, region: Region, inside: _Array, wall: float) -> None:
+def _loop(canvas: Canvas, region: Region, inside: Image, wall: float) -> None:
     """A piece of gut: wall, contents, and gas above a level."""
     rng = canvas.rng
     canvas.paint(region, tone(canvas, "bowel") + 25.0, LABELS["bowel"], within=inside, width=1.5)
@@ -203,7 +201,7 @@ def _loop(canvas: Canvas, region: Region, inside: _Array, wall: float) -> None:
         canvas.paint(Region(region.window, above), tone(canvas, "gas"), LABELS["gas"], within=inside)
 
 
-def _bowel(canvas: Canvas, inside: _Array, width: float, height: float, count: int) -> None:
+def _bowel(canvas: Canvas, inside: Image, width: float, height: float, count: int) -> None:
     rng = canvas.rng
     for _ in range(count):
         x, y = float(rng.uniform(-0.75, 0.75)) * width, float(rng.uniform(-0.8, 0.15)) * height

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from ctinv.adapters._types import Image
 
 __all__ = ["Canvas", "Region", "texture"]
-
-_Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +17,7 @@ class Region:
     """A shape on a part of the canvas: signed distance to its outline in mm, negative inside."""
 
     window: tuple[slice, slice]
-    distance: _Array
+    distance: Image
 
     def inset(self, mm: float) -> Region:
         """The same shape, smaller by so many mm all around."""
@@ -40,9 +38,9 @@ class Canvas:
         self.size = size
         self.spacing = spacing
         self.rng = rng
-        self.hu: _Array = np.full((size, size), hu, dtype=np.float32)
+        self.hu: Image = np.full((size, size), hu, dtype=np.float32)
         self.labels = np.zeros((size, size), dtype=np.uint8)
-        self.axis: _Array = ((np.arange(size) - size // 2) * spacing).astype(np.float32)
+        self.axis: Image = ((np.arange(size) - size // 2) * spacing).astype(np.float32)
 
     def _window(self, x: float, y: float, reach_x: float, reach_y: float) -> tuple[slice, slice]:
         def cut(centre: float, reach: float) -> slice:
@@ -115,12 +113,12 @@ class Canvas:
     def paint(
         self,
         region: Region,
-        hu: float | _Array,
+        hu: float | Image,
         label: int,
         *,
         width: float = 0.0,
         opacity: float = 1.0,
-        within: _Array | None = None,
+        within: Image | None = None,
     ) -> None:
         """Fill a shape; its edge is anti-aliased.
 
@@ -142,14 +140,14 @@ class Canvas:
         target += cover * np.float32(opacity) * (value - target)
         self.labels[region.window][cover * opacity > 0.5] = label
 
-    def cover(self, region: Region, width: float = 0.0) -> _Array:
+    def cover(self, region: Region, width: float = 0.0) -> Image:
         """Full-size cover (0 to 1) of a shape."""
         full = np.zeros_like(self.hu)
         full[region.window] = (0.5 - region.distance / np.float32(max(width, self.spacing))).clip(0.0, 1.0)
         return full
 
 
-def texture(rng: np.random.Generator, size: int, spacing: float, scale: float, slope: float) -> _Array:
+def texture(rng: np.random.Generator, size: int, spacing: float, scale: float, slope: float) -> Image:
     """A random field of mean 0 and standard deviation 1 with a power-law spectrum.
 
     Arguments:
@@ -166,5 +164,5 @@ def texture(rng: np.random.Generator, size: int, spacing: float, scale: float, s
     power = (1.0 + (rows**2 + columns**2) * scale**2).astype(np.float32) ** np.float32(-slope / 4.0)
     power[0, 0] = 0.0
     white = rng.standard_normal((2, *power.shape), dtype=np.float32)
-    field: _Array = fft.irfft2((white[0] + 1j * white[1]) * power, s=(size, size)).astype(np.float32)
+    field: Image = fft.irfft2((white[0] + 1j * white[1]) * power, s=(size, size)).astype(np.float32)
     return field / np.float32(field.std() + 1e-12)

@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .canvas import Canvas, Region
 from .tissues import LABELS, bone, fill, tone
 
 __all__ = ["body", "ribs", "seams", "sheets", "spine"]
-
-_Array = NDArray[np.float32]
 
 
 def _table(canvas: Canvas, below: float) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .canvas import Canvas
 from .frame import body, ribs, seams, sheets, spine
@@ -11,8 +10,6 @@ from .tissues import LABELS, Lesion, bone, fill, insert, tone
 from .vessels import lung_vessels
 
 __all__ = ["draw_thorax"]
-
-_Array = NDArray[np.float32]
 
 
 def draw_thorax(canvas: Canvas, half_width: float, lesions: int) -> list[Lesion]:

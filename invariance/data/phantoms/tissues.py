@@ -11,8 +11,6 @@ from .canvas import Canvas, Region
 
 __all__ = ["LABELS", "TISSUES", "Lesion", "Tissue", "bone", "fill", "insert", "tone"]
 
-_Array = NDArray[np.float32]
-
 
 @dataclass(frozen=True)
 class Tissue:

@@ -5,18 +5,16 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
+from ctinv.adapters._types import Image
 
 from .canvas import Canvas
 
 __all__ = ["lung_vessels", "organ_vessels"]
 
-_Array = NDArray[np.float32]
-
 
 def _tree(
     canvas: Canvas,
-    within: _Array,
+    within: Image,
     hu: float,
     label: int,
     start: tuple[float, float, float, float],
@@ -47,7 +45,7 @@ def _tree(
                 )
 
 
-def lung_vessels(canvas: Canvas, within: _Array, hilum: tuple[float, float], hu: float, label: int) -> None:
+def lung_vessels(canvas: Canvas, within: Image, hilum: tuple[float, float], hu: float, label: int) -> None:
     """Trees from both hila, and the cross-sections of the vessels that pass through the slice.
 
     Arguments:
@@ -97,7 +95,7 @@ def lung_vessels(canvas: Canvas, within: _Array, hilum: tuple[float, float], hu:
         )
 
 
-def organ_vessels(canvas: Canvas, within: _Array, root: tuple[float, float], hu: float, label: int) -> None:
+def organ_vessels(canvas: Canvas, within: Image, root: tuple[float, float], hu: float, label: int) -> None:
     """Faint trees inside a solid organ; arguments as in :func:`lung_vessels`, ``root`` in mm."""
     rng = canvas.rng
     for _ in range(int(rng.integers(3, 7))):

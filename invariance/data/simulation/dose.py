@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
+from ctinv.adapters._types import Image
 from ctinv.adapters.errors import ImageError
 from numpy.typing import NDArray
 
@@ -26,7 +27,6 @@ __all__ = [
 ]
 
 Kernel = Literal["smooth", "sharp"]
-_Array = NDArray[np.float32]
 
 MU_WATER = 0.0193
 """Linear attenuation of water at 70 keV, the mean energy of a 120 kV beam behind a body, 1/mm (NIST)."""
@@ -93,7 +93,7 @@ class _Scan:
     """What all noise realisations of one slice share: the scan and each ray's photons at full dose."""
 
     def __init__(
-        self, hu: _Array, spacing: tuple[float, float], kernel: str, fluence: float, electronic: float
+        self, hu: Image, spacing: tuple[float, float], kernel: str, fluence: float, electronic: float
     ) -> None:
         rows, columns = float(spacing[0]), float(spacing[1])
         views = math.ceil(math.pi / 2 * max(hu.shape))
@@ -104,17 +104,17 @@ class _Scan:
         lines = np.clip(self.beam.project(attenuation) * columns, 0.0, None)
         cell = columns * self.beam.pitch * _VIEWS / views  # mm of detector and views in one of our rays
         profile = fluence * cell * bowtie(self.beam.offsets * columns)
-        self.photons: _Array = np.maximum(profile * np.exp(-lines), 1e-6).astype(np.float32)
+        self.photons: Image = np.maximum(profile * np.exp(-lines), 1e-6).astype(np.float32)
         self.electronic = electronic**2 * cell
 
-    def noise(self, dose: float, input_dose: float, rng: np.random.Generator) -> _Array:
+    def noise(self, dose: float, input_dose: float, rng: np.random.Generator) -> Image:
         """What separates the line integrals at ``input_dose`` from those at ``dose``, (views, detectors)."""
         share = 1.0 / dose - (0.0 if math.isinf(input_dose) else 1.0 / input_dose)
         if share <= 0.0:
             return np.zeros_like(self.photons)
         # A Poisson count of mean N / share has relative variance share / N, exactly what is missing.
         mean = np.maximum(self.photons / np.float32(share), _FEWEST_PHOTONS)
-        noise: _Array = rng.standard_normal(mean.shape, dtype=np.float32) / np.sqrt(mean)
+        noise: Image = rng.standard_normal(mean.shape, dtype=np.float32) / np.sqrt(mean)
         few = mean < _MANY_PHOTONS
         noise[few] = rng.poisson(mean[few]) / mean[few] - 1.0
         squares = 1.0 / dose**2 - (0.0 if math.isinf(input_dose) else 1.0 / input_dose**2)
@@ -123,7 +123,7 @@ class _Scan:
             noise += np.minimum(spread, 1.0) * rng.standard_normal(noise.shape, dtype=np.float32)
         return noise
 
-    def reconstruct(self, noise: _Array) -> _Array:
+    def reconstruct(self, noise: Image) -> Image:
         """Noise of line integrals (..., views, detectors) as images (..., H, W), HU."""
         mu = self.beam.filtered_back_projection(noise, self.window) / np.float32(self.column_mm)
         return mu * np.float32(1000.0 / MU_WATER)

@@ -6,13 +6,13 @@ import math
 
 import numpy as np
 import numpy.typing as npt
+from ctinv.adapters._types import Image
 from scipy.ndimage import gaussian_filter, gaussian_gradient_magnitude
 
 from .dose import noise_realisations
 
 __all__ = ["noise_level", "noise_like"]
 
-Image = npt.NDArray[np.float32]
 _SPACING = (0.8, 0.8)  # mm, about what a body scan has
 _DOSE = 0.25
 _LEAST = 1.0  # HU; no scanner is below it, and a ratio to no noise says nothing

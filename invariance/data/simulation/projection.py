@@ -6,11 +6,11 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from ctinv.adapters._types import Image
 from numpy.typing import NDArray
 
 __all__ = ["ParallelBeam", "parallel_beam"]
 
-_Array = NDArray[np.float32]
 _TAPS = 4  # width of the gridding kernel, in cells of the twice oversampled Fourier grid
 _BETA = 2.34 * _TAPS  # Kaiser-Bessel shape for twofold oversampling (Fessler and Sutton, IEEE TSP 2003)
 
@@ -72,7 +72,7 @@ class ParallelBeam:
         deapodise = np.outer(
             1.0 / _kernel_transform(height, self._grid[0]), 1.0 / _kernel_transform(width, self._grid[1])
         )
-        self._deapodise: _Array = deapodise.astype(np.float32)
+        self._deapodise: Image = deapodise.astype(np.float32)
         self.frequencies = np.arange(self.detectors // 2 + 1) / (self.detectors * self.pitch)
         columns = np.outer(np.cos(self.angles), self.frequencies).ravel()
         rows = np.outer(np.sin(self.angles), self.frequencies).ravel() * self.aspect
@@ -91,7 +91,7 @@ class ParallelBeam:
         self._spread = self._gather.T
 
     @staticmethod
-    def _taps(frequency: NDArray[np.float64], grid: int) -> tuple[NDArray[np.int32], _Array]:
+    def _taps(frequency: NDArray[np.float64], grid: int) -> tuple[NDArray[np.int32], Image]:
         position = frequency * grid
         first = np.floor(position).astype(np.int64) - _TAPS // 2 + 1
         cells = first[:, None] + np.arange(_TAPS)
@@ -104,7 +104,7 @@ class ParallelBeam:
         real = matrix @ columns.view(np.float32).reshape(columns.shape[0], -1)
         return np.ascontiguousarray(real).view(np.complex64).reshape(-1, columns.shape[1])
 
-    def project(self, image: NDArray[Any]) -> _Array:
+    def project(self, image: NDArray[Any]) -> Image:
         """Line integrals of images.
 
         Arguments:
@@ -128,7 +128,7 @@ class ParallelBeam:
         result = np.fft.fftshift(profiles, axes=-1).astype(np.float32) * np.float32(scale)
         return result.reshape(*lead, len(self.angles), self.detectors)
 
-    def back_project(self, sinogram: NDArray[Any]) -> _Array:
+    def back_project(self, sinogram: NDArray[Any]) -> Image:
         """Sum over all views of each pixel's value in the profile, band-limited interpolation.
 
         Arguments:
@@ -149,7 +149,7 @@ class ParallelBeam:
         size = self._grid[0] * self._grid[1] / self.detectors
         return (self._take(images) * (self._deapodise * np.float32(size))).reshape(*lead, *self.shape)
 
-    def _place(self, padded: _Array, stack: _Array) -> None:
+    def _place(self, padded: Image, stack: Image) -> None:
         """Put images on the grid with pixel (H // 2, W // 2) at the origin."""
         height, width = self.shape
         top, left = height // 2, width // 2
@@ -158,7 +158,7 @@ class ParallelBeam:
         padded[:, -top:, : width - left] = stack[:, :top, left:]
         padded[:, -top:, -left:] = stack[:, :top, :left]
 
-    def _take(self, padded: NDArray[Any]) -> _Array:
+    def _take(self, padded: NDArray[Any]) -> Image:
         """The inverse of :meth:`_place`."""
         height, width = self.shape
         top, left = height // 2, width // 2
@@ -169,7 +169,7 @@ class ParallelBeam:
         stack[:, :top, :left] = padded[:, -top:, -left:]
         return stack
 
-    def filtered_back_projection(self, sinogram: NDArray[Any], window: NDArray[Any] | None = None) -> _Array:
+    def filtered_back_projection(self, sinogram: NDArray[Any], window: NDArray[Any] | None = None) -> Image:
         """Reconstruct images from line integrals.
 
         Arguments:
