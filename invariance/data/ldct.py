@@ -19,7 +19,7 @@ from .io.dicom import read_frames
 from .io.slices import CTSlice
 from .pairs import Pairs, Split, grouped, split_patients
 
-__all__ = ["DOSES", "REGIONS", "LDCTData", "Scan", "Statistics", "find_ldct"]
+__all__ = ["DOSES", "REGIONS", "LDCTData", "Scan", "find_ldct"]
 
 _PATIENT = re.compile(r"[CLN]\d{3}")
 
@@ -47,21 +47,6 @@ class Scan:
     low: Path
     high: Path
     names: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Mean and standard deviation in HU over so many pixels of so many slices."""
-
-    mean: float
-    std: float
-    pixels: int
-    slices: int
-
-    @property
-    def intensity(self) -> str:
-        """The intensity convention that takes them out, for :func:`ctinv.adapters.parse_intensity`."""
-        return f"standard:{self.mean:.3f}:{self.std:.3f}"
 
 
 def find_ldct(root: str | Path) -> list[Scan]:
@@ -185,41 +170,6 @@ class LDCTData:
         self._cache.move_to_end(index)
         x, y = self._cache[index]
         return x.astype(np.float32), y.astype(np.float32)
-
-    def statistics(
-        self,
-        indices: Sequence[int] | None = None,
-        *,
-        dose: str = "low",
-        progress: Progress | None = None,
-    ) -> Statistics:
-        """Mean and standard deviation of the pixels, slice by slice, in double precision.
-
-        Arguments:
-            indices: Which pairs; all where None.
-            dose: ``low`` or ``high``.
-            progress: Told ("statistics", done, total).
-
-        Raises:
-            ImageError: Another dose, no index, or an unreadable file.
-        """
-        if dose not in ("low", "high"):
-            raise ImageError(f"dose {dose!r} is not known; choose low or high")
-        wanted = range(len(self)) if indices is None else indices
-        if len(wanted) == 0:
-            raise ImageError("no slice was chosen for the statistics; give at least one index")
-        count, mean, squares = 0, 0.0, 0.0
-        for done, index in enumerate(wanted):
-            scan, name = self._locate(int(index))
-            hu = read_frames((scan.low if dose == "low" else scan.high) / name)[0].hu.astype(np.float64)
-            shift = float(hu.mean()) - mean
-            total = count + hu.size
-            squares += float(np.square(hu - hu.mean()).sum()) + shift**2 * count * hu.size / total
-            mean += shift * hu.size / total
-            count = total
-            if progress is not None:
-                progress("statistics", done + 1, len(wanted))
-        return Statistics(mean, float(np.sqrt(squares / count)), count, len(wanted))
 
     def subset(
         self, count: int, seed: int = 0, *, split: Split | None = "train", progress: Progress | None = None

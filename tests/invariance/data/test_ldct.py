@@ -128,33 +128,6 @@ class TestPairs:
             LDCTData(tmp_path)[0]
 
 
-class TestStatistics:
-    @pytest.mark.parametrize("dose", ["low", "high"])
-    def test_equal_to_all_pixels_at_once(self, tree, dose):
-        data = LDCTData(tree)
-        pixels = np.stack([data[i][dose == "high"] for i in range(len(data))]).astype(np.float64)
-        found = data.statistics(dose=dose)
-        assert (found.mean, found.std) == pytest.approx((pixels.mean(), pixels.std()), rel=1e-10)
-        assert (found.slices, found.pixels) == (19, pixels.size)
-
-    def test_of_some(self, tree):
-        from ctinv.adapters.intensity import parse_intensity
-
-        data = LDCTData(tree)
-        found = data.statistics([4])
-        units = parse_intensity(found.intensity).to_model(data[4][0])
-        assert (units.mean(), units.std()) == pytest.approx((0.0, 1.0), abs=1e-3)
-        seen = []
-        data.statistics([1, 2], progress=lambda *step: seen.append(step))
-        assert seen == [("statistics", 1, 2), ("statistics", 2, 2)]
-
-    def test_refused(self, tree):
-        with pytest.raises(ImageError, match="low or high"):
-            LDCTData(tree).statistics(dose="full")
-        with pytest.raises(ImageError, match="at least one index"):
-            LDCTData(tree).statistics([])
-
-
 class TestUse:
     def test_subset_is_even_over_patients(self, tree):
         pairs = LDCTData(tree).subset(8, split=None)
