@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 # These import torch and onnxruntime, which takes seconds: only when they are asked for.
-_LAZY = {"OnnxDenoiser": "onnx_graph", "TorchDenoiser": "torch_module"}
+_LAZY = {"OnnxDenoiser": "onnx.denoiser", "TorchDenoiser": "pytorch.denoiser"}
 
 
 def __getattr__(name: str) -> Any:

@@ -18,6 +18,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the long forms of tests as well")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Drawn cases: the same few in every run, or many (``CTINV_FUZZ`` of them for each test)."""
+    from hypothesis import HealthCheck, settings
+
+    settings.register_profile(
+        "short",
+        max_examples=25,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
+    many = int(os.environ.get("CTINV_FUZZ", "1250"))
+    settings.register_profile("long", settings.get_profile("short"), max_examples=many)
+    settings.load_profile("long" if config.getoption("--slow") else "short")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--slow"):
         for item in items:

@@ -13,7 +13,7 @@ from ctinv.invariance.data.phantoms.canvas import Canvas, texture
 from ctinv.invariance.data.phantoms.phantom import KINDS
 from ctinv.invariance.data.phantoms.tissues import LABELS, TISSUES
 
-DATA = Path(__file__).parents[4] / "shared" / "data" / "ct" / "tcga"
+DATA = Path(__file__).parents[5] / "shared" / "data" / "ct" / "tcga"
 
 
 def made(seed, kind, size=192, **options):

@@ -1,0 +1,373 @@
+"""How many small mistakes, planted one at a time in the core of the project, its tests notice.
+
+    python benchmarks/mutation.py [--count 200] [--seed 0] [--only PREFIX ...] [--json FILE]
+
+Works on a copy of the checkout. Once for each room, its tests run unchanged and are watched: how long each
+takes and which lines of the core it runs. A mistake is then tried by those tests only that run its line and
+take less than `SLOW` seconds, those of the mirrored file first, up to the first failure. What runs far longer
+than unchanged counts as noticed. mutmut 3 finds a module by its path and cosmic-ray runs one command for all
+files; neither serves where a folder X is imported as ctinv.X and each room has its own tests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import copy
+import importlib
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+CORE = (
+    "invariance/refinement",
+    "invariance/networks/flow.py",
+    "invariance/networks/transforms.py",
+    "invariance/sampling",
+    "invariance/data/io",
+    "invariance/data/simulation",
+    "invariance/audit",
+    "adapters/geometry.py",
+    "adapters/names.py",
+    "adapters/intensity.py",
+    "adapters/calibration.py",
+)
+SLOW = 5.0  # seconds; tests that take longer are not run for each mistake
+MEMORY = 12 << 30  # bytes; a mistake that asks for more is noticed
+
+OTHER: dict[type, type] = {
+    **dict.fromkeys((ast.Sub,), ast.Add),
+    **dict.fromkeys((ast.Div, ast.FloorDiv, ast.Mod, ast.Pow), ast.Mult),
+    **{ast.Add: ast.Sub, ast.Mult: ast.Div, ast.BitOr: ast.BitAnd, ast.BitAnd: ast.BitOr},
+    **{ast.LShift: ast.RShift, ast.RShift: ast.LShift, ast.And: ast.Or, ast.Or: ast.And},
+    **{
+        ast.Lt: ast.LtE,
+        ast.LtE: ast.Lt,
+        ast.Gt: ast.GtE,
+        ast.GtE: ast.Gt,
+        ast.Eq: ast.NotEq,
+        ast.NotEq: ast.Eq,
+    },
+    **{ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In},
+}
+
+
+@dataclass
+class Mutant:
+    """One mistake, and what became of it: killed, timed out, survived, or not reached by any test."""
+
+    file: str
+    line: int
+    kind: str
+    before: str
+    after: str
+    span: tuple[int, int]
+    lines: tuple[int, ...]
+    status: str = ""
+    noticed_by: str = ""
+    seconds: float = 0.0
+
+
+def _with(node: ast.AST, **fields: Any) -> ast.AST:
+    changed = copy.copy(node)
+    for name, value in fields.items():
+        setattr(changed, name, value)
+    return changed
+
+
+def variants(node: ast.AST) -> Iterator[tuple[str, ast.AST, ast.AST]]:
+    """Kinds of mistakes at one node: the kind, the node replaced, and what takes its place."""
+    match node:
+        case ast.BinOp(op=op) | ast.AugAssign(op=op) | ast.BoolOp(op=op) if type(op) in OTHER:
+            yield "operator", node, _with(node, op=OTHER[type(op)]())
+        case ast.Compare(ops=ops):
+            for at, op in enumerate(ops):
+                if type(op) in OTHER:
+                    yield "comparison", node, _with(node, ops=[*ops[:at], OTHER[type(op)](), *ops[at + 1 :]])
+        case ast.UnaryOp(op=ast.Not() | ast.USub(), operand=operand):
+            yield "operator", node, operand
+        case ast.Constant(value=bool(value)):
+            yield "constant", node, ast.Constant(not value)
+        case ast.Constant(value=int(value)):
+            yield "constant", node, ast.Constant(value + 1)
+            yield "constant", node, ast.Constant(value - 1)
+        case ast.Constant(value=float(value)):
+            yield "constant", node, ast.Constant(2 * value or 1.0)
+        case ast.Return(value=ast.expr() as value) if (
+            not isinstance(value, ast.Constant) or value.value is not None
+        ):
+            yield "return", node, ast.Return(ast.Constant(None))
+        case ast.Call(args=[first, second, *rest]) if not isinstance(first, ast.Starred | ast.GeneratorExp):
+            yield "order", node, _with(node, args=[second, first, *rest])
+        case ast.Tuple(elts=[first, second], ctx=ast.Load()):
+            yield "order", node, _with(node, elts=[second, first])
+    if isinstance(node, ast.If | ast.While | ast.IfExp):
+        yield "condition", node.test, ast.UnaryOp(ast.Not(), node.test)
+    stores = isinstance(node, ast.Assign) and not isinstance(node.targets[0], ast.Name | ast.Tuple)
+    calls = isinstance(node, ast.Expr) and isinstance(node.value, ast.Call | ast.Await)
+    if stores or calls or isinstance(node, ast.AugAssign | ast.Raise | ast.Break | ast.Continue | ast.Delete):
+        yield "removed", node, ast.Pass()
+
+
+def walk(node: ast.AST, statement: ast.stmt | None = None) -> Iterator[tuple[ast.AST, ast.stmt]]:
+    """Nodes that do something, with their statements; no annotations, decorators, assertions, f-strings."""
+    skipped: tuple[str, ...] = ("annotation", "returns", "decorator_list", "type_comment")
+    if isinstance(node, ast.Assert | ast.JoinedStr):
+        return
+    statement = node if isinstance(node, ast.stmt) else statement
+    if statement is not None:
+        yield node, statement
+    for name, value in ast.iter_fields(node):
+        if name not in skipped:
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, ast.AST):
+                    yield from walk(child, statement)
+
+
+def mutants(file: str) -> Iterator[Mutant]:
+    """All mistakes of one source file."""
+    source = (ROOT / file).read_bytes()
+    starts = [0]
+    for line in source.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line))
+    for node, statement in walk(ast.parse(source)):
+        for kind, old, new in variants(node):
+            span = (
+                starts[old.lineno - 1] + old.col_offset,
+                starts[old.end_lineno - 1] + old.end_col_offset,
+            )
+            text = ast.unparse(ast.fix_missing_locations(new))
+            text = text if isinstance(old, ast.stmt) else f"({text})"
+            lines = (statement.lineno, *range(old.lineno, old.end_lineno + 1))
+            yield Mutant(file, old.lineno, kind, source[slice(*span)].decode(), text, span, lines)
+
+
+class Watch:
+    """A pytest plugin: which tests run which lines of the core, and for how long."""
+
+    def __init__(self, tree: Path) -> None:
+        self.prefix, self.sources = str(tree) + os.sep, tuple(str(tree / part) for part in CORE)
+        self.now = ""
+        self.names: dict[str, str] = {}  # from a file as Python knows it to its place in the tree
+        self.lines: dict[str, set[str]] = {}
+        self.seconds: dict[str, float] = {}
+        self.failed: set[str] = set()
+
+    def trace(self, frame: Any, event: str, _: Any) -> Callable[..., Any] | None:
+        known = frame.f_code.co_filename
+        if known not in self.names:
+            file = os.path.realpath(known)
+            self.names[known] = file.removeprefix(self.prefix) if file.startswith(self.sources) else ""
+        if not (name := self.names[known]):
+            return None
+
+        def line(frame: Any, event: str, _: Any) -> Callable[..., Any]:
+            self.lines.setdefault(f"{name}:{frame.f_lineno}", set()).add(self.now)
+            return line
+
+        return line(frame, event, None)
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self.now = nodeid
+
+    def pytest_fixture_setup(self, fixturedef: Any) -> None:
+        # What a shared fixture runs is used by every test of the file.
+        if fixturedef.scope != "function":
+            self.now = self.now.split("::")[0]
+
+    def pytest_runtest_call(self, item: Any) -> None:
+        self.now = item.nodeid
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
+        if report.failed:
+            self.failed.add(report.nodeid)
+        self.now = ""
+
+    def pytest_sessionfinish(self) -> None:
+        lines = {line: sorted(tests) for line, tests in self.lines.items()}
+        known = [name for name in sys.modules if not name.startswith(("ctinv", "tests", "conftest", "test_"))]
+        passed = {test: took for test, took in self.seconds.items() if test not in self.failed}
+        Path("watched.json").write_text(json.dumps([lines, passed, sorted(self.failed), known]))
+
+
+class Only:
+    """A pytest plugin: runs the tests named, and tells which one failed."""
+
+    def __init__(self, tests: set[str]) -> None:
+        self.tests = tests
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        items[:] = [item for item in items if item.nodeid in self.tests]
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.failed:
+            Path("failed.txt").write_text(report.nodeid)
+
+
+def forked(tree: Path, files: list[str], plugin: Any, limit: float, keep_bytecode: bool) -> int | None:
+    """Run tests in a process that has every library loaded already; pytest's exit code, None if stopped."""
+    child = os.fork()
+    if child == 0:
+        code = 4
+        try:
+            os.setsid()
+            os.chdir(tree)
+            said = os.open("said.txt", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+            for stream in (0, 1, 2):
+                os.dup2(said, stream)
+            resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+            sys.dont_write_bytecode = not keep_bytecode
+            os.environ |= {"PYTHONPATH": str(tree / ".path"), "CTINV_CACHE": str(tree / ".cache")}
+            sys.path.insert(0, str(tree / ".path"))
+            if isinstance(plugin, Watch):
+                threading.settrace(plugin.trace)
+                sys.settrace(plugin.trace)
+            import pytest
+
+            first = ["-x"] if isinstance(plugin, Only) else []
+            known = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # hypothesis is loaded already
+            code = int(
+                pytest.main(["-q", *first, *known, "-p", "no:cacheprovider", *files], plugins=[plugin])
+            )
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.05)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
+
+
+def room(file: str) -> Path:
+    """The folder of tests that mirrors a source file's."""
+    return Path("tests") / Path(file).parent
+
+
+def watched(tree: Path, folder: Path) -> tuple[dict[str, list[str]], dict[str, float]]:
+    """The tests that run each line of the core, and how long each takes."""
+    files = sorted(str(file.relative_to(tree)) for file in (tree / folder).glob("test_*.py"))
+    if forked(tree, files, Watch(tree), 1800.0, keep_bytecode=True) not in (0, 1):
+        raise SystemExit(f"the tests of {folder} do not run:\n{(tree / 'said.txt').read_text()[-2000:]}")
+    lines, seconds, failed, known = json.loads((tree / "watched.json").read_text())
+    for test in failed:
+        print(f"fails without any mistake, left out: {test}", flush=True)
+    with open(os.devnull, "w") as null, contextlib.redirect_stdout(null), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in known:
+            if "backend_" not in name:
+                with contextlib.suppress(Exception):
+                    importlib.import_module(name)
+    return lines, seconds
+
+
+def selected(mutant: Mutant, lines: dict[str, list[str]], seconds: dict[str, float]) -> list[str]:
+    """Fast tests that run a mutant's lines, those of the mirrored file first."""
+    hits = {test for line in mutant.lines for test in lines.get(f"{mutant.file}:{line}", [])}
+    fast = [test for test, took in seconds.items() if took < SLOW]
+    # Lines run while importing concern every test.
+    tests = [t for t in fast if "" in hits or t in hits or t.split("::")[0] in hits]
+    mirrored = f"test_{Path(mutant.file).stem}"
+    return sorted(tests, key=lambda test: not Path(test.split("::")[0]).name.startswith(mirrored))
+
+
+def run(mutant: Mutant, tree: Path, tests: list[str], seconds: dict[str, float]) -> None:
+    """Plant a mistake in the copy, run the tests, and take it out again."""
+    file, began = tree / mutant.file, time.monotonic()
+    source, stat = file.read_bytes(), file.stat()
+    (tree / "failed.txt").write_text("")
+    try:
+        file.write_bytes(source[: mutant.span[0]] + mutant.after.encode() + source[mutant.span[1] :])
+        limit = 60.0 + 5 * sum(seconds[test] for test in tests)
+        files = list(dict.fromkeys(test.split("::")[0] for test in tests))
+        code = forked(tree, files, Only(set(tests)), limit, keep_bytecode=False) if tests else 5
+    finally:
+        file.write_bytes(source)
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    if code in (3, 4):
+        raise SystemExit((tree / "said.txt").read_text()[-2000:])
+    mutant.status = {0: "survived", 5: "not reached", None: "timed out"}.get(code, "killed")
+    mutant.noticed_by = (tree / "failed.txt").read_text()
+    mutant.seconds = round(time.monotonic() - began, 1)
+
+
+def copied(folder: Path) -> Path:
+    """A copy of the checkout in which ``ctinv`` is importable from ``.path``."""
+    tree = folder / "tree"
+    ignored = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info")
+    shutil.copytree(ROOT, tree, ignore=ignored)
+    (tree / ".path" / "ctinv").mkdir(parents=True)
+    for package in ("adapters", "zoo", "invariance", "cli"):
+        (tree / ".path" / "ctinv" / package).symlink_to(tree / package)
+    if (ROOT.parent / "shared").is_dir():
+        (folder / "shared").symlink_to(ROOT.parent / "shared")
+    return tree
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--count", type=int, default=200, help="mistakes drawn from all of the core")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="*", default=[""], help="of those drawn, the ones in these files")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    paths = [ROOT / part for part in CORE]
+    files = [file for path in paths for file in (sorted(path.glob("*.py")) if path.is_dir() else [path])]
+    every = [mutant for file in files for mutant in mutants(str(file.relative_to(ROOT)))]
+    drawn = random.Random(options.seed).sample(every, min(options.count, len(every)))
+    drawn = sorted(
+        (m for m in drawn if m.file.startswith(tuple(options.only))), key=lambda m: (m.file, m.span)
+    )
+    print(f"{len(drawn)} of {len(every)} possible mistakes, seed {options.seed}", flush=True)
+    tried: list[Mutant] = []
+    rooms: dict[Path, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="ctinv-mutation-") as folder:
+        tree = copied(Path(folder))
+        try:
+            for mutant in drawn:
+                if room(mutant.file) not in rooms:
+                    rooms[room(mutant.file)] = watched(tree, room(mutant.file))
+                lines, seconds = rooms[room(mutant.file)]
+                run(mutant, tree, selected(mutant, lines, seconds), seconds)
+                tried.append(mutant)
+                change = f"{mutant.kind}: {mutant.before} -> {mutant.after}".replace("\n", " ")
+                print(
+                    f"{mutant.status:11} {mutant.seconds:5.1f} s  {mutant.file}:{mutant.line}  {change}",
+                    flush=True,
+                )
+        finally:
+            noticed = sum(mutant.status in ("killed", "timed out") for mutant in tried)
+            share = noticed / max(1, len(tried))
+            print(f"noticed {noticed} of {len(tried)}: {100 * share:.0f} %")
+            if options.json:
+                table = [asdict(mutant) for mutant in tried]
+                report = {"seed": options.seed, "count": options.count, "score": share, "mutants": table}
+                options.json.write_text(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()
