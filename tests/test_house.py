@@ -24,6 +24,10 @@ def _sources():
     return sorted(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py"))
 
 
+def _tests():
+    return sorted((ROOT / "tests").rglob("*.py"))
+
+
 def _normal(name):
     return re.sub(r"[-_.]+", "-", name).lower()
 
@@ -163,3 +167,15 @@ def test_the_walks_pass_files_that_exist():
     named = re.findall(r"[\w/]+/\w+\.py", walks)
     assert len(named) > 15
     assert [name for name in named if not any((folder / name).is_file() for folder in folders)] == []
+
+
+@pytest.mark.parametrize("file", _tests(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_test_file_is_short_and_described(file):
+    text = file.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 400
+    assert text.startswith('"""')
+
+
+def test_folders_of_tests_mirror_the_rooms():
+    for folder in (file.parent.relative_to(ROOT / "tests") for file in _tests()):
+        assert folder == Path() or (ROOT / folder / "__init__.py").exists(), folder

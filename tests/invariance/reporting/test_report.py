@@ -1,5 +1,6 @@
 """The figure and the report: complete, self-contained, honest about what is not known."""
 
+import dataclasses
 import io
 import re
 from html.parser import HTMLParser
@@ -10,7 +11,16 @@ import pytest
 from ctinv.invariance.audit.record import Audit, ControlsFigure, CurvePoint, Figure, Tissues
 from ctinv.invariance.audit.scores import scores
 from ctinv.invariance.data.windows import choose_window
-from ctinv.invariance.reporting.figure import figure_png, layers_png
+from ctinv.invariance.reporting.figure import (
+    _CAPTION,
+    _GAP,
+    _HEAD,
+    _MARGIN,
+    _PANEL,
+    _TITLE,
+    figure_png,
+    layers_png,
+)
 from ctinv.invariance.reporting.report import report_html, summary
 from PIL import Image
 
@@ -62,9 +72,19 @@ def test_slices_keep_their_own_pixels():
     assert pixels(figure_png(make((512, 512)))).shape[1] == 2 * pixels(figure_png(make((128, 128)))).shape[1]
 
 
-@pytest.mark.parametrize("k", [1, 9])
-def test_every_number_of_samples_can_be_drawn(k):
-    assert pixels(figure_png(make(k=k))).size
+def centre(picture, row, column):
+    """The colour in the middle of a panel of a square image."""
+    top = _HEAD + row * (_TITLE + _PANEL + _CAPTION) + _TITLE
+    return picture[top + _PANEL // 2, _MARGIN + column * (_PANEL + _GAP) + _PANEL // 2].astype(int)
+
+
+@pytest.mark.parametrize("k", [1, 5, 9])
+def test_samples_are_drawn_side_by_side_in_their_order(k):
+    flat = [np.full((32, 32), -150 + 40 * number) for number in range(k)]
+    picture = pixels(figure_png(dataclasses.replace(make(k=k), samples=np.stack(flat).astype(np.float32))))
+    for column in range(5):
+        grey = round(255 * 40 * column / 400) if column < k else 255
+        np.testing.assert_allclose(centre(picture, 1, column), grey, atol=2)
 
 
 def test_no_samples_leave_the_lower_row_out():
@@ -72,7 +92,8 @@ def test_no_samples_leave_the_lower_row_out():
 
 
 def test_a_layer_that_sees_everything_has_a_dark_map():
-    assert pixels(figure_png(make(std=np.zeros((32, 32))))).size
+    for std, least, most in ((np.zeros((32, 32)), 0, 8), (np.full((32, 32), 20.0), 150, 255)):
+        assert least <= centre(pixels(figure_png(make(std=std))), 0, 4).max() <= most
 
 
 def test_grey_values_follow_the_window():
@@ -91,8 +112,15 @@ def test_drawing_leaves_matplotlib_alone():
 
 
 def test_text_from_files_is_no_formula():
-    meta = {"model": "$\\frac{1", "layer": "a_b^c$", "source": "$x$.dcm"}
-    assert pixels(figure_png(make(meta=meta))).size
+    ends = []
+    for model, source in (("$\\frac{1", "$x$.dcm"), ("frac1", "x.dcm")):
+        dark = (
+            pixels(figure_png(make(meta={"model": model, "layer": "a_b^c$", "source": source})))[:_HEAD] < 160
+        )
+        ends.append([int(np.flatnonzero(line.any((0, 2))).max()) for line in (dark[10:30], dark[31:46])])
+    # A formula would draw fewer characters than the text has.
+    assert ends[0][0] > ends[1][0]
+    assert ends[0][1] > ends[1][1]
 
 
 @pytest.mark.parametrize("count", [1, 5])
