@@ -89,5 +89,5 @@ def fit(
     names = [denoiser.resolve(name).name for name in ([layer] if isinstance(layer, str) else layer)]
     chosen = find_preset(preset, overrides) if isinstance(preset, str) else preset
     request = FitRequest(denoiser, chosen, seed, cache, device, progress)
-    explainers = [Explainer.of(fitted) for fitted in fit_layers(request, names, data)]
-    return explainers[0] if isinstance(layer, str) else explainers
+    explainers = {fitted.layer: Explainer.of(fitted) for fitted in fit_layers(request, names, data)}
+    return explainers[names[0]] if isinstance(layer, str) else [explainers[name] for name in names]

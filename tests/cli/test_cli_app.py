@@ -81,11 +81,12 @@ def fit(*_, **__):
 invariance.fit = fit
 """,
     "write": """
-import sys, time, pathlib
+import sys, time, pathlib, types
 import numpy as np
 from ctinv import invariance
 from ctinv.invariance.reporting.explanation import Explanation
 class Explainer:
+    info = types.SimpleNamespace(split=None, notices=None)
     def explain(self, image, **_):
         x = image.hu
         return Explanation(x=x, denoised=x, reconstruction=x, samples=x[None], mean=x, std=x)
