@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ from ctinv.adapters.errors import CtinvError
 from .files import replacing
 
 __all__ = ["cache_root", "content_key", "held", "image_digest", "keep_newest", "publish"]
+
+_STALE = 3600.0  # seconds after which an unfinished folder has no owner any more
 
 
 def cache_root() -> Path:
@@ -69,11 +72,19 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def keep_newest(folder: Path, count: int) -> None:
-    """Remove all but the ``count`` sub-folders used last."""
+    """Remove all but the ``count`` sub-folders used last, and drafts that nobody finishes."""
     with held(folder / "any"):
-        whole = (entry for entry in folder.iterdir() if not entry.name.startswith("."))
-        for entry in sorted(whole, key=lambda e: e.stat().st_mtime, reverse=True)[count:]:
+        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+        old = sorted(entries, key=lambda entry: entry.stat().st_mtime, reverse=True)[count:]
+        for entry in [*old, *(draft for draft in folder.glob(".*.part") if _abandoned(draft))]:
             shutil.rmtree(entry, ignore_errors=True)
+
+
+def _abandoned(draft: Path) -> bool:
+    try:
+        return time.time() - draft.stat().st_mtime > _STALE
+    except OSError:  # finished by now
+        return False
 
 
 def publish(folder: Path, write: Callable[[Path], None]) -> None:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from ctinv.invariance.infra.cache import cache_root, held, keep_newest, publish
 # Each process replaces, reads and thins out the same few entries, and says what it read.
 WORK = """
 import sys
+import time
 from pathlib import Path
 from ctinv.invariance.infra.cache import cache_root, held, keep_newest, publish
 
@@ -76,9 +78,11 @@ def test_the_newest_entries_stay():
     for age, name in enumerate(("new", "middle", "old")):
         publish(room / name, write(name))
         os.utime(room / name, (1e9 - age, 1e9 - age))
-    (room / ".other.part").mkdir()
+    for draft, written in ((".others.part", time.time()), (".killed.part", 1e9)):
+        (room / draft).mkdir()
+        os.utime(room / draft, (written, written))
     keep_newest(room, 2)
-    assert sorted(entry.name for entry in room.iterdir()) == [".other.part", "middle", "new"]
+    assert sorted(entry.name for entry in room.iterdir()) == [".others.part", "middle", "new"]
 
 
 def test_what_fails_leaves_the_old_entry():
