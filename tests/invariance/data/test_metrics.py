@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from ctinv.adapters.errors import ImageError
 from ctinv.invariance.data import WINDOWS, noise_power, quality
+from ctinv.invariance.data.metrics import fine_share, transfer_cut_off
+from scipy import ndimage
 
 
 @pytest.fixture
@@ -143,3 +145,33 @@ class TestNoisePower:
     def test_refused(self, noise, spacing, about, words):
         with pytest.raises(ImageError, match=words):
             noise_power(noise, spacing, about=about)
+
+
+class TestFrequencies:
+    @pytest.mark.parametrize("sigma", [1.0, 2.0])
+    def test_a_gaussian_passes_half_where_its_transfer_says(self, sigma):
+        """``exp(-2 (pi sigma f)^2)`` is one half at f = 0.1874 / sigma."""
+        noise = np.random.default_rng(0).standard_normal((240, 320))
+        smooth = ndimage.gaussian_filter(noise, sigma, mode="wrap")
+        half = math.sqrt(math.log(2) / 2) / (math.pi * sigma)
+        assert transfer_cut_off(smooth, noise) == pytest.approx(half, abs=1 / 64)
+        assert transfer_cut_off(noise + 7, noise) == 0.5
+        assert transfer_cut_off(0 * noise, noise) == 0
+
+    def test_fine_energy_of_waves(self):
+        rows, columns = np.mgrid[:40, :60]
+        slow, fast = np.cos(2 * np.pi * 0.1 * columns), np.cos(2 * np.pi * 0.4 * rows)
+        finest = (-1.0) ** columns
+        for change, share in (
+            (slow, 0),
+            (fast, 1),
+            (finest, 1),
+            (slow + 2 * fast, 0.8),
+            (slow + finest, 2 / 3),
+        ):
+            assert fine_share(np.stack([change, 3 * change])) == pytest.approx(share, abs=1e-9)
+        assert fine_share(np.zeros((1, 8, 8))) == 0
+        white = np.random.default_rng(0).standard_normal((4, 128, 96))
+        assert fine_share(white) == pytest.approx(
+            1 - np.pi / 16, abs=0.01
+        )  # a disc of the square's unit area

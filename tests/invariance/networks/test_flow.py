@@ -104,6 +104,68 @@ def test_log_determinant_agrees_with_autograd(shape, name):
         assert torch.linalg.slogdet(jacobian)[1].item() == pytest.approx(stated[k].item(), abs=1e-6)
 
 
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+@pytest.mark.parametrize("name", FLOWS)
+def test_the_temperature_stretches_what_is_drawn(name, temperature):
+    flow, _, _ = scrambled((3, 4, 4), name)
+    v = torch.randn(5, 48, dtype=torch.float64)
+    h = torch.randn(5, CONFIG.context, 4, 4, dtype=torch.float64)
+    code = flow.inverse(temperature * v, h)
+    _, plain = flow(code, h)
+    flow.temperature.fill_(temperature)
+    torch.testing.assert_close(flow.inverse(v, h), code)
+    back, log_det = flow(code, h)
+    torch.testing.assert_close(back, v)
+    torch.testing.assert_close(log_det, plain - 48 * math.log(temperature))
+
+
+def test_a_new_flow_is_a_normal_law():
+    """Of the mean and spread of the codes, times the temperature."""
+    config = dataclasses.replace(CONFIG, mixing=False)
+    flow = ConditionalFlow((3, 4, 4), config, torch.Generator().manual_seed(0)).double()
+    flow.mean.normal_()
+    flow.std.uniform_(0.5, 2)
+    flow.temperature.fill_(1.5)
+    code, h = torch.randn(5, 48, dtype=torch.float64), torch.randn(1, 3, 4, 4, dtype=torch.float64)
+    law = torch.distributions.Normal(flow.mean, 1.5 * flow.std)
+    torch.testing.assert_close(flow.log_prob(code, h), law.log_prob(code).sum(1))
+
+
+@pytest.mark.parametrize("count", [12, 40, 4000])
+def test_mixing_whitens_what_it_is_initialised_on(count):
+    """But for a share of the covariance, larger for few codes, that goes to its mean diagonal."""
+    codes = torch.randn(count, 8).double() @ torch.randn(8, 8).double()
+    mixing = Mixing(8).double()
+    mixing.initialise(codes)
+    covariance = torch.cov(codes.T)
+    share = 0.01 + 0.99 * min(1, 8 / (4 * count))
+    mixed = (1 - share) * covariance + share * covariance.trace() / 8 * torch.eye(8)
+    factor = mixing.matrix().tril()
+    torch.testing.assert_close(factor @ mixed.double() @ factor.T, torch.eye(8).double())
+    torch.testing.assert_close(mixing()(codes), codes @ factor.T)
+
+
+def test_mixing_takes_a_map_that_follows_into_itself():
+    mixing = Mixing(7).double()
+    with torch.no_grad():
+        mixing.start.copy_(torch.eye(7) + 0.3 * torch.randn(7, 7))
+        mixing.strength.fill_(0.7)
+        mixing.change.normal_()
+    after = torch.eye(7).double() + 0.3 * torch.randn(7, 7)
+    x = torch.randn(5, 7).double()
+    with torch.no_grad():
+        wanted = mixing()(x) @ after.T
+        mixing.follow(after)
+        torch.testing.assert_close(mixing()(x), wanted)
+        torch.testing.assert_close(mixing()(x) @ torch.linalg.inv(factors(mixing)).T, x)
+
+
+def factors(mixing):
+    """The product of a mixing's two factors."""
+    matrix = mixing.matrix()
+    return matrix.tril() @ (matrix.triu(1) + torch.eye(len(matrix)))
+
+
 @pytest.mark.parametrize("name", FLOWS)
 def test_density_integrates_to_one(name):
     flow, _, _ = scrambled((2, 1, 1), name)

@@ -49,6 +49,7 @@ def make_flow(name):
     flow = ConditionalFlow(chosen.vae.code_shape, chosen.flow, torch.Generator().manual_seed(0))
     flow.mean.normal_()
     flow.std.uniform_(0.5, 2)
+    flow.temperature.fill_(1.3)
     context = torch.randn(1, chosen.flow.context, chosen.vae.code_size, chosen.vae.code_size)
     return stir(flow, 0.1), context
 
