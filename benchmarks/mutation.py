@@ -113,9 +113,11 @@ def variants(node: ast.AST) -> Iterator[tuple[str, ast.AST, ast.AST]]:
         ):
             yield "return", node, ast.Return(ast.Constant(None))
         case ast.Call(args=[first, second, *rest]) if not isinstance(first, ast.Starred | ast.GeneratorExp):
-            yield "order", node, _with(node, args=[second, first, *rest])
+            if ast.dump(first) != ast.dump(second):
+                yield "order", node, _with(node, args=[second, first, *rest])
         case ast.Tuple(elts=[first, second], ctx=ast.Load()):
-            yield "order", node, _with(node, elts=[second, first])
+            if ast.dump(first) != ast.dump(second):
+                yield "order", node, _with(node, elts=[second, first])
     if isinstance(node, ast.If | ast.While | ast.IfExp):
         yield "condition", node.test, ast.UnaryOp(ast.Not(), node.test)
     stores = isinstance(node, ast.Assign) and not isinstance(node.targets[0], ast.Name | ast.Tuple)
@@ -127,7 +129,10 @@ def variants(node: ast.AST) -> Iterator[tuple[str, ast.AST, ast.AST]]:
 def walk(node: ast.AST, statement: ast.stmt | None = None) -> Iterator[tuple[ast.AST, ast.stmt]]:
     """Nodes that do something, with their statements; no annotations, decorators, assertions, f-strings."""
     skipped: tuple[str, ...] = ("annotation", "returns", "decorator_list", "type_comment")
-    if isinstance(node, ast.Assert | ast.JoinedStr):
+    # ``strict`` and the like only check what cannot happen.
+    if isinstance(node, ast.Assert | ast.JoinedStr) or (
+        isinstance(node, ast.keyword) and node.arg == "strict"
+    ):
         return
     statement = node if isinstance(node, ast.stmt) else statement
     if statement is not None:

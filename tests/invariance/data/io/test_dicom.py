@@ -72,7 +72,7 @@ class TestValues:
         np.testing.assert_array_equal(read(save(ds, tmp_path / "a.dcm"))[0].hu, values - np.float32(1024))
 
     def test_a_missing_number_of_samples_is_one(self, tmp_path, stored):
-        """pydicom cannot decode without it, so the file is refused; but as broken, not as a colour picture."""
+        """pydicom cannot decode without it, so the file is refused, but as broken, not as colour."""
         file = save(dicom(stored, SamplesPerPixel=None), tmp_path / "a.dcm")
         with pytest.raises(ImageError, match="cut off or corrupt"):
             read(file)
