@@ -275,6 +275,9 @@ def room(file: str) -> Path:
 def watched(tree: Path, folder: Path) -> tuple[dict[str, list[str]], dict[str, float]]:
     """The tests that run each line of the core, and how long each takes."""
     files = sorted(str(file.relative_to(tree)) for file in (tree / folder).glob("test_*.py"))
+    for source in sorted((tree / folder.relative_to("tests")).glob("[a-z]*.py")):
+        module = ".".join(("ctinv", *folder.parts[1:], source.stem))
+        files.append(f"tests/test_doctests.py::test_examples[{module}]")
     if forked(tree, files, Watch(tree), 1800.0, keep_bytecode=True) not in (0, 1):
         raise SystemExit(f"the tests of {folder} do not run:\n{(tree / 'said.txt').read_text()[-2000:]}")
     lines, seconds, failed, known = json.loads((tree / "watched.json").read_text())

@@ -16,6 +16,7 @@ def facts(std=50.0, leakage=0.01, rho=0.03, noise=20.0, **more):
         (facts(std=5.0, leakage=1.0), "conv7 is blind to this texture, whatever its pattern"),
         (facts(std=0.7), "conv7 hides nothing that was found"),
         (facts(std=4.0, noise=100.0), "no more than if it forgot nothing"),
+        (facts(std=3.0, rho=1.0, noise=2.0), "no more than if it forgot nothing"),
         (facts(std=0.9, noise=5.0), "which is next to nothing"),
         (facts(rho=None), "What the map shows is hidden from conv7 to 99 %."),
         (facts(rho=None, leakage=0.3), "Read this map with care: conv7 still sees 30 %"),
