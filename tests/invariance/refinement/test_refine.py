@@ -1,4 +1,4 @@
-"""Jacobian products, refinement onto the fibre and noise realisations, against closed forms."""
+"""Jacobian products and refinement onto the fibre, against closed forms."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 import torch
 from ctinv import adapters, zoo
 from ctinv.adapters.errors import UnsupportedModelError
-from ctinv.invariance.data.simulation.noise import noise_level, noise_like
 from ctinv.invariance.refinement.jacobian import Linearised
 from ctinv.invariance.refinement.observer import Observer
 from ctinv.invariance.refinement.refine import RHO, RHOS, Krylov, affordable, noise_change, refine
@@ -75,8 +74,6 @@ class Convolutions(nn.Sequential):
         self.float()
 
 
-# -- products with the Jacobian ----------------------------------------------------------------------
-
 MAPS = {
     "identity": lambda x: x,
     "square": lambda x: x**2,
@@ -133,9 +130,6 @@ def test_a_model_without_gradients_says_so():
     assert not observer.differentiable
     with pytest.raises(UnsupportedModelError, match="differentiated"):
         observer.linearise(torch.zeros(1, 1, SIZE, SIZE))
-
-
-# -- refinement --------------------------------------------------------------------------------------
 
 
 def refined(function, channels=1, *, seed=0, steps=12, **more):
@@ -241,32 +235,3 @@ def test_dear_layers_get_fewer_samples():
     dear(torch.from_numpy(x)[None, None])
     assert affordable(cheap, x) == 20
     assert affordable(dear, x) < 20
-
-
-# -- noise -------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def slice_():
-    from ctinv.invariance.data import phantom
-
-    return phantom(np.random.default_rng(3), 384, kind="abdomen")
-
-
-def test_noise_has_the_level_of_the_image(slice_):
-    from ctinv.invariance.data import simulate_low_dose
-
-    image, spacing = slice_.hu, slice_.spacing
-    noisy = simulate_low_dose(image, spacing, 0.25, np.random.default_rng(0), input_dose=np.inf)
-    noise = noise_like(noisy, 4, np.random.default_rng(0), spacing)
-    inside = image > -200
-    assert np.std(noise[:, inside]) == pytest.approx(np.std((noisy - image)[inside]), rel=0.2)
-    assert abs(noise[:, inside].mean()) < 0.1 * np.std(noise[:, inside])
-    np.testing.assert_array_equal(noise_like(noisy, 2, np.random.default_rng(0), spacing), noise[:2])
-
-
-def test_noise_level_ignores_anatomy(slice_):
-    calm = noise_level(slice_.hu)
-    noisy = slice_.hu + draw(0, 1, 384)[0] / 30 * 20
-    assert noise_level(noisy) == pytest.approx(20 * np.sqrt(0.93), rel=0.1)
-    assert calm < 5

@@ -58,6 +58,23 @@ class TestLaws:
         assert abs(noise.mean()) < 1.0
         assert abs(noise.mean()) < 0.01 * noise.std()
 
+    @pytest.mark.parametrize("axis", [0, 1])
+    def test_air_beside_the_body_changes_no_noise_in_it(self, axis):
+        """The slice is then no square: what was taken for its other shape would be cut up."""
+        hu, beside = cylinder(100.0, size=64), [(0, 0), (0, 0)]
+        beside[axis] = (16, 32)
+        wide = np.pad(hu, beside, constant_values=-1000.0)
+        spreads = []
+        for image in (hu, wide):
+            drawn = noise_realisations(
+                image, SPACING, 0.25, 24, np.random.default_rng(0), input_dose=math.inf
+            )
+            noise = np.stack(list(drawn)) - image
+            body = image > -500
+            spreads.append((noise[:, body].std(), noise[:, ~body].std()))
+        assert spreads[1][0] == pytest.approx(spreads[0][0], rel=0.05)
+        assert spreads[1][1] < 0.8 * spreads[1][0]
+
     def test_same_seed_same_noise_and_realisations_differ(self):
         hu = cylinder()
         a, b = noise_realisations(hu, SPACING, 0.25, 2, np.random.default_rng(7))
