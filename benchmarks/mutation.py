@@ -236,9 +236,8 @@ def main() -> None:
     files = [file for path in paths for file in (sorted(path.glob("*.py")) if path.is_dir() else [path])]
     every = [mutant for file in files for mutant in mutants(ROOT, str(file.relative_to(ROOT)))]
     drawn = random.Random(options.seed).sample(every, min(options.count, len(every)))
-    drawn = sorted(
-        (m for m in drawn if m.file.startswith(tuple(options.only))), key=lambda m: (m.file, m.span)
-    )
+    # Left in the order drawn, so that what a broken-off run has tried is a random sample too.
+    drawn = [mutant for mutant in drawn if mutant.file.startswith(tuple(options.only))]
     print(f"{len(drawn)} of {len(every)} possible mistakes, seed {options.seed}", flush=True)
     tried: list[Mutant] = []
     rooms: dict[Path, Any] = {}

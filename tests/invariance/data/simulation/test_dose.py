@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ctinv.adapters.errors import ImageError
 from ctinv.invariance.data import dose_pair, noise_power, noise_realisations, simulate_low_dose
-from ctinv.invariance.data.simulation.dose import KERNELS, MU_WATER, bowtie, kernel_window
+from ctinv.invariance.data.simulation.dose import KERNELS, MU_WATER, _Scan, bowtie, kernel_window
 
 from .grids import grid
 
@@ -237,3 +237,54 @@ class TestRefused:
         } | change
         with pytest.raises(ImageError, match=words):
             simulate_low_dose(**given)
+
+
+class TestRays:
+    """Each part of the model by itself."""
+
+    def test_the_bowtie_lets_through_what_its_glass_says(self):
+        middle, rim = math.exp(-0.5 * MU_WATER * 64.0), math.exp(-0.5 * MU_WATER * 320.0)
+        found = bowtie(np.array([0.0, 96.0, -96.0, 160.0, 500.0]))
+        np.testing.assert_allclose(found, [1.0, middle, middle, rim, rim])
+
+    def test_kernels_in_closed_form(self):
+        smooth = kernel_window("smooth", np.array([0.0, 0.35, -0.35, 0.175, 0.7, 0.9]))
+        np.testing.assert_allclose(smooth, [1, 0.5, 0.5, (1 + math.sqrt(0.5)) / 2, 0, 0], atol=1e-12)
+        sharp = kernel_window("sharp", np.array([0.0, 0.575, 1.15, 2.0]))
+        np.testing.assert_allclose(sharp, [1, 0.75, 0, 0], atol=1e-12)
+
+    @pytest.mark.parametrize(
+        ("photons", "dose", "before", "electronic", "variance"),
+        [
+            (1e5, 1.0, math.inf, 0.0, 1e-5),
+            (1e5, 0.25, math.inf, 0.0, 4e-5),
+            (1e5, 0.25, 0.5, 0.0, 2e-5),
+            (20.0, 0.5, math.inf, 0.0, 0.1),  # a Poisson count of 10
+            (0.1, 1.0, math.inf, 0.0, 1.0),  # a Poisson count of 1 at least
+            (1e5, 0.5, math.inf, 300.0, 2e-5 + 4 * 300.0 / 1e10),
+            (1e5, 0.5, 1.0, 3e5, 1e-5 + 3 * 3e5 / 1e10),
+            (1e5, 0.5, math.inf, 1e12, 1 + 2e-5),  # no more than the signal itself
+        ],
+    )
+    def test_variance_of_a_ray(self, photons, dose, before, electronic, variance):
+        scan = _Scan(cylinder(size=64), SPACING, "smooth", 1e6, 0.0)
+        scan.photons = np.full((300, 200), photons, np.float32)
+        scan.electronic = electronic
+        noise = scan.noise(dose, before, np.random.default_rng(0))
+        assert noise.var() == pytest.approx(variance, rel=0.03)
+        assert abs(noise.mean()) < 4 * math.sqrt(variance / noise.size)
+
+    def test_photons_behind_a_cylinder(self):
+        """Per ray: fluence times its share of detector and views, bowtie and attenuation."""
+        size, spacing = 64, (4.0, 4.0)
+        scan = _Scan(cylinder(100.0, 0.0, size, spacing), spacing, "smooth", 1e6, 10.0)
+        views = math.ceil(math.pi / 2 * size)
+        cell = 4.0 * 1000.0 / views
+        middle = scan.beam.detectors // 2
+        wanted = 1e6 * cell * math.exp(-MU_WATER * 200.0)
+        np.testing.assert_allclose(scan.photons[:, middle], wanted, rtol=0.1)
+        at = np.abs(scan.beam.offsets * 4.0) > 110.0
+        air = 1e6 * cell * bowtie(scan.beam.offsets[at] * 4.0)
+        np.testing.assert_allclose(scan.photons[:, at], np.broadcast_to(air, (views, at.sum())), rtol=0.05)
+        assert scan.electronic == pytest.approx(100.0 * cell)
+        assert scan.photons.shape == (views, scan.beam.detectors)
