@@ -9,7 +9,7 @@ from ctinv.adapters.errors import ImageError
 from ctinv.zoo.training import Pair, TrainingSet, load_pairs, score
 from ctinv.zoo.training.scores import uniform_regions
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "ct" / "tcga"
+SHARED = Path(__file__).resolve().parents[4] / "shared" / "data" / "ct" / "tcga"
 
 
 def disc(size=192, value=40.0):
