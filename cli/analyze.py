@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .console import Screen
-from .images import read_slices
+from .images import Images, read_slices
 from .models import ModelSpec, distinct, open_model, settle_units
 from .options import (
     data_option,
     device_option,
-    input_option,
+    input_options,
     json_option,
     layer_option,
     memory_option,
@@ -27,7 +27,6 @@ from .options import (
     refine_options,
     samples_option,
     seed_option,
-    series_option,
 )
 from .work import Task, explain_all
 
@@ -40,15 +39,14 @@ __all__ = ["analyze"]
 @click.command()
 @model_options
 @layer_option
-@input_option
-@series_option
+@input_options
 @out_option("ctinv-out")
 @samples_option
 @refine_options
 @quantiles_option
 @memory_option
 @preset_options
-@data_option
+@data_option()
 @click.option("--no-cache", is_flag=True, help="Fit anew and keep nothing in the user's cache.")
 @device_option
 @seed_option
@@ -56,8 +54,7 @@ __all__ = ["analyze"]
 @quiet_option
 def analyze(
     layers: tuple[str, ...],
-    source: Path | None,
-    series: str | None,
+    images: Images,
     out: Path,
     samples: int,
     refine: int | None,
@@ -66,7 +63,7 @@ def analyze(
     quantiles: tuple[float, ...],
     preset: str,
     overrides: tuple[tuple[str, str], ...],
-    data: Path | None,
+    data: str | None,
     no_cache: bool,
     seed: int,
     as_json: bool,
@@ -97,7 +94,7 @@ def analyze(
         find_preset(preset, dict(overrides))
         denoiser = open_model(dataclasses.replace(spec, device=everyone.device(spec.device)))
         wanted = distinct(denoiser, layers)
-        slices = read_slices(source, series)
+        slices = read_slices(images, screen)
         known = {"intensity_found": settle_units(denoiser, spec, slices, screen)}
         for notice in denoiser.notices:
             screen.note(f"note: {notice}")
@@ -123,4 +120,4 @@ def analyze(
             "quantiles": quantiles,
             "seed": seed,
         }
-        explain_all(screen, Task(source, slices, out, drawing, known, memory), wanted, fit)
+        explain_all(screen, Task(images.source, slices, out, drawing, known, memory), wanted, fit)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .console import Screen
-from .images import read_slices
+from .images import Images, read_slices
 from .models import ModelSpec, open_model, settle_units
 from .options import (
     device_option,
-    input_option,
+    input_options,
     json_option,
     model_options,
     out_option,
@@ -161,7 +161,7 @@ def suite(
 @bench.command("analyze")
 @model_options
 @click.option("--layer", "-l", required=True, metavar="L", help="The layer's name.")
-@input_option
+@input_options
 @samples_option
 @preset_options
 @click.option("--repeats", default=3, show_default=True, type=click.IntRange(min=1), help="Timed runs.")
@@ -171,7 +171,7 @@ def suite(
 @quiet_option
 def analyze(
     layer: str,
-    source: Path | None,
+    images: Images,
     samples: int,
     preset: str,
     overrides: tuple[tuple[str, str], ...],
@@ -190,7 +190,7 @@ def analyze(
     with Screen(as_json, quiet) as screen:
         denoiser = open_model(spec)
         denoiser.resolve(layer)
-        one = read_slices(source)[0]
+        one = read_slices(images, screen)[0]
         settle_units(denoiser, spec, [one], screen)
 
         from ctinv import invariance

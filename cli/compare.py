@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .console import Screen
-from .images import read_slices
+from .images import Images, read_slices
 from .models import ModelSpec, open_model, settle_units
-from .options import device_option, input_option, json_option, quiet_option
+from .options import device_option, input_options, json_option, quiet_option
 
 if TYPE_CHECKING:
     from ctinv.adapters.compare import Difference
@@ -22,13 +21,13 @@ __all__ = ["compare"]
 @click.command("compare-models")
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
-@input_option
+@input_options
 @click.option("--intensity", default="auto", show_default=True, metavar="SPEC", help="Units of both models.")
 @device_option
 @json_option
 @quiet_option
 def compare(
-    first: str, second: str, source: Path | None, intensity: str, device: str, as_json: bool, quiet: bool
+    first: str, second: str, images: Images, intensity: str, device: str, as_json: bool, quiet: bool
 ) -> None:
     """Compare the layers of two models, such as a network and its ONNX export, on one slice.
 
@@ -43,7 +42,7 @@ def compare(
 
         specs = [ModelSpec(model, intensity=intensity, device=device) for model in (first, second)]
         models = [open_model(spec) for spec in specs]
-        one = read_slices(source)[0]
+        one = read_slices(images, screen)[0]
         for model, spec in zip(models, specs, strict=True):
             settle_units(model, spec, [one], screen)
         rows = differences(models[0], models[1], one.hu[None, None])

@@ -10,12 +10,18 @@ from typing import Any
 import click
 
 from .console import Screen
-from .images import folder_names, read_slices
-from .options import json_option, out_option, quiet_option, seed_option, series_option
+from .images import Images, folder_names, read_slices, tell_left_out
+from .options import (
+    json_option,
+    name_options,
+    out_option,
+    quiet_option,
+    seed_option,
+    series_option,
+    value_options,
+)
 
 __all__ = ["data"]
-
-_MOST_SKIPPED = 20
 
 
 @click.group()
@@ -31,9 +37,19 @@ def data() -> None:
     metavar="FILE.html",
     help="Also write a page with a picture of every series.",
 )
+@value_options
+@name_options
 @json_option
 @quiet_option
-def inspect(path: Path, report: Path | None, as_json: bool, quiet: bool) -> None:
+def inspect(
+    path: Path,
+    report: Path | None,
+    offset: float | None,
+    scale: float | None,
+    names: str | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
     """Tell what a file or a folder holds; exit 0 where it is readable CT, 2 where it is not.
 
     \b
@@ -47,9 +63,12 @@ def inspect(path: Path, report: Path | None, as_json: bool, quiet: bool) -> None
 
         if report is not None:
             check_writable(report.parent)
-        found = look(path)
+        found = look(path, offset=offset, scale=scale)
         if report is not None:
-            write_files(report.parent, {report.name: overview_html(found).encode()})
+            write_files(
+                report.parent,
+                {report.name: overview_html(found, offset=offset, scale=scale, names=names).encode()},
+            )
         if as_json:
             screen.result(found)
             return
@@ -72,11 +91,7 @@ def inspect(path: Path, report: Path | None, as_json: bool, quiet: bool) -> None
         for row in found["series"]:
             if row["note"]:
                 screen.note(f"note: {row['description'] or row['key']}: {row['note']}")
-        skipped = list(found["skipped"].items())
-        for file, reason in skipped[:_MOST_SKIPPED]:
-            screen.note(f"left out: {reason if file in reason else f'{file}: {reason}'}")
-        if len(skipped) > _MOST_SKIPPED:
-            screen.note(f"left out: {len(skipped) - _MOST_SKIPPED} more files; --json lists all")
+        tell_left_out(screen, [(Path(file), reason) for file, reason in found["skipped"].items()])
         if report is not None:
             screen.line(f"written to {report}")
 
@@ -100,6 +115,8 @@ def inspect(path: Path, report: Path | None, as_json: bool, quiet: bool) -> None
     help="What to write: npy holds HU as float32, unrounded.",
 )
 @series_option
+@value_options
+@name_options
 @out_option("low-dose")
 @seed_option
 @json_option
@@ -110,6 +127,9 @@ def simulate(
     kernel: str,
     kind: str,
     series: str | None,
+    offset: float | None,
+    scale: float | None,
+    names: str | None,
     out: Path,
     seed: int,
     as_json: bool,
@@ -125,12 +145,11 @@ def simulate(
         import numpy as np
         from ctinv.adapters.errors import ImageError
         from ctinv.invariance.data import new_series_uid, simulate_low_dose, write_dicom
-        from ctinv.invariance.data.io.arrays import array_kind
         from ctinv.invariance.infra.files import check_writable, write_files
         from ctinv.invariance.infra.randomness import Purpose, rng
 
         check_writable(out)
-        slices = read_slices(source, series)
+        slices = read_slices(Images(source, series, offset, scale, names), screen)
         for one in slices:
             if one.spacing is None:
                 raise ImageError(
@@ -138,10 +157,9 @@ def simulate(
                 )
         uid, written = new_series_uid(), []
         out.mkdir(parents=True, exist_ok=True)
-        files = [one.source or source for one in slices]
-        names = folder_names([f.name.removesuffix(array_kind(f) or ".dcm") for f in files])
+        stems = folder_names([Path(one.name.removesuffix(".gz")).stem for one in slices])
         with screen.progress() as progress:
-            for number, (one, name) in enumerate(zip(slices, names, strict=True), start=1):
+            for number, (one, name) in enumerate(zip(slices, stems, strict=True), start=1):
                 noise = rng(seed, Purpose.DOSE, number)
                 low = simulate_low_dose(
                     one.hu,

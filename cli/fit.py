@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .console import Screen
-from .images import folder_names, read_slices
+from .images import Images, folder_names, read_slices
 from .models import ModelSpec, distinct, open_model, settle_units
 from .options import (
     data_option,
     device_option,
-    input_option,
+    input_options,
     json_option,
     layer_option,
     memory_option,
@@ -27,7 +27,6 @@ from .options import (
     refine_options,
     samples_option,
     seed_option,
-    series_option,
 )
 from .work import Task, explain_all, notes
 
@@ -42,7 +41,7 @@ __all__ = ["fit", "sample"]
 @layer_option
 @out_option("ctinv-explainer")
 @preset_options
-@data_option
+@data_option()
 @device_option
 @seed_option
 @json_option
@@ -52,7 +51,7 @@ def fit(
     out: Path,
     preset: str,
     overrides: tuple[tuple[str, str], ...],
-    data: Path | None,
+    data: str | None,
     seed: int,
     as_json: bool,
     quiet: bool,
@@ -120,8 +119,7 @@ def fit(
     metavar="FOLDER",
     help="What ctinv fit wrote for this model.",
 )
-@input_option
-@series_option
+@input_options
 @out_option("ctinv-out")
 @samples_option
 @refine_options
@@ -133,8 +131,7 @@ def fit(
 @quiet_option
 def sample(
     fitted: Path,
-    source: Path | None,
-    series: str | None,
+    images: Images,
     out: Path,
     samples: int,
     refine: int | None,
@@ -160,7 +157,7 @@ def sample(
 
         check_writable(out)
         denoiser = open_model(dataclasses.replace(spec, device=everyone.device(spec.device)))
-        slices = read_slices(source, series)
+        slices = read_slices(images, screen)
         known = {"intensity_found": settle_units(denoiser, spec, slices, screen)}
 
         from ctinv import invariance
@@ -177,4 +174,6 @@ def sample(
             "quantiles": quantiles,
             "seed": seed,
         }
-        explain_all(screen, Task(source, slices, out, drawing, known, memory), [explainer.layer], ready)
+        explain_all(
+            screen, Task(images.source, slices, out, drawing, known, memory), [explainer.layer], ready
+        )

@@ -4,41 +4,80 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from .console import Screen
 
 if TYPE_CHECKING:
     from ctinv.invariance.data import CTSlice
 
-__all__ = ["folder_names", "read_slices"]
+__all__ = ["Images", "folder_names", "read_slices", "tell_left_out"]
 
 _SMALLEST = 8
+_MOST_TOLD = 20
 
 
-def read_slices(source: Path | None, series: str | None = None) -> list[CTSlice]:
+@dataclass(frozen=True)
+class Images:
+    """What the user gave as input, and how to read it.
+
+    Arguments:
+        source: A file or a folder; None for the slice that ships with ctinv.
+        series: Which series of a folder.
+        offset: What to take off the values; None where the user said nothing.
+        scale: What to multiply the values by before; None where the user said nothing.
+        names: ``keep`` or ``anonymous``; None to go by the tags.
+    """
+
+    source: Path | None = None
+    series: str | None = None
+    offset: float | None = None
+    scale: float | None = None
+    names: str | None = None
+
+
+def read_slices(images: Images, screen: Screen | None = None) -> list[CTSlice]:
     """Read a slice, a folder of slices, or the slice that ships with ctinv.
 
+    Arguments:
+        images: What to read.
+        screen: Told which files were left out, and what is odd about the series.
+
     Raises:
-        ImageError: Not there, not CT, not finite, too small.
+        ImageError: Not there, not CT, not finite, too small, or values that do not look like HU.
     """
-    import numpy as np
     from ctinv.adapters.errors import ImageError
     from ctinv.invariance import data
 
-    slices = [data.default_slice()] if source is None else data.read(source, series=series)
-    for one in slices:
-        bad = int(np.size(one.hu) - np.isfinite(one.hu).sum())
-        if bad:
-            raise ImageError(
-                f"{one.source or 'the image'} has {bad} pixels that are not finite numbers; "
-                "replace them, for example by -1024 HU"
-            )
+    if images.source is None:
+        return [data.default_slice()]
+    reading = data.load(images.source, series=images.series, offset=images.offset, scale=images.scale)
+    for one in reading.slices:
         if min(one.shape) < _SMALLEST:
             raise ImageError(
                 f"{one.source or 'the image'} has {one.shape[0]} x {one.shape[1]} pixels; give a slice of at "
                 f"least {_SMALLEST} x {_SMALLEST}"
             )
-    return slices
+        if doubt := one.meta.get("doubt"):
+            raise ImageError(f"{one.source or 'the image'}: {doubt}")
+    if screen is not None:
+        for note in reading.notes:
+            screen.note(f"note: {note}")
+        tell_left_out(screen, reading.left_out)
+    if images.names is None:
+        return list(reading.slices)
+    keep = {"keep_name": images.names == "keep"}
+    return [replace(one, meta={**one.meta, **keep}) for one in reading.slices]
+
+
+def tell_left_out(screen: Screen, left_out: Sequence[tuple[Path, str]]) -> None:
+    """Name the files that were left out, each with the reason."""
+    for file, reason in left_out[:_MOST_TOLD]:
+        screen.note(f"left out: {reason if str(file) in reason else f'{file}: {reason}'}")
+    if len(left_out) > _MOST_TOLD:
+        screen.note(f"left out: {len(left_out) - _MOST_TOLD} more files")
 
 
 def folder_names(names: Sequence[str]) -> list[str]:

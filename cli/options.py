@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
+
+from .images import Images
 
 __all__ = [
     "data_option",
     "device_option",
-    "input_option",
+    "input_options",
     "json_option",
     "layer_option",
     "memory_option",
     "model_options",
+    "name_options",
     "out_option",
     "preset_options",
     "quantiles_option",
@@ -24,6 +28,7 @@ __all__ = [
     "samples_option",
     "seed_option",
     "series_option",
+    "value_options",
 ]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -162,26 +167,96 @@ def refine_options(function: _F) -> _F:
 layer_option = click.option(
     "--layer", "-l", "layers", multiple=True, required=True, metavar="L", help="A layer's name; repeatable."
 )
-input_option = click.option(
-    "--input",
-    "-i",
-    "source",
-    type=_PATH,
-    metavar="SLICE_OR_FOLDER",
-    help="DICOM or NumPy slice, or a folder of them.  [default: a slice that ships with ctinv]",
-)
 series_option = click.option(
     "--series", metavar="S", help="Which series of a folder: its UID, number or description."
 )
+
+
+def value_options(function: _F) -> _F:
+    """``--offset`` and ``--scale``: how the files' values become HU where the files do not say so."""
+    function = click.option(
+        "--scale", type=float, metavar="S", help="Multiply the files' values by this, before --offset."
+    )(function)
+    return click.option(
+        "--offset",
+        type=float,
+        metavar="K",
+        help="Take this off the files' values, such as 1024 for HU + 1024; 0 says that they are HU.",
+    )(function)
+
+
+def name_options(function: _F) -> _F:
+    """``--keep-names`` and ``--anonymous``, which come to the command as ``names``."""
+    function = click.option(
+        "--anonymous",
+        "names",
+        flag_value="anonymous",
+        help="Call slices by a hash even where their tags say that identity was removed.",
+    )(function)
+    return click.option(
+        "--keep-names",
+        "names",
+        flag_value="keep",
+        help="Call slices by their file names in what is written.  [default: a hash and the slice's number]",
+    )(function)
+
+
+def input_options(function: _F) -> _F:
+    """``--input`` and all that says how to read it; the command gets them as ``images``."""
+
+    @functools.wraps(function)
+    def call(
+        *args: Any,
+        source: Path | None,
+        series: str | None,
+        offset: float | None,
+        scale: float | None,
+        names: str | None,
+        **rest: Any,
+    ) -> Any:
+        return function(*args, images=Images(source, series, offset, scale, names), **rest)
+
+    wrapped = click.option(
+        "--input",
+        "-i",
+        "source",
+        type=_PATH,
+        metavar="SLICE_OR_FOLDER",
+        help="A CT slice, or a folder of them.  [default: a slice that ships with ctinv]",
+    )(series_option(value_options(name_options(call))))
+    return cast(_F, wrapped)
+
+
 samples_option = click.option(
     "--samples", "-n", default=250, show_default=True, type=click.IntRange(min=2), help="Invariances to draw."
 )
-data_option = click.option(
-    "--data",
-    type=click.Path(exists=True, path_type=Path),
-    metavar="FOLDER",
-    help="CT to fit on.  [default: phantoms with simulated noise]",
-)
+
+
+def _sources(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """A folder, or low=FOLDER,high=FOLDER, that exists."""
+    if value is None or value == "phantom":
+        return value
+    from ctinv.adapters.errors import CtinvError
+    from ctinv.invariance.data.pairing import sources_of
+
+    try:
+        sources_of(value)
+    except CtinvError as error:
+        raise click.BadParameter(str(error), ctx, param) from error
+    return value
+
+
+def data_option(required: str = "") -> Callable[[_F], _F]:
+    """``--data``; with a text what must be given, else phantoms stand in."""
+    return click.option(
+        "--data",
+        required=bool(required),
+        callback=_sources,
+        metavar="FOLDER",
+        help=required or "CT to fit on, or low=FOLDER,high=FOLDER.  [default: phantoms with simulated noise]",
+    )
+
+
 device_option = click.option(
     "--device", default="auto", show_default=True, metavar="DEVICE", help="auto, cpu, cuda or cuda:N."
 )

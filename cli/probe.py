@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .console import Screen
-from .images import folder_names, read_slices
+from .images import Images, folder_names, read_slices
 from .models import ModelSpec, distinct, open_model, settle_units
 from .options import (
     data_option,
     device_option,
-    input_option,
+    input_options,
     json_option,
     layer_option,
     model_options,
@@ -23,7 +23,6 @@ from .options import (
     preset_options,
     quiet_option,
     seed_option,
-    series_option,
 )
 
 if TYPE_CHECKING:
@@ -37,8 +36,7 @@ __all__ = ["probe"]
 @click.command()
 @model_options
 @layer_option
-@input_option
-@series_option
+@input_options
 @click.option(
     "--lesion",
     default="size=6mm,contrast=-15HU",
@@ -69,15 +67,14 @@ __all__ = ["probe"]
 )
 @out_option("ctinv-probe")
 @preset_options
-@data_option
+@data_option()
 @device_option
 @seed_option
 @json_option
 @quiet_option
 def probe(
     layers: tuple[str, ...],
-    source: Path | None,
-    series: str | None,
+    images: Images,
     lesion: str,
     grid: str | None,
     level: float,
@@ -86,7 +83,7 @@ def probe(
     out: Path,
     preset: str,
     overrides: tuple[tuple[str, str], ...],
-    data: Path | None,
+    data: str | None,
     seed: int,
     as_json: bool,
     quiet: bool,
@@ -116,9 +113,9 @@ def probe(
         find_preset(preset, dict(overrides))
         denoiser = open_model(spec)
         names = distinct(denoiser, layers)
-        slices = read_slices(source, series)
+        slices = read_slices(images, screen)
         if len(slices) > 1:
-            raise ImageError(f"{source} holds {len(slices)} slices; a probe needs one: name its file")
+            raise ImageError(f"{images.source} holds {len(slices)} slices; a probe needs one: name its file")
         found_by = settle_units(denoiser, spec, slices, screen)
         _note(screen, denoiser, slices[0])
 

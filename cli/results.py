@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["division", "show", "with_meta"]
 
 _ROWS = 9
+_MOST_PATIENTS = 20
 _PARTS = {"train": "training", "validation": "validation", "test": "test"}
 
 
@@ -29,21 +31,28 @@ def with_meta(explanation: Explanation, **known: Any) -> Explanation:
 
 
 def division(split: Mapping[str, Sequence[str]]) -> str:
-    """One line on how the patients of a data set were divided, body part by body part.
+    """One line on how the patients of a data set were divided, body part by body part, and who they are.
 
     Example:
         >>> division({"train": ["C001", "L002"], "validation": [], "test": ["L004"]})
         'patients: chest 1 training, 0 validation, 0 test; abdomen 1 training, 0 validation, 1 test; \
-only training is used'
+only training is used (training: C001, L002; test: L004)'
     """
-    from ctinv.invariance.data.ldct import REGIONS
+    from ctinv.invariance.data.scans import REGIONS
 
-    letters = sorted({patient[:1] for patients in split.values() for patient in patients})
+    everyone = [patient for patients in split.values() for patient in patients]
+    published = all(re.fullmatch(r"[CLN]\d{3}", patient) for patient in everyone)
     rows = []
-    for letter in letters:
-        counts = ((name, sum(p[:1] == letter for p in split[part])) for part, name in _PARTS.items())
-        rows.append(f"{REGIONS.get(letter, letter)} {', '.join(f'{n} {name}' for name, n in counts)}")
-    return f"patients: {'; '.join(rows)}; only training is used"
+    for letter in sorted({patient[:1] for patient in everyone}) if published else [""]:
+        counts = ((name, sum(p.startswith(letter) for p in split[part])) for part, name in _PARTS.items())
+        rows.append(f"{REGIONS.get(letter, letter)} {', '.join(f'{n} {name}' for name, n in counts)}".strip())
+    who = (f"{name}: {_few(split[part])}" for part, name in _PARTS.items() if split[part])
+    return f"patients: {'; '.join(rows)}; only training is used ({'; '.join(who)})"
+
+
+def _few(patients: Sequence[str]) -> str:
+    more = f" and {len(patients) - _MOST_PATIENTS} more" if len(patients) > _MOST_PATIENTS else ""
+    return ", ".join(patients[:_MOST_PATIENTS]) + more
 
 
 def show(screen: Screen, done: Sequence[tuple[Explanation, Mapping[str, Path]]], report: Path | None) -> None:

@@ -49,7 +49,7 @@ class Task:
         self.by_slice = source is not None and source.is_dir()
         self.slices, self.out = slices, out
         self.drawing, self.known, self.memory = drawing, known, memory
-        self.names = folder_names([_stem(s.source) for s in slices])
+        self.names = folder_names([Path(s.name).stem for s in slices])
 
     def place(self, row: int, layer: str | None) -> Path:
         """The folder for one slice and, where there are several, one layer."""
@@ -103,7 +103,3 @@ def notes(explainer: Explainer) -> Sequence[str]:
     info = explainer.info
     divided = [division(info.split)] if info.split else []
     return [*(f"note: {notice}" for notice in info.notices or ()), *divided]
-
-
-def _stem(source: Path | None) -> str:
-    return "slice" if source is None else source.name.removesuffix(source.suffix)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from .console import Screen
-from .options import json_option, out_option, quiet_option, seed_option
+from .options import data_option, json_option, out_option, quiet_option, seed_option
 from .results import division
 
 __all__ = ["zoo"]
@@ -74,12 +74,8 @@ def export(name: str, path: Path, exporter: str, quiet: bool) -> None:
 
 @zoo.command()
 @click.argument("name")
-@click.option(
-    "--data",
-    required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    metavar="FOLDER",
-    help="CT slices, whose low dose is simulated, or the LDCT-and-Projection-data layout.",
+@data_option(
+    "CT slices at both doses in any layout, low=FOLDER,high=FOLDER, or high dose alone to simulate from."
 )
 @click.option("--steps", required=True, type=click.IntRange(min=1), help="Steps of the denoiser.")
 @click.option("--vgg", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="VGG-19 weights.")
@@ -88,7 +84,7 @@ def export(name: str, path: Path, exporter: str, quiet: bool) -> None:
 @seed_option
 @quiet_option
 def train(
-    name: str, data: Path, steps: int, vgg: Path | None, restart: bool, out: Path, seed: int, quiet: bool
+    name: str, data: str, steps: int, vgg: Path | None, restart: bool, out: Path, seed: int, quiet: bool
 ) -> None:
     """Train a denoiser of the zoo; an interrupted training goes on where it was.
 

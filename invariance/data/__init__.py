@@ -1,14 +1,16 @@
 """CT images: reading, writing, simulating, sampling and measuring them, always in HU."""
 
-from .io.read import Series, default_slice, find_series, inspect, read
+from .io.describe import inspect
+from .io.read import Reading, Series, default_slice, find_series, load, read
 from .io.slices import OUTSIDE_HU, CTSlice
 from .io.write import new_series_uid, write_dicom
-from .ldct import LDCTData, find_ldct
+from .ldct import LDCTData
 from .metrics import NoisePower, Quality, noise_power, quality
 from .overview import overview_html
 from .pairs import Pairs, body_mask, split_patients
 from .patches import PatchSampler
 from .phantoms.phantom import Phantom, phantom
+from .scans import find_ldct, find_scans
 from .simulation.dose import dose_pair, noise_realisations, simulate_low_dose
 from .simulation.projection import ParallelBeam, parallel_beam
 from .sources import fitting_set
@@ -25,14 +27,17 @@ __all__ = [
     "PatchSampler",
     "Phantom",
     "Quality",
+    "Reading",
     "Series",
     "body_mask",
     "default_slice",
     "dose_pair",
     "find_ldct",
+    "find_scans",
     "find_series",
     "fitting_set",
     "inspect",
+    "load",
     "new_series_uid",
     "noise_power",
     "noise_realisations",

@@ -1,12 +1,9 @@
-"""The LDCT-and-Projection-data collection (TCIA, doi 10.7937/9NPB-2637) as downloaded."""
+"""Slices at both doses, read from disk when asked for: LDCT-and-Projection-data and other layouts."""
 
 from __future__ import annotations
 
-import os
-import re
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,107 +12,51 @@ from ctinv.adapters.errors import ImageError
 from ctinv.invariance.infra.randomness import Purpose, rng
 from numpy.typing import NDArray
 
-from .io.dicom import read_frames
+from .io.series import read_file
 from .io.slices import CTSlice
-from .pairs import Pairs, Split, grouped, split_patients
+from .pairs import Pairs, Split, grouped, region_of, split_patients
+from .scans import Scan, Scans, check_doses, find_ldct, find_scans
 
-__all__ = ["DOSES", "REGIONS", "LDCTData", "Scan", "find_ldct"]
-
-_PATIENT = re.compile(r"[CLN]\d{3}")
-
-REGIONS = {"C": "chest", "L": "abdomen", "N": "head"}
-"""Body part by the first letter of the patient id."""
+__all__ = ["DOSES", "LDCTData"]
 
 DOSES = {"chest": 0.10, "abdomen": 0.25, "head": 0.25}
 """Fraction of the routine dose of the simulated low-dose images."""
 
 
-@dataclass(frozen=True)
-class Scan:
-    """Both doses of one scan.
-
-    Arguments:
-        patient: Such as ``L004``.
-        region: ``chest``, ``abdomen`` or ``head``.
-        low: Folder of the low-dose slices.
-        high: Folder of the full-dose slices.
-        names: File names that both folders hold, by number.
-    """
-
-    patient: str
-    region: str
-    low: Path
-    high: Path
-    names: tuple[str, ...]
-
-
-def find_ldct(root: str | Path) -> list[Scan]:
-    """Scans with both doses under a folder in the collection's layout.
-
-    Only folders are listed, no file is opened. Scans whose twin is missing are left out, and so are
-    slices without a twin.
-
-    Arguments:
-        root: ``LDCT-and-Projection-data``, the folder that holds it, or one of its parts.
-
-    Returns:
-        Scans sorted by patient; empty where the layout is another one.
-    """
-    top = Path(root)
-    inner = top / "LDCT-and-Projection-data"
-    top = inner if inner.is_dir() else top
-    if not top.is_dir():
-        return []
-    patients = (
-        [top]
-        if _PATIENT.fullmatch(top.name)
-        else sorted(p for p in top.iterdir() if _PATIENT.fullmatch(p.name))
-    )
-    scans = []
-    for patient in patients:
-        for study in sorted(p for p in patient.iterdir() if p.is_dir()):
-            folders = sorted(p for p in study.iterdir() if p.is_dir())
-            low = [p for p in folders if "low dose images" in p.name.lower()]
-            high = [p for p in folders if "full dose images" in p.name.lower()]
-            if len(low) == 1 and len(high) == 1:
-                twins = _dicom_names(low[0]) & _dicom_names(high[0])
-                names = tuple(sorted(twins, key=lambda n: [int(w) for w in re.findall(r"\d+", n)]))
-                if names:
-                    scans.append(Scan(patient.name, REGIONS[patient.name[0]], low[0], high[0], names))
-    return scans
-
-
-def _dicom_names(folder: Path) -> set[str]:
-    return {name for name in os.listdir(folder) if name.lower().endswith(".dcm")}
-
-
 class LDCTData:
-    """Pairs of the collection, read from disk when asked for.
+    """Pairs of low and high dose, read from disk when asked for.
 
     Holds file names and a bounded cache of slices as 16-bit HU: the 50,000 slices of all 150 scans
     stay well below 2 GB. It can be given to :class:`~ctinv.invariance.data.patches.PatchSampler`.
 
     Arguments:
-        root: See :func:`find_ldct`.
+        root: What :func:`~ctinv.invariance.data.scans.find_scans` takes or returns.
         regions: Body parts to keep; all where None.
         cache_bytes: Most that the cache may hold.
 
     Attributes:
         scans: The scans, sorted by patient.
+        found: The same with what was left out.
 
     Raises:
         ImageError: No scan with both doses.
     """
 
     def __init__(
-        self, root: str | Path, *, regions: Sequence[str] | None = None, cache_bytes: int = 512 * 2**20
+        self,
+        root: str | Path | Scans,
+        *,
+        regions: Sequence[str] | None = None,
+        cache_bytes: int = 512 * 2**20,
     ) -> None:
-        self.scans = tuple(s for s in find_ldct(root) if regions is None or s.region in regions)
+        found = root if isinstance(root, Scans) else _found(root)
+        self.scans = tuple(s for s in found.scans if regions is None or s.region in regions)
         if not self.scans:
             raise ImageError(
                 f"{root} holds no scan with both 'Low Dose Images' and 'Full Dose Images'; give the folder "
-                "LDCT-and-Projection-data as downloaded"
+                "LDCT-and-Projection-data as downloaded, or low=FOLDER,high=FOLDER"
             )
+        self.found = found
         self._ends = np.cumsum([len(s.names) for s in self.scans])
         self._cache: OrderedDict[int, tuple[NDArray[np.int16], NDArray[np.int16]]] = OrderedDict()
         self._held = 0
@@ -138,12 +79,12 @@ class LDCTData:
         """Patient to part, see :func:`~ctinv.invariance.data.pairs.split_patients`."""
         return split_patients([s.patient for s in self.scans], [s.region for s in self.scans], seed)
 
-    def _locate(self, index: int) -> tuple[Scan, str]:
+    def _locate(self, index: int) -> tuple[Scan, tuple[Path, Path, int]]:
         if not 0 <= index < len(self):
             raise IndexError(index)
         which = int(np.searchsorted(self._ends, index, side="right"))
         scan = self.scans[which]
-        return scan, scan.names[index - int(self._ends[which]) + len(scan.names)]
+        return scan, scan.files(index - int(self._ends[which]) + len(scan.names))
 
     def slices(self, index: int) -> tuple[CTSlice, CTSlice]:
         """Both doses of one slice with their geometry, straight from disk.
@@ -151,12 +92,13 @@ class LDCTData:
         Raises:
             ImageError: A file cannot be read, or the twins do not show the same place.
         """
-        scan, name = self._locate(index)
-        low, high = read_frames(scan.low / name)[0], read_frames(scan.high / name)[0]
+        _, (low_file, high_file, frame) = self._locate(index)
+        low, high = (read_file(file)[frame] for file in (low_file, high_file))
+        for one in (low, high):
+            if doubt := one.meta.get("doubt"):
+                raise ImageError(f"{one.source}: {doubt}")
         if low.shape != high.shape or not _same_place(low, high):
-            raise ImageError(
-                f"{scan.low / name} and its full-dose twin differ in size or position; download anew"
-            )
+            raise ImageError(f"{low_file} and its full-dose twin differ in size or position; download anew")
         return low, high
 
     def __getitem__(self, index: int, /) -> tuple[Image, Image]:
@@ -207,11 +149,14 @@ class LDCTData:
             low.append(x.hu)
             high.append(y.hu)
             patients.append(scan.patient)
-            regions.append(scan.region)
+            regions.append(scan.region if scan.region != "other" else region_of(y.hu))
             spacings.append(x.spacing)
             if progress is not None:
                 progress("reading", done + 1, len(picked))
-        text = f"{len(picked)} slices of {len(set(patients))} patients of LDCT-and-Projection-data"
+        for patient in sorted(set(patients)):
+            own = [k for k, name in enumerate(patients) if name == patient]
+            check_doses([low[k] for k in own], [high[k] for k in own], patient)
+        text = f"{len(picked)} slices of {len(set(patients))} patients of {self.found.what}"
         return Pairs(
             tuple(low),
             tuple(high),
@@ -220,7 +165,22 @@ class LDCTData:
             tuple(spacings),
             text,
             None if split is None else grouped(parts),
+            self.found.notes,
         )
+
+
+def _found(root: str | Path) -> Scans:
+    """The scans of a folder; none where it holds one dose alone."""
+    path = Path(root)
+    quick = tuple(find_ldct(path))
+    if quick or not path.exists():
+        return Scans(quick, "LDCT-and-Projection-data")
+    try:
+        return find_scans(root) or Scans((), "")
+    except ImageError as error:
+        if "no CT" in str(error):
+            return Scans((), "")
+        raise
 
 
 def _same_place(low: CTSlice, high: CTSlice) -> bool:

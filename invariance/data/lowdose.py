@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from .io.slices import CTSlice
 from .ldct import DOSES
-from .pairs import body_mask
+from .pairs import region_of
 from .simulation.dose import MU_WATER, REFERENCE_FLUENCE, Kernel, noise_realisations, simulate_low_dose
 
-__all__ = ["exposure", "kernel_of", "low_dose", "measured_fluence", "region_of"]
+__all__ = ["exposure", "kernel_of", "low_dose", "measured_fluence"]
 
 _ROUTINE = {"chest": 0.5, "abdomen": 1.0}  # routine dose, relative to an abdomen of the same size
 _BANDS = ((0.5, 1.0), (0.7, 1.5), (1.0, 2.0))  # widths of the two Gaussians whose difference is taken, pixels
@@ -61,12 +61,6 @@ def low_dose(
         full, spacing, doses[region], count, noise, kernel=kernel, reference_fluence=fluence
     )
     return np.stack(list(low)), full
-
-
-def region_of(hu: Image) -> str:
-    """``chest`` where more than 15 % of the body is below -500 HU, else ``abdomen``."""
-    body = body_mask(hu)
-    return "chest" if body.any() and float((hu[body] < -500.0).mean()) > 0.15 else "abdomen"
 
 
 def kernel_of(image: CTSlice) -> Kernel:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ctinv.adapters.errors import ImageError
 from ctinv.invariance.infra.pages import page
 from numpy.typing import NDArray
 
-from .io.read import Series, find_series
-from .lowdose import region_of
+from .io.series import Series, find_series, reason_of
+from .io.slices import CTSlice
+from .pairs import region_of
 from .windows import WINDOWS
 
 __all__ = ["overview_html"]
@@ -21,37 +25,57 @@ _MOST = 40
 _SIDE = 384
 
 
-def overview_html(found: Mapping[str, Any], *, offset: float = 0.0) -> str:
+def overview_html(
+    found: Mapping[str, Any],
+    *,
+    offset: float | None = None,
+    scale: float | None = None,
+    names: str | None = None,
+) -> str:
     """One page that holds its pictures and loads nothing.
 
-    The picture of a series is its middle file, in the grey window of its body part.
+    The picture of a series is its middle file, in the grey window of its body part. Patient, series
+    description and file names stand in it only where the tags say that identity was removed.
 
     Arguments:
-        found: What :func:`~ctinv.invariance.data.io.read.inspect` returned.
+        found: What :func:`~ctinv.invariance.data.io.describe.inspect` returned.
         offset: The offset that was given there.
+        scale: The scale that was given there.
+        names: ``keep`` to name patients, series and files all the same, ``anonymous`` never to; None
+            to go by the tags.
 
     Raises:
         ImageError: The files can no longer be read.
     """
     target = Path(found["path"])
-    series: tuple[Series, ...] = (Series(target.name, "", (target,), offset=offset),)
+    series: tuple[Series, ...] = (Series(target.name, "", (target,)),)
     if target.is_dir():
-        series = find_series(target, offset=offset).series
-    sections = [_section(row, one) for row, one in zip(found["series"][:_MOST], series[:_MOST], strict=True)]
+        series = find_series(target, offset=offset, scale=scale).series
+    by_key = {(one.key, one.patient): one for one in series}
+    sections = []
+    for number, row in enumerate(found["series"][:_MOST], start=1):
+        one = by_key.get((row["key"], row["patient"]), series[min(number, len(series)) - 1])
+        named = names == "keep" or (names is None and row["deidentified"])
+        sections.append(_section(row, replace(one, offset=offset, scale=scale), number, named))
+    keep = names == "keep"
+    reasons = Counter(
+        f"{Path(file).name + ': ' if keep else ''}{reason_of(Path(file), why)}"
+        for file, why in found["skipped"].items()
+    )
     return page(
         "overview.html.j2",
-        title=f"{target.name}: {found['slices']} CT slice{'s' * (found['slices'] != 1)}",
+        title=f"{target.name + ': ' if keep else ''}{found['slices']} CT slice{'s' * (found['slices'] != 1)}",
         sections=sections,
-        more=max(0, len(series) - _MOST),
-        skipped=list(found["skipped"].values()),
+        more=max(0, len(found["series"]) - _MOST),
+        left_out=len(found["skipped"]),
+        skipped=[why if count == 1 else f"{why} ({count} files)" for why, count in reasons.items()],
     )
 
 
-def _section(row: Mapping[str, Any], series: Series) -> dict[str, Any]:
-    middle = len(series.files) // 2
-    slices = Series(series.key, "", (series.files[middle],), offset=series.offset).read()
+def _section(row: Mapping[str, Any], series: Series, number: int, named: bool) -> dict[str, Any]:
+    slices = _middle(series)
     facts = {
-        "Patient": row["patient"],
+        "Patient": row["patient"] if named else "",
         "Slices": row["slices"],
         "Pixels": " × ".join(map(str, row["size"])),
         "Spacing": " × ".join(f"{mm:.4g}" for mm in row["spacing"]) + " mm"
@@ -67,10 +91,21 @@ def _section(row: Mapping[str, Any], series: Series) -> dict[str, Any]:
         "Note": row["note"],
     }
     return {
-        "name": str(row["description"] or row["key"]),
+        "name": str(row["description"] or row["key"]) if named else f"Series {number}",
         "picture": _png(slices[len(slices) // 2].hu),
         "facts": [(name, value) for name, value in facts.items() if value],
     }
+
+
+def _middle(series: Series) -> list[CTSlice]:
+    """The slices of the file in the middle, or of the nearest one that can be read."""
+    middle = len(series.files) // 2
+    for file in sorted(series.files, key=lambda f: abs(series.files.index(f) - middle)):
+        try:
+            return replace(series, files=(file,)).read()
+        except ImageError as error:
+            reason = error
+    raise reason
 
 
 def _png(hu: NDArray[np.float32]) -> bytes:

@@ -12,10 +12,11 @@ from ctinv.adapters._types import Image
 from ctinv.adapters.errors import ImageError
 from numpy.typing import NDArray
 
-__all__ = ["PairSource", "Pairs", "Split", "body_mask", "grouped", "split_patients"]
+__all__ = ["PairSource", "Pairs", "Split", "body_mask", "grouped", "region_of", "split_patients"]
 
 Split = Literal["train", "validation", "test"]
 _TEST, _VALIDATION = 0.1, 0.2
+_FEWEST = 5  # patients below which none can be spared
 
 
 class PairSource(Protocol):
@@ -51,6 +52,7 @@ class Pairs:
         description: One sentence on where they are from, for reports.
         split: All patients of the data by part, ``train``, ``validation`` and ``test``, where the pairs
             were drawn from one part; see :func:`grouped`.
+        notes: What was left out, and why, without any file's name.
 
     Raises:
         ImageError: Nothing in it, or lengths or sizes that do not agree.
@@ -63,6 +65,7 @@ class Pairs:
     spacings: tuple[tuple[float, float] | None, ...]
     description: str
     split: Mapping[str, tuple[str, ...]] | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.low:
@@ -87,7 +90,8 @@ def split_patients(patients: Sequence[str], regions: Sequence[str], seed: int = 
 
     The order within a body part comes from a hash of seed and patient, so that it does not depend
     on the order in which slices were found. Small body parts fill training first: a test patient
-    needs five patients, a validation patient three.
+    needs five patients, a validation patient three. Fewer than five patients in all are not divided:
+    all of them train.
 
     Arguments:
         patients: The patient of each slice.
@@ -106,6 +110,8 @@ def split_patients(patients: Sequence[str], regions: Sequence[str], seed: int = 
     for patient, region in zip(patients, regions, strict=True):
         first.setdefault(patient, region)
     result: dict[str, Split] = {}
+    if len(first) < _FEWEST:
+        return dict.fromkeys(first, "train")
     for region in sorted(set(first.values())):
         members = sorted(
             (p for p, r in first.items() if r == region),
@@ -149,3 +155,9 @@ def body_mask(hu: NDArray[np.float32], threshold: float = -400.0) -> NDArray[np.
     largest = 1 + int(np.argmax(np.bincount(pieces.ravel())[1:]))
     body: NDArray[np.bool_] = ndimage.binary_fill_holes(pieces == largest)
     return body
+
+
+def region_of(hu: Image) -> str:
+    """``chest`` where more than 15 % of the body is below -500 HU, else ``abdomen``."""
+    body = body_mask(hu)
+    return "chest" if body.any() and float((hu[body] < -500.0).mean()) > 0.15 else "abdomen"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ from ctinv.invariance.infra.randomness import Purpose, rng
 from ctinv.invariance.infra.threads import divided
 from numpy.typing import NDArray
 
-from .io.read import Series, find_series
-from .ldct import DOSES, LDCTData, find_ldct
-from .lowdose import exposure, low_dose, region_of
-from .pairs import Pairs
+from .io.series import Found, Series, find_series, reason_of
+from .ldct import DOSES, LDCTData
+from .lowdose import exposure, low_dose
+from .pairing import sources_of
+from .pairs import Pairs, region_of
 from .phantoms.phantom import KINDS, phantom
+from .scans import find_scans
 from .simulation.dose import Kernel, dose_pair
 
 __all__ = ["fitting_set"]
@@ -49,16 +52,20 @@ def fitting_set(
     progress: Progress | None = None,
     *,
     slices: int | None = None,
+    cache: bool = True,
 ) -> Pairs:
     """Pairs of low-dose and high-dose slices to fit on.
 
     Arguments:
         spec: None or ``phantom``: made-up chest and abdomen slices (see
             :func:`~ctinv.invariance.data.phantoms.phantom.phantom`) with simulated noise, drawn once and kept
-            in the cache. A folder: its CT slices, whose low dose is simulated, or both doses where it
-            has the layout of LDCT-and-Projection-data (training patients only).
+            in the cache. A folder: both doses where it holds them in any layout (training patients only,
+            see :func:`~ctinv.invariance.data.scans.find_scans`), else its CT slices, whose low dose is
+            simulated. ``low=FOLDER,high=FOLDER`` names the doses; ``high=FOLDER`` says that all in it
+            is of full dose.
         seed: Decides phantoms, noise, and which slices of a large folder.
         progress: Told (stage, done, total).
+        cache: Whether phantoms are kept in the cache.
         slices: How many; 48 phantoms or at most 240 slices where None.
 
     Returns:
@@ -68,30 +75,33 @@ def fitting_set(
         ImageError: A folder without usable CT slices.
     """
     if spec is None or str(spec) == "phantom":
-        return _phantoms(slices or _PHANTOMS["slices"], _PHANTOMS["size"], seed, progress)
-    folder = Path(spec)
-    if not folder.exists():
-        raise ImageError(f"{folder} does not exist; give a folder of CT slices, or 'phantom'")
-    if folder.is_dir() and find_ldct(folder):
-        return LDCTData(folder).subset(slices or _MOST_SLICES, seed, progress=progress)
+        return _phantoms(slices or _PHANTOMS["slices"], _PHANTOMS["size"], seed, progress, cache)
+    sources = sources_of(spec)
+    if (scans := find_scans(spec)) is not None:
+        return LDCTData(scans).subset(slices or _MOST_SLICES, seed, progress=progress)
+    folder = sources.folder or sources.high
+    assert folder is not None
     return _simulated(folder, slices or _MOST_SLICES, seed, progress)
 
 
-def _phantoms(count: int, size: int, seed: int, progress: Progress | None) -> Pairs:
+def _phantoms(count: int, size: int, seed: int, progress: Progress | None, cache: bool) -> Pairs:
     key = content_key(kind="phantom pairs", count=count, size=size, seed=seed, code=_code())
     folder = cache_root() / "phantoms" / key[:20]
-    if not (folder / "pairs.json").is_file():
-        low, high, about = _draw(count, size, seed, progress)
+    if cache and not (folder / "pairs.json").is_file():
+        drawn = _draw(count, size, seed, progress)
 
         def write(place: Path) -> None:
-            np.save(place / "low.npy", low, allow_pickle=False)
-            np.save(place / "high.npy", high, allow_pickle=False)
-            (place / "pairs.json").write_text(json.dumps(about), encoding="utf-8")
+            np.save(place / "low.npy", drawn[0], allow_pickle=False)
+            np.save(place / "high.npy", drawn[1], allow_pickle=False)
+            (place / "pairs.json").write_text(json.dumps(drawn[2]), encoding="utf-8")
 
         publish(folder, write)
-    with held(folder):
-        about = json.loads((folder / "pairs.json").read_text(encoding="utf-8"))
-        low, high = (np.load(folder / f"{n}.npy", allow_pickle=False) for n in ("low", "high"))
+    if cache:
+        with held(folder):
+            about = json.loads((folder / "pairs.json").read_text(encoding="utf-8"))
+            low, high = (np.load(folder / f"{n}.npy", allow_pickle=False) for n in ("low", "high"))
+    else:
+        low, high, about = _draw(count, size, seed, progress)
     return Pairs(
         tuple(low.astype(np.float32)),
         tuple(high.astype(np.float32)),
@@ -133,7 +143,8 @@ def _draw(
 
 
 def _simulated(folder: Path, count: int, seed: int, progress: Progress | None) -> Pairs:
-    found = find_series(folder).series if folder.is_dir() else (Series(folder.name, "", (folder,)),)
+    whole = find_series(folder) if folder.is_dir() else Found((Series(folder.name, "", (folder,)),))
+    found, skipped = whole.series, whole.skipped
     order = rng(seed, Purpose.SLICES)
     queues = [(s, [s.files[i] for i in order.permutation(len(s.files))]) for s in found]
     picked: list[Series] = []
@@ -144,9 +155,17 @@ def _simulated(folder: Path, count: int, seed: int, progress: Progress | None) -
     low: list[Image] = []
     high: list[Image] = []
     patients, regions, spacings = [], [], []
+    left_out = [reason_of(file, why) for file, why in skipped]
     for done, one in enumerate(picked):
-        for part in one.read():
-            if part.spacing is None or len(low) >= count:
+        try:
+            parts = one.read()
+        except ImageError as error:
+            left_out.append(reason_of(one.files[0], str(error)))
+            continue
+        for part in parts:
+            if doubt := part.meta.get("doubt"):
+                left_out.append(str(doubt))
+            if part.spacing is None or doubt or len(low) >= count:
                 continue
             x, y = low_dose(part, part.spacing, one.patient, seed=seed)
             low.append(x[0])
@@ -157,9 +176,14 @@ def _simulated(folder: Path, count: int, seed: int, progress: Progress | None) -
         if progress is not None:
             progress("simulating", done + 1, len(picked))
     if not low:
-        raise ImageError(f"no slice in {folder} tells its pixel spacing, which the dose simulation needs")
-    text = f"{len(low)} slices of {len(set(patients))} patients from {folder.name}, low dose simulated"
-    return Pairs(tuple(low), tuple(high), tuple(patients), tuple(regions), tuple(spacings), text)
+        why = f": {left_out[0]}" if left_out else ""
+        raise ImageError(
+            f"no slice in {folder} is CT in HU that tells its pixel spacing, which the dose simulation needs"
+            f"{why}"
+        )
+    text = f"{len(low)} slices of {len(set(patients))} patients from a folder, low dose simulated"
+    notes = tuple(f"left out: {n} files: {why}" for why, n in Counter(left_out).most_common(8))
+    return Pairs(tuple(low), tuple(high), tuple(patients), tuple(regions), tuple(spacings), text, None, notes)
 
 
 def _code() -> str:

@@ -82,7 +82,7 @@ class Explainer(FittedLayer):
             )
         x = as_slice(image)
         request = Request(samples, seed, min(keep, samples), refine, rho, shares)
-        spacing, source = getattr(image, "spacing", None), str(getattr(image, "source", None) or "array")
+        spacing, source = getattr(image, "spacing", None), str(getattr(image, "name", None) or "array")
         stored = self._stored(x, request) if cache else None
         answer = _read(stored) if stored is not None else None
         if answer is not None:

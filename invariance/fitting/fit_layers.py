@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,17 +89,16 @@ class _Fit:
         everyone = world()
         started = time.perf_counter()
         with everyone.first():
-            images, described, split = _slices(data, self.preset.vae.patch, self.seed, self.progress)
+            images, info = _slices(data, self.preset.vae.patch, self.cache, self.progress)
         digest = image_digest(images)
         vae, origin = self._autoencoder(images, digest, everyone)
         keys = {name: self._key(name, digest, vae, everyone) for name in names}
         ready = {name: stored for name in names if (stored := self._stored(keys[name], everyone)) is not None}
         missing = [name for name in names if name not in ready]
-        info = FitRecord(
+        info = dataclasses.replace(
+            info,
             seed=self.seed,
-            data=described,
             vae=origin,
-            split=split,
             processes=None if everyone.alone else everyone.size,
             habit=plain(self._novelty(vae, images)) if missing else None,
         )
@@ -122,7 +121,7 @@ class _Fit:
                 info,
                 scores=result.scores,
                 timings=Timings(data=round(preparing, 3), fit=round(now - before, 3)),
-                notices=result.notices or None,
+                notices=(*(info.notices or ()), *result.notices) or None,
                 key=keys[result.layer] if self.cache else None,
             )
             before, preparing = now, 0.0
@@ -250,21 +249,19 @@ def _training_device(asked: str | None, denoiser: Denoiser) -> str:
     return "cpu"
 
 
-def _slices(
-    data: Any, patch: int, seed: int, progress: Progress | None
-) -> tuple[list[Image], str, Mapping[str, tuple[str, ...]] | None]:
-    """Slices to fit on, large enough for a patch, what they are in words, and how patients were divided."""
-    split = None
+def _slices(data: Any, patch: int, cache: bool, progress: Progress | None) -> tuple[list[Image], FitRecord]:
+    """Slices to fit on, large enough for a patch, and what they are: in words, and who trains."""
+    info = FitRecord()
     if data is None or isinstance(data, str | Path):
         from ctinv.invariance.data import fitting_set
 
-        pairs = fitting_set(None if data is None else str(data), seed=0, progress=progress)
-        images, described = list(pairs.low), str(pairs.description)
-        if pairs.split is not None:
-            split = {part: tuple(patients) for part, patients in pairs.split.items()}
+        pairs = fitting_set(None if data is None else str(data), seed=0, progress=progress, cache=cache)
+        images = list(pairs.low)
+        split = pairs.split and {part: tuple(patients) for part, patients in pairs.split.items()}
+        info = FitRecord(data=pairs.description, split=split, notices=pairs.notes or None)
     else:
         images = [np.asarray(getattr(s, "hu", s), dtype=np.float32) for s in data]
-        described = f"{len(images)} slices given by the caller"
+        info = FitRecord(data=f"{len(images)} slices given by the caller")
     usable = [
         np.ascontiguousarray(im)
         for im in images
@@ -275,7 +272,7 @@ def _slices(
             f"the fitting data holds {len(usable)} usable slices of at least {patch}x{patch} pixels; "
             "give two or more"
         )
-    return usable, described, split
+    return usable, info
 
 
 def _weights_digest(vae: VAE) -> str:

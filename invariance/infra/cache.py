@@ -18,7 +18,7 @@ from ctinv.adapters.errors import CtinvError
 
 from .files import replacing
 
-__all__ = ["cache_root", "content_key", "held", "image_digest", "keep_newest", "publish"]
+__all__ = ["cache_root", "content_key", "held", "image_digest", "keep_newest", "keep_private", "publish"]
 
 _STALE = 3600.0  # seconds after which an unfinished folder has no owner any more
 
@@ -61,6 +61,7 @@ def held(folder: Path) -> Iterator[None]:
     try:
         Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
+        keep_private(Path(lock.lock_file))
     except OSError:
         # Where nothing can be written, nobody changes anything either.
         yield
@@ -69,6 +70,21 @@ def held(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def keep_private(place: Path) -> None:
+    """Let nobody but the user read a place of the cache, what is below it and what leads there.
+
+    What lies outside the cache is left as it is, and so is a root that the user chose: others may use it.
+    """
+    root = cache_root()
+    if root not in place.parents:
+        return
+    above = [folder for folder in place.parents if root in folder.parents]
+    if not os.environ.get("CTINV_CACHE"):
+        above.append(root)
+    for path in (*above, place, *place.rglob("*")):
+        path.chmod(0o700 if path.is_dir() else 0o600)
 
 
 def keep_newest(folder: Path, count: int) -> None:
@@ -98,6 +114,7 @@ def publish(folder: Path, write: Callable[[Path], None]) -> None:
         with ExitStack() as end, replacing(folder) as draft:
             draft.mkdir()
             write(draft)
+            keep_private(draft)
             end.enter_context(held(folder))
             shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:

@@ -12,6 +12,7 @@ from typing import Any
 from ctinv.adapters.errors import CtinvError
 from torch import Tensor
 
+from .cache import keep_private
 from .distributed import World
 from .files import replacing
 
@@ -94,6 +95,7 @@ class Checkpoint:
             if not self.path.exists():
                 self._tidy()
             write_state(self.path, tensors, {"format": _FORMAT, "key": self._key, "facts": dict(facts)})
+            keep_private(self.path)
         except OSError as error:
             raise CtinvError(
                 f"the checkpoint {self.path} cannot be written ({error}); make room there, or set "

@@ -187,7 +187,7 @@ def _case(image: Any, lesion: Lesion, grid: LesionGrid | None, spacing: tuple[fl
     lesions = (Lesion(lesion.size, lesion.contrast, at), *_on(grid, at))
     signals = tuple(lesion_signal(x.shape, one, at, pixel) for one in lesions)
     reach = math.ceil(max(sizes) / 2 / min(pixel))
-    source = str(getattr(image, "source", None) or "array")
+    source = str(getattr(image, "name", None) or "array")
     return _Case(Target(x, signals[0], at, reach, pixel), lesions, signals, known is not None, source)
 
 

@@ -34,7 +34,7 @@ class ProbeProvenance(JsonRecord):
         shown: What part of the slice the model was shown.
         window: Height and width of the observed part, pixels.
         versions: Of the libraries.
-        source: The image's file.
+        source: What the image is called: see ``CTSlice.name``; never a path.
         spacing: Row and column spacing, mm.
         spacing_known: Whether that is the image's own, not assumed.
         noise: Of the slice in calm soft tissue, HU.

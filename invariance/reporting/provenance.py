@@ -57,7 +57,7 @@ class Provenance(JsonRecord):
         refinement: How samples were refined.
         quantiles: Shares of the quantile maps, where they were asked for.
         spacing: Row and column spacing in mm.
-        source: The image's file.
+        source: What the image is called: see ``CTSlice.name``; never a path.
         timings: Seconds by stage.
     """
 

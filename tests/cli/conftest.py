@@ -62,7 +62,7 @@ class Explainer:
                 layer=self.denoiser.resolve(self.layer).name,
                 seed=seed,
                 samples=samples,
-                source=str(image.source),
+                source=image.name,
             ),
         )
 

@@ -116,10 +116,10 @@ def test_folder_names_are_safe_and_different(given, made):
 
 
 def test_slices_are_read_as_they_are(slices):
-    from ctinv.cli.images import read_slices
+    from ctinv.cli.images import Images, read_slices
 
     stored = np.load(slices / "a.npy")
-    np.testing.assert_array_equal(read_slices(slices)[0].hu, stored)
+    np.testing.assert_array_equal(read_slices(Images(slices))[0].hu, stored)
 
 
 @pytest.mark.parametrize("name", ["compare-models", "compare"])

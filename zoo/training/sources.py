@@ -7,9 +7,10 @@ from pathlib import Path
 
 from ctinv.adapters._types import Progress
 from ctinv.adapters.errors import ImageError
-from ctinv.invariance.data import LDCTData, find_ldct, find_series
+from ctinv.invariance.data import LDCTData, find_scans, find_series
 from ctinv.invariance.data.ldct import DOSES
 from ctinv.invariance.data.lowdose import kernel_of, low_dose
+from ctinv.invariance.data.pairing import sources_of
 
 from .pairs import Pair, TrainingSet
 
@@ -31,9 +32,9 @@ def load_pairs(
     lower dose adds, so that no denoiser can come nearer to them.
 
     Arguments:
-        folder: DICOM files at any depth; or the layout of LDCT-and-Projection-data, whose own low-dose
-            images are used, up to 240 slices of the training patients, and to which the other arguments
-            do not apply.
+        folder: DICOM files at any depth; or both doses in any layout, or ``low=FOLDER,high=FOLDER``: then
+            up to 240 slices of the training patients are used with their own low dose, and the other
+            arguments do not apply.
         doses: Fraction of the routine dose for ``abdomen`` and ``chest``.
         realisations: Independent noise realisations per slice.
         seed: Decides the noise; that of a slice does not depend on which others are there.
@@ -48,13 +49,14 @@ def load_pairs(
     missing = {"abdomen", "chest"} - set(doses)
     if missing:
         raise ImageError(f"doses lack {' and '.join(sorted(missing))}; give a fraction for both regions")
-    if find_ldct(folder):
-        return _twins(LDCTData(folder), progress)
+    if (scans := find_scans(folder)) is not None:
+        return _twins(LDCTData(scans), progress)
     pairs = []
-    series = find_series(folder).series
+    sources = sources_of(folder)
+    series = find_series(sources.folder or sources.high or folder).series
     for done, found in enumerate(series):
         for part in found.read():
-            if part.spacing is not None and kernel_of(part) == "smooth":
+            if part.spacing is not None and kernel_of(part) == "smooth" and "doubt" not in part.meta:
                 low, full = low_dose(
                     part, part.spacing, found.patient, seed=seed, count=realisations, doses=doses
                 )

@@ -1,8 +1,11 @@
-"""Slices from files that hold arrays: NumPy, MetaImage, NIfTI, TIFF."""
+"""Files that hold arrays: NumPy, MetaImage, NIfTI, NRRD, TIFF; and those that no one reads here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +13,22 @@ import numpy as np
 from ctinv.adapters.errors import ImageError
 from numpy.typing import NDArray
 
-from .slices import CTSlice, mark_outside
+from .metaimage import read_metaimage
+from .slices import CTSlice
+from .volume import MOST_VALUES, Volume, slices_of
 
-__all__ = ["ARRAY_SUFFIXES", "array_kind", "read_array", "slices_of"]
+__all__ = ["ARRAY_SUFFIXES", "array_kind", "read_array", "refuse_unread"]
 
-_Loaded = tuple[NDArray[Any], tuple[float, ...] | None]  # (slices, H, W) and spacing (slice, row, column)
-
-_META_TYPES = {
-    "MET_CHAR": "i1",
-    "MET_UCHAR": "u1",
-    "MET_SHORT": "i2",
-    "MET_USHORT": "u2",
-    "MET_INT": "i4",
-    "MET_UINT": "u4",
-    "MET_FLOAT": "f4",
-    "MET_DOUBLE": "f8",
+_PICTURES = "is a picture without HU; give DICOM, .npy, .mhd, .nii, .nrrd or .tif in HU"
+_ARCHIVE = "is an archive; unpack it and give the folder"
+_OTHER = "give .npy, NIfTI, NRRD, MetaImage or DICOM"
+_UNREAD = {
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".bmp", ".gif"), _PICTURES),
+    **dict.fromkeys((".zip", ".tar", ".tgz", ".7z", ".rar", ".bz2", ".xz", ".gz"), _ARCHIVE),
+    **dict.fromkeys((".raw", ".zraw"), "is bare data without a header; give the .mhd file beside it"),
+    **dict.fromkeys((".hdr", ".img"), f"is Analyze 7.5, which is not read; {_OTHER}"),
+    **dict.fromkeys((".mgz", ".mgh", ".mnc", ".gipl", ".vtk", ".vti"), f"is of a format not read; {_OTHER}"),
+    **dict.fromkeys((".mat", ".h5", ".hdf5", ".pt", ".pkl"), f"holds arrays of a format not read; {_OTHER}"),
 }
 
 
@@ -34,12 +38,33 @@ def array_kind(path: Path) -> str | None:
     return next((suffix for suffix in ARRAY_SUFFIXES if name.endswith(suffix)), None)
 
 
-def read_array(path: Path, offset: float = 0.0) -> list[CTSlice]:
+def refuse_unread(path: Path) -> None:
+    """Refuse files of formats that are not read; a DICOM file may have any name.
+
+    Raises:
+        ImageError: Names the format and the mend.
+    """
+    why = _UNREAD.get(path.suffix.lower())
+    if why is not None and not _is_part10(path):
+        raise ImageError(f"{path} {why}")
+
+
+def _is_part10(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def read_array(path: Path, offset: float | None = None, scale: float | None = None) -> list[CTSlice]:
     """Every slice of a file that holds HU as plain numbers.
 
     Arguments:
-        path: ``.npy`` (2-D or slices first), ``.mhd`` or ``.mha``, ``.nii``, ``.nii.gz``, ``.tif``.
-        offset: What was added to the HU before they were stored, for example 1024.
+        path: ``.npy`` or ``.npz`` (2-D or slices first), ``.mhd`` or ``.mha``, ``.nii``, ``.nii.gz``,
+            ``.nrrd``, ``.nhdr``, ``.tif``.
+        offset: What was added to the HU before they were stored, for example 1024; None: not said.
+        scale: What the values must be multiplied by first; None: not said.
 
     Raises:
         ImageError: Not readable, not one or more grey slices, not finite, or clearly not HU.
@@ -48,158 +73,145 @@ def read_array(path: Path, offset: float = 0.0) -> list[CTSlice]:
     if kind is None:
         raise ImageError(f"{path} is not one of {', '.join(ARRAY_SUFFIXES)}")
     try:
-        volume, spacing = ARRAY_SUFFIXES[kind](path)
+        with _hushed():
+            volume = ARRAY_SUFFIXES[kind](path)
+            return slices_of(volume, path, offset, scale)
     except ImageError:
         raise
     except OSError as error:
         raise ImageError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise ImageError(f"{path} is not a usable {kind} file ({reason}); write it anew") from error
-    return slices_of(volume, spacing, path, offset)
 
 
-def slices_of(
-    volume: NDArray[Any], spacing: tuple[float, ...] | None, path: Path, offset: float = 0.0
-) -> list[CTSlice]:
-    """Check an array of HU and cut it into slices.
-
-    Arguments:
-        volume: (H, W) or (slices, H, W), integers or floats.
-        spacing: Slice, row and column spacing in mm, or None.
-        path: Where it came from.
-        offset: See :func:`read_array`.
-
-    Raises:
-        ImageError: See :func:`read_array`.
-    """
-    if volume.dtype.kind not in "iuf":
-        raise ImageError(f"{path} holds {volume.dtype} values; give HU as integers or floats")
-    if volume.ndim not in (2, 3) or volume.size == 0:
-        raise ImageError(f"{path} has shape {volume.shape}; give (H, W) or (slices, H, W)")
-    if volume.ndim == 3 and volume.shape[-1] in (3, 4) and min(volume.shape[:2]) > 4:
-        raise ImageError(
-            f"{path} has shape {volume.shape}, a colour picture; give HU, (H, W) or (slices, H, W)"
-        )
-    if not np.isfinite(volume).all():
-        raise ImageError(f"{path} holds NaN or infinity; replace them by HU values, -1024 outside the image")
-    low, high = float(volume.min()), float(volume.max())
-    if low >= 0.0 and 0.0 < high <= 1.0:
-        raise ImageError(f"{path} spans {low:g} to {high:g}, which is not HU; undo the scaling first")
-    stack = volume[None] if volume.ndim == 2 else volume
-    slices = []
-    for index, stored in enumerate(stack):
-        hu, valid = mark_outside(stored.astype(np.float64) - offset, None, str(path))
-        meta: dict[str, Any] = {"instance": index + 1, "series_description": path.name}
-        if low >= 0.0 and high > 200.0 and not offset:
-            meta["note"] = "no value is negative: these may be HU + 1000 or HU + 1024 (offset)"
-        position = (0.0, 0.0, index * spacing[0]) if spacing else None
-        orientation = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0) if spacing else None
-        plane = (spacing[1], spacing[2]) if spacing else None
-        slices.append(CTSlice(hu, valid, plane, position, orientation, path, meta))
-    return slices
-
-
-def _npy(path: Path) -> _Loaded:
-    return np.load(path, allow_pickle=False), None
-
-
-def _metaimage(path: Path) -> _Loaded:
-    header, data = _meta_header(path)
-    if header.get("compresseddata", "false").lower() == "true":
-        raise ImageError(f"{path} is compressed MetaImage; write it without compression")
-    dims = [int(v) for v in header["dimsize"].split()]
-    kind = header["elementtype"].upper()
-    if kind not in _META_TYPES or int(header.get("elementnumberofchannels", "1")) != 1:
-        raise ImageError(f"{path} holds {kind}; known are: {', '.join(_META_TYPES)}, one channel")
-    big = "true" in (
-        header.get("elementbyteordermsb", "").lower(),
-        header.get("binarydatabyteordermsb", "").lower(),
-    )
-    dtype = np.dtype(_META_TYPES[kind]).newbyteorder(">" if big else "<")
-    blob = data if data is not None else b"".join(p.read_bytes() for p in _data_files(path, header, dims))
-    count = int(np.prod(dims))
-    if len(blob) != count * dtype.itemsize:
-        size = " x ".join(map(str, dims))
-        raise ImageError(
-            f"{path} announces {size} pixels, {count * dtype.itemsize} bytes, but has {len(blob)}"
-        )
-    volume = np.frombuffer(blob, dtype).reshape(dims[::-1]).astype(dtype.newbyteorder("="))
-    text = header.get("elementspacing") or header.get("elementsize")
-    values = tuple(float(v) for v in text.split())[::-1] if text else None
-    if values is not None and len(values) == 2:
-        values = (1.0, *values)
-    return volume, values
-
-
-def _meta_header(path: Path) -> tuple[dict[str, str], bytes | None]:
-    blob = path.read_bytes()
-    header: dict[str, str] = {}
-    start = 0
-    while "elementdatafile" not in header:
-        end = blob.find(b"\n", start)
-        line = blob[start : end if end >= 0 else len(blob)].decode("ascii")
-        key, found, value = line.partition("=")
-        if found:
-            header[key.strip().lower()] = value.strip()
-        if end < 0:
-            break
-        start = end + 1
-    for key in ("dimsize", "elementtype", "elementdatafile"):
-        if key not in header:
-            raise ImageError(f"{path} is not a MetaImage header: it has no {key}")
-    return header, blob[start:] if header["elementdatafile"].upper() == "LOCAL" else None
-
-
-def _data_files(path: Path, header: dict[str, str], dims: list[int]) -> list[Path]:
-    words = header["elementdatafile"].split()
-    if words[0].upper() == "LIST":
-        raise ImageError(f"{path} lists its data files inside the header; use a pattern or one .raw file")
-    if "%" in words[0]:
-        numbers = [int(w) for w in words[1:4]]
-        first, last, step = (*numbers, 1, dims[-1], 1)[:3] if not numbers else (*numbers, 1)[:3]
-        names = [words[0] % i for i in range(first, last + 1, step)]
-    else:
-        names = [header["elementdatafile"]]
-    files = [path.parent / name for name in names]
-    for file in files:
-        if not file.is_file():
-            raise ImageError(f"{path} needs {file.name} beside it, which is missing")
-    return files
-
-
-def _nifti(path: Path) -> _Loaded:
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Keep the readers' remarks on odd headers away from the user; what matters becomes an error."""
+    loggers = [logging.getLogger(name) for name in ("tifffile", "nibabel", "nibabel.global")]
+    before = [logger.disabled for logger in loggers]
     try:
-        import nibabel  # type: ignore[import-not-found]
+        for logger in loggers:
+            logger.disabled = True
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, state in zip(loggers, before, strict=True):
+            logger.disabled = state
+
+
+def _npy(path: Path) -> Volume:
+    return Volume(np.load(path, allow_pickle=False))
+
+
+def _npz(path: Path) -> Volume:
+    with np.load(path, allow_pickle=False) as archive:
+        names = list(archive.files)
+        if len(names) != 1:
+            raise ImageError(
+                f"{path} holds {len(names)} arrays ({', '.join(names[:6])}); "
+                "save the one with HU alone, as .npy or .npz"
+            )
+        return Volume(archive[names[0]])
+
+
+def _nifti(path: Path) -> Volume:
+    try:
+        import nibabel  # type: ignore[import-not-found,unused-ignore]
     except ImportError as error:
         raise ImageError(f"{path} is NIfTI; install its reader: pip install 'ctinv[formats]'") from error
-    image = nibabel.as_closest_canonical(nibabel.load(path))
+    image: Any = nibabel.load(path)
+    _refuse_size(path, image.shape)
+    header = image.header
+    stated = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
+    unit = {"meter": 1000.0, "micron": 0.001}.get(header.get_xyzt_units()[0], 1.0)
+    image = nibabel.funcs.as_closest_canonical(image)  # type: ignore[no-untyped-call,unused-ignore]
     data = np.asarray(image.dataobj)
-    if data.ndim == 4 and data.shape[3] == 1:
+    while data.ndim > 3 and data.shape[-1] == 1:
         data = data[..., 0]
     if data.ndim == 2:
         data = data[..., None]
     if data.ndim != 3:
         raise ImageError(f"{path} has shape {data.shape}; give one volume (x, y, slices)")
-    column, row, step = (float(v) for v in image.header.get_zooms()[:3])
     # Axes run right, front, up; a slice shows the patient from below, front at the top, right at the left.
-    return np.ascontiguousarray(data[::-1, ::-1].transpose(2, 1, 0)), (step, row, column)
+    values = np.ascontiguousarray(data[::-1, ::-1].transpose(2, 1, 0))
+    column, row, step = (abs(float(v)) * unit for v in image.header.get_zooms()[:3])
+    if not stated:
+        known = min(column, row, step) > 0.0 and (column, row) != (1.0, 1.0)
+        return Volume(values, (step, row, column) if known else None)
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ np.asarray(image.affine, dtype=np.float64)
+    origin = (affine @ [data.shape[0] - 1, data.shape[1] - 1, 0, 1])[:3] * unit
+    steps = np.stack([affine[:3, 2], -affine[:3, 1], -affine[:3, 0]]) * unit
+    return Volume.from_steps(values, steps, origin)
 
 
-def _tiff(path: Path) -> _Loaded:
+_SPACES = {  # signs that turn a NRRD space into left, posterior, superior
+    "left-posterior-superior": (1.0, 1.0, 1.0),
+    "lps": (1.0, 1.0, 1.0),
+    "right-anterior-superior": (-1.0, -1.0, 1.0),
+    "ras": (-1.0, -1.0, 1.0),
+    "left-anterior-superior": (1.0, -1.0, 1.0),
+    "las": (1.0, -1.0, 1.0),
+}
+
+
+def _nrrd(path: Path) -> Volume:
+    try:
+        import nrrd  # type: ignore[import-not-found,import-untyped,unused-ignore]
+    except ImportError as error:
+        raise ImageError(f"{path} is NRRD; install its reader: pip install 'ctinv[formats]'") from error
+    _refuse_size(path, [int(v) for v in nrrd.read_header(str(path)).get("sizes", [])])
+    values, header = nrrd.read(str(path), index_order="C")
+    values = np.asarray(values)
+    spacings = np.asarray(header.get("spacings", []), dtype=np.float64)[::-1]
+    signs = _SPACES.get(str(header.get("space", "")).lower())
+    directions = np.asarray(header.get("space directions", []), dtype=np.float64)[::-1]
+    if values.ndim == 3 and directions.shape == (3, 3):
+        if signs is None:
+            lengths = np.linalg.norm(directions, axis=1)
+            return Volume(values, _distances(lengths))
+        origin = np.asarray(header.get("space origin", [np.nan] * 3), dtype=np.float64)
+        placed = Volume.from_steps(values, directions * signs, np.nan_to_num(origin) * signs)
+        known = bool(np.isfinite(origin).all())
+        return placed if known else Volume(values, placed.spacing, placed.axes)
+    return Volume(values, _distances(spacings) if len(spacings) == values.ndim else None)
+
+
+def _distances(lengths: NDArray[np.float64]) -> tuple[float | None, float, float] | None:
+    if not np.isfinite(lengths).all() or lengths.size not in (2, 3) or lengths.min() <= 0.0:
+        return None
+    return (float(lengths[0]) if lengths.size == 3 else None, float(lengths[-2]), float(lengths[-1]))
+
+
+def _refuse_size(path: Path, shape: tuple[int, ...] | list[int]) -> None:
+    count = int(np.prod([int(v) for v in shape], dtype=object)) if len(shape) else 0
+    if not 0 < count <= MOST_VALUES:
+        raise ImageError(f"{path} announces {' x '.join(map(str, shape))} values; its header is broken")
+
+
+def _tiff(path: Path) -> Volume:
     try:
         import tifffile  # type: ignore[import-not-found,unused-ignore]
     except ImportError as error:
         raise ImageError(f"{path} is TIFF; install its reader: pip install 'ctinv[formats]'") from error
-    return np.asarray(tifffile.imread(path)), None
+    with tifffile.TiffFile(path) as file:
+        series = file.series
+        if not series:
+            raise ImageError(f"{path} holds no image; write it anew")
+        _refuse_size(path, series[0].shape)
+        return Volume(np.asarray(series[0].asarray()))
 
 
-ARRAY_SUFFIXES: dict[str, Callable[[Path], _Loaded]] = {
+ARRAY_SUFFIXES: dict[str, Callable[[Path], Volume]] = {
     ".npy": _npy,
-    ".mhd": _metaimage,
-    ".mha": _metaimage,
+    ".npz": _npz,
+    ".mhd": read_metaimage,
+    ".mha": read_metaimage,
     ".nii": _nifti,
     ".nii.gz": _nifti,
+    ".nrrd": _nrrd,
+    ".nhdr": _nrrd,
     ".tif": _tiff,
     ".tiff": _tiff,
 }

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ctinv.adapters.errors import ImageError
 from numpy.typing import NDArray
 
-__all__ = ["OUTSIDE_HU", "CTSlice", "mark_outside"]
+__all__ = ["OUTSIDE_HU", "CTSlice"]
 
 OUTSIDE_HU = -1024.0
 """HU given to pixels that hold no measurement: padding and everything outside the field of view."""
@@ -52,45 +52,22 @@ class CTSlice:
         normal = np.cross(self.orientation[:3], self.orientation[3:])
         return float(np.dot(normal, self.position))
 
+    @property
+    def name(self) -> str:
+        """What the slice is called in everything that is written.
+
+        The file's own name only where its tags say that identity was removed, or the user wants it
+        (``meta["keep_name"]``); else eight digits of the pixels' hash, which tell nothing of the
+        patient, and the slice's number.
+        """
+        keep = self.meta.get("keep_name", self.meta.get("deidentified", False))
+        number = self.meta.get("frame", self.meta.get("instance"))
+        if keep and self.source is not None:
+            return self.source.name
+        digest = hashlib.sha256(np.ascontiguousarray(self.hu).tobytes()).hexdigest()[:8]
+        return f"slice-{digest}" if number is None else f"slice-{digest}-{number}"
+
     def __repr__(self) -> str:
         name = self.source.name if self.source else "in memory"
         low, high = float(self.hu.min()), float(self.hu.max())
         return f"CTSlice({name}, {self.shape[0]}x{self.shape[1]}, {low:g}..{high:g} HU)"
-
-
-def mark_outside(
-    hu: NDArray[Any], padding: NDArray[np.bool_] | None = None, source: str = "the image"
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Find the pixels that hold no measurement and give them :data:`OUTSIDE_HU`.
-
-    These are the pixels the file declares as padding, and those at the smallest value of the image
-    if at least two corners hold that value too and it is below -1024 HU. At exactly -1024 HU, which
-    clipped air has as well, only those outside the circle that the image contains, and only where
-    nearly all of that outside has this value.
-
-    Arguments:
-        hu: (H, W), HU.
-        padding: Bool (H, W), what the file declares as padding.
-        source: The name used in the error.
-
-    Returns:
-        Float32 HU (H, W) and the bool mask of valid pixels.
-
-    Raises:
-        ImageError: No pixel is valid.
-    """
-    out = np.array(hu, dtype=np.float32)
-    outside = np.zeros(out.shape, dtype=bool) if padding is None else np.array(padding, dtype=bool)
-    fill = float(out[~outside].min()) if not outside.all() else 0.0
-    corners = out[[0, 0, -1, -1], [0, -1, 0, -1]]
-    if fill <= OUTSIDE_HU and int((corners == fill).sum()) >= 2:
-        filled = out == fill
-        if fill == OUTSIDE_HU:
-            rows, columns = (np.arange(n) - (n - 1) / 2 for n in out.shape)
-            beyond = np.hypot(rows[:, None], columns) > min(out.shape) / 2
-            filled &= beyond & bool(filled[beyond].mean() > 0.95)
-        outside |= filled
-    if outside.all():
-        raise ImageError(f"{source} holds no measured pixel: all is padding; give a slice with content")
-    out[outside] = OUTSIDE_HU
-    return out, ~outside

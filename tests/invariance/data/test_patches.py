@@ -11,7 +11,8 @@ from ctinv.adapters.errors import ImageError
 from ctinv.invariance.data import Pairs, PatchSampler, body_mask, fitting_set, split_patients, write_dicom
 from ctinv.invariance.data import sources as sources_module
 from ctinv.invariance.data.io.slices import CTSlice
-from ctinv.invariance.data.lowdose import kernel_of, region_of
+from ctinv.invariance.data.lowdose import kernel_of
+from ctinv.invariance.data.pairs import region_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -259,7 +260,7 @@ class TestFolder:
     def test_refused(self, tmp_path):
         with pytest.raises(ImageError, match="or 'phantom'"):
             fitting_set(tmp_path / "missing")
-        np.save(tmp_path / "a.npy", np.zeros((32, 32)))
+        np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(0, 50, (32, 32)))
         with pytest.raises(ImageError, match="pixel spacing"):
             fitting_set(tmp_path)
 

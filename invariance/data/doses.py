@@ -1,0 +1,117 @@
+"""What names and tags say of a slice's dose, patient, kernel and thickness."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+__all__ = [
+    "Dose",
+    "dose_of",
+    "innermost_dose",
+    "kernel_in",
+    "patient_in",
+    "plain_dose",
+    "thickness_in",
+    "undosed",
+]
+
+Dose = Literal["low", "high"]
+
+_LOW = re.compile(
+    r"\b(quarter|qd|ldct|ld|ulct|low|reduced|ultra ?low|(half|fifth|tenth|1/\d+)(?= ?dose)"
+    r"|(5|10|12\.5|20|25|50) ?(%|percent))( ?dose)?(?!\w)"
+)
+_HIGH = re.compile(
+    r"\b(full|fd|fdct|ndct|nd|hdct|hd|high|(routine|normal|standard|regular)(?= ?dose)"
+    r"|100 ?(%|percent))( ?dose)?(?!\w)"
+)
+_COLLECTIONS = re.compile(
+    r"ldct[\s_-]*and[\s_-]*projection[\s_-]*data|low[\s_-]*dose[\s_-]*ct[\s_-]*grand", re.IGNORECASE
+)
+_PUBLISHED = re.compile(r"(?<![A-Za-z0-9])([CLN]\d{3})(?![A-Za-z0-9])")
+_NOBODY = re.compile(
+    r"|x+|0+|none|unknown|n/?a|anon\w*|no ?name|patient|patient ?id|de-?id\w*|removed|test|pid", re.I
+)
+_KERNEL = re.compile(r"(?<![A-Za-z0-9])([A-Z]{1,2}\d{2}[a-z]?|sharp|smooth|soft|bone|lung)(?![A-Za-z0-9])")
+_THICKNESS = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?) ?mm\b", re.I)
+
+
+def _words(text: str) -> str:
+    """Words apart, in lower case; the names of public collections, which speak of both doses, gone."""
+    plain = _COLLECTIONS.sub(" ", text)
+    plain = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", plain)  # LowDose
+    return " ".join(re.split(r"[^a-z0-9%./]+", plain.lower()))
+
+
+def dose_of(text: str) -> Dose | None:
+    """The dose that a name or description states; None where it states none, or both.
+
+    Example:
+        >>> dose_of("quarter_1mm"), dose_of("Full Dose Images"), dose_of("L067_QD_1_1.CT.0001.IMA")
+        ('low', 'high', 'low')
+        >>> dose_of("abdomen"), dose_of("full and quarter dose")
+        (None, None)
+    """
+    words = re.sub(r"(?<=[a-z])\\.|\\.(?=[a-z])", " ", _words(text)).replace(".", " . ")
+    low, high = _LOW.search(words), _HIGH.search(words)
+    if (low is None) == (high is None):
+        return None
+    return "low" if low is not None else "high"
+
+
+def innermost_dose(folders: Sequence[str]) -> Dose | None:
+    """What the folder nearest to the file says that says anything; outermost first in ``folders``."""
+    return next((dose for name in reversed(folders) if (dose := dose_of(name)) is not None), None)
+
+
+def plain_dose(name: str) -> Dose | None:
+    """The dose of a folder whose name says nothing but dose, thickness, kernel and patient.
+
+    Example:
+        >>> plain_dose("quarter_1mm"), plain_dose("L067_FD"), plain_dose("low_dose_study_of_2020")
+        ('low', 'high', None)
+    """
+    rest = undosed(_THICKNESS.sub(" ", _KERNEL.sub(" ", _PUBLISHED.sub(" ", name.replace("_", " ")))))
+    return dose_of(name) if not set(rest.split()) - {"images", "image", "dose", "ct", "data"} else None
+
+
+def undosed(text: str) -> str:
+    """A name without the words that tell the dose, so that the names of twins are equal."""
+    return re.sub(r"\s+", " ", _HIGH.sub("", _LOW.sub("", _words(text)))).strip()
+
+
+def patient_in(tag: str, names: Sequence[str]) -> tuple[str, bool]:
+    """The patient, and whether tag and names contradict each other.
+
+    Arguments:
+        tag: Patient ID; "Anonymous" and the like say nothing.
+        names: Patient's name, file name and folders, the most telling first.
+    """
+    ids = list(dict.fromkeys(found for name in names for found in _PUBLISHED.findall(name)))
+    said = "" if _NOBODY.fullmatch(tag.strip()) else tag.strip()
+    if said:
+        return said, any(found != said for found in ids) and bool(_PUBLISHED.fullmatch(said))
+    if ids:
+        return ids[0], len(ids) > 1
+    for name in names:
+        rest = _THICKNESS.sub("", _KERNEL.sub("", undosed(name))).strip(" _-.")
+        if re.search(r"[a-z]", rest) and not _NOBODY.fullmatch(rest):
+            return rest, False
+    return "", False
+
+
+def kernel_in(tag: str, folders: Sequence[str]) -> str:
+    """The kernel's tag, else what a folder is called, such as ``B30``."""
+    if tag:
+        return tag
+    return next((found[1] for name in reversed(folders) if (found := _KERNEL.search(name))), "")
+
+
+def thickness_in(tag: float | None, folders: Sequence[str]) -> float | None:
+    """Slice thickness in mm: the tag, else what a folder is called, such as ``1mm``."""
+    if tag is not None:
+        return tag
+    spelled = (name.replace("_", " ") for name in reversed(folders))
+    return next((float(found[1]) for name in spelled if (found := _THICKNESS.search(name))), None)

@@ -1,0 +1,129 @@
+"""MetaImage (.mhd, .mha): header, data beside it or inside, compressed or not."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+from ctinv.adapters.errors import ImageError
+from numpy.typing import NDArray
+
+from .volume import MOST_VALUES, Volume
+
+__all__ = ["read_metaimage"]
+
+_TYPES = {
+    "MET_CHAR": "i1",
+    "MET_UCHAR": "u1",
+    "MET_SHORT": "i2",
+    "MET_USHORT": "u2",
+    "MET_INT": "i4",
+    "MET_UINT": "u4",
+    "MET_FLOAT": "f4",
+    "MET_DOUBLE": "f8",
+}
+
+
+def read_metaimage(path: Path) -> Volume:
+    """Values and geometry; where the header states no matrix or no place, these are None.
+
+    The rows of ``TransformMatrix`` are the directions of the axes, fastest first, in patient
+    coordinates (left, posterior, superior).
+
+    Raises:
+        ImageError: Keys are missing, unknown or contradict the data.
+    """
+    header, data = _header(path)
+    dims = [int(v) for v in header["dimsize"].split()]
+    kind = header["elementtype"].upper()
+    if kind not in _TYPES or int(header.get("elementnumberofchannels", "1")) != 1:
+        raise ImageError(f"{path} holds {kind}; known are: {', '.join(_TYPES)}, one channel")
+    count = int(np.prod(dims, dtype=object)) if dims else 0
+    if len(dims) not in (2, 3) or min(dims) < 1 or count > MOST_VALUES:
+        raise ImageError(f"{path} has DimSize {header['dimsize']}; give two or three positive numbers")
+    if header.get("ndims", str(len(dims))) != str(len(dims)):
+        raise ImageError(f"{path} has NDims {header['ndims']} but DimSize {header['dimsize']}; write it anew")
+    big = "true" in (
+        header.get("elementbyteordermsb", "").lower(),
+        header.get("binarydatabyteordermsb", "").lower(),
+    )
+    dtype = np.dtype(_TYPES[kind]).newbyteorder(">" if big else "<")
+    wanted = count * dtype.itemsize
+    blob = data if data is not None else b"".join(p.read_bytes() for p in _data_files(path, header, dims))
+    skip = int(header.get("headersize", "0"))
+    if skip:
+        blob = blob[len(blob) - wanted :] if skip == -1 else blob[skip:]
+    if header.get("compresseddata", "false").lower() == "true":
+        blob = zlib.decompressobj().decompress(blob, wanted + 1)
+    if len(blob) != wanted:
+        size = " x ".join(map(str, dims))
+        raise ImageError(f"{path} announces {size} pixels, {wanted} bytes, but has {len(blob)}")
+    values = np.frombuffer(blob, dtype).reshape(dims[::-1]).astype(dtype.newbyteorder("="))
+    return _placed(values, header, len(dims))
+
+
+def _placed(values: NDArray[np.generic], header: dict[str, str], dims: int) -> Volume:
+    text = header.get("elementspacing") or header.get("elementsize")
+    spacing = _numbers(text, dims)
+    if spacing is None or spacing.min() <= 0.0:
+        return Volume(values)
+    distances = (float(spacing[2]) if dims == 3 else None, float(spacing[1]), float(spacing[0]))
+    matrix = _numbers(_first(header, "transformmatrix", "rotation", "orientation"), dims * dims)
+    origin = _numbers(_first(header, "offset", "position", "origin"), dims)
+    if dims != 3 or matrix is None:
+        return Volume(values, distances)
+    axes = matrix.reshape(3, 3)[::-1]
+    if not np.allclose(axes @ axes.T, np.eye(3), atol=0.02):
+        return Volume(values, distances)
+    return Volume(values, distances, axes, origin)
+
+
+def _first(header: dict[str, str], *keys: str) -> str | None:
+    return next((header[key] for key in keys if key in header), None)
+
+
+def _numbers(text: str | None, count: int) -> NDArray[np.float64] | None:
+    if text is None:
+        return None
+    try:
+        numbers = np.array([float(v) for v in text.split()])
+    except ValueError:
+        return None
+    return numbers if len(numbers) == count and bool(np.isfinite(numbers).all()) else None
+
+
+def _header(path: Path) -> tuple[dict[str, str], bytes | None]:
+    blob = path.read_bytes()
+    header: dict[str, str] = {}
+    start = 0
+    while "elementdatafile" not in header:
+        end = blob.find(b"\n", start)
+        line = blob[start : end if end >= 0 else len(blob)].decode("ascii")
+        key, found, value = line.partition("=")
+        if found:
+            header[key.strip().lower()] = value.strip()
+        if end < 0:
+            break
+        start = end + 1
+    for key in ("dimsize", "elementtype", "elementdatafile"):
+        if key not in header:
+            raise ImageError(f"{path} is not a MetaImage header: it has no {key}")
+    return header, blob[start:] if header["elementdatafile"].upper() == "LOCAL" else None
+
+
+def _data_files(path: Path, header: dict[str, str], dims: list[int]) -> list[Path]:
+    words = header["elementdatafile"].split()
+    if not words or words[0].upper() == "LIST":
+        raise ImageError(f"{path} lists its data files inside the header; use a pattern or one .raw file")
+    if "%" in words[0]:
+        numbers = [int(w) for w in words[1:4]]
+        first, last, step = (*numbers, 1, dims[-1], 1)[:3] if not numbers else (*numbers, 1)[:3]
+        names = [words[0] % i for i in range(first, last + 1, step)]
+    else:
+        names = [header["elementdatafile"]]
+    files = [path.parent / name for name in names]
+    for file in files:
+        if not file.is_file():
+            raise ImageError(f"{path} needs {file.name} beside it, which is missing")
+    return files

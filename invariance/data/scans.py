@@ -1,0 +1,271 @@
+"""Scans with both doses, in any layout: where their files lie, and what was left out."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from ctinv.adapters.errors import ImageError
+from numpy.typing import NDArray
+
+from .io.arrays import array_kind
+from .io.series import read_file, reason_of
+from .noise_level import same_slice, soft_noise
+from .pairing import Match, Record, Sources, match, records_of, sources_of
+
+__all__ = ["REGIONS", "Scan", "Scans", "check_doses", "find_ldct", "find_scans"]
+
+REGIONS = {"C": "chest", "L": "abdomen", "N": "head"}
+"""Body part by the first letter of the patient id in LDCT-and-Projection-data."""
+
+_PATIENT = re.compile(r"[CLN]\d{3}")
+_BODY = (
+    ("chest", ("chest", "thorax", "lung")),
+    ("abdomen", ("abdomen", "pelvis", "liver")),
+    ("head", ("head", "brain")),
+)
+_NOISIER = 1.25  # noise of one series over that of another at the same places, from which one is low dose
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Both doses of one scan.
+
+    Arguments:
+        patient: Such as ``L004``.
+        region: ``chest``, ``abdomen``, ``head`` or ``other``.
+        low: Folder of the low-dose slices.
+        high: Folder of the full-dose slices.
+        names: Files of the low dose below ``low``, slice by slice.
+        twins: Those of the full dose below ``high``; None where the names are the same.
+        frames: Which slice of each file; None for the first of each.
+    """
+
+    patient: str
+    region: str
+    low: Path
+    high: Path
+    names: tuple[str, ...]
+    twins: tuple[str, ...] | None = None
+    frames: tuple[int, ...] | None = None
+
+    def files(self, index: int) -> tuple[Path, Path, int]:
+        """The low-dose file, the full-dose file and the slice in both."""
+        twin = self.names[index] if self.twins is None else self.twins[index]
+        frame = 0 if self.frames is None else self.frames[index]
+        return self.low / self.names[index], self.high / twin, frame
+
+
+@dataclass(frozen=True)
+class Scans:
+    """Scans with both doses.
+
+    Arguments:
+        scans: Sorted by patient.
+        what: What to call them in reports.
+        matches: Slice by slice, what was paired and what was left out and why; empty where only folder
+            names were looked at.
+        notes: The same in a few lines, without any name.
+    """
+
+    scans: tuple[Scan, ...]
+    what: str
+    matches: tuple[Match, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def find_ldct(root: str | Path) -> list[Scan]:
+    """Scans with both doses under a folder in the layout of LDCT-and-Projection-data.
+
+    Only folders with descriptive names are understood, and only listed: no file is opened. Scans whose
+    twin is missing are left out, and so are slices without a twin. For every other layout see
+    :func:`find_scans`.
+
+    Arguments:
+        root: ``LDCT-and-Projection-data``, the folder that holds it, or one of its parts.
+
+    Returns:
+        Scans sorted by patient; empty where the layout is another one.
+    """
+    top = Path(root)
+    inner = top / "LDCT-and-Projection-data"
+    top = inner if inner.is_dir() else top
+    if not top.is_dir():
+        return []
+    patients = (
+        [top]
+        if _PATIENT.fullmatch(top.name)
+        else sorted(p for p in top.iterdir() if _PATIENT.fullmatch(p.name) and p.is_dir())
+    )
+    scans = []
+    for patient in patients:
+        for study in sorted(p for p in patient.iterdir() if p.is_dir()):
+            folders = sorted(p for p in study.iterdir() if p.is_dir())
+            low = [p for p in folders if "low dose images" in p.name.lower()]
+            high = [p for p in folders if "full dose images" in p.name.lower()]
+            if len(low) == 1 and len(high) == 1:
+                twins = _dicom_names(low[0]) & _dicom_names(high[0])
+                names = tuple(sorted(twins, key=lambda n: [int(w) for w in re.findall(r"\d+", n)]))
+                if names:
+                    scans.append(Scan(patient.name, REGIONS[patient.name[0]], low[0], high[0], names))
+    return scans
+
+
+def _dicom_names(folder: Path) -> set[str]:
+    return {name for name in os.listdir(folder) if name.lower().endswith(".dcm")}
+
+
+def find_scans(spec: str | Path) -> Scans | None:
+    """Scans with both doses, whatever the folders are called.
+
+    Folder names, file names, series descriptions and patients' names tell the dose; slices pair that
+    have the same patient, kernel, thickness and place. Known so are AAPM/Mayo 2016 in both orders of
+    folders and LDCT-and-Projection-data in both forms of download.
+
+    Arguments:
+        spec: A folder, or ``low=FOLDER,high=FOLDER``.
+
+    Returns:
+        The scans; None where nothing speaks of low dose, so that all is high dose.
+
+    Raises:
+        ImageError: There is low dose, but no pair: it must not be taken for high dose. Or two series
+            of one patient show the same places, one with clearly more noise, and nothing says which
+            is of low dose.
+    """
+    sources = sources_of(spec)
+    if sources.folder is None and sources.low is None:
+        return None
+    if sources.folder is not None and (quick := find_ldct(sources.folder)):
+        return Scans(tuple(quick), "LDCT-and-Projection-data")
+    records, left_out = _records(sources)
+    matches = match(records) if any(r.dose == "low" or r.doubt for r in records) else []
+    pairs = [(m.low, m.high) for m in matches if m.low is not None and m.high is not None]
+    if not pairs:
+        _refuse_low_dose(records, matches, str(spec), left_out)
+        _refuse_hidden_low_dose(records)
+        return None
+    problems = Counter(m.problem for m in matches if m.problem)
+    problems.update(reason_of(file, reason) for file, reason in left_out)
+    notes = tuple(f"left out: {count} files: {problem}" for problem, count in problems.most_common(8))
+    root_low = sources.folder or sources.low
+    root_high = sources.folder or sources.high
+    assert root_low is not None
+    assert root_high is not None
+    scans = _scans(pairs, *(p if p.is_dir() else p.parent for p in (root_low, root_high)))
+    return Scans(tuple(scans), "slices at both doses", tuple(matches), notes)
+
+
+def _records(sources: Sources) -> tuple[list[Record], list[tuple[Path, str]]]:
+    if sources.folder is not None:
+        return records_of(sources.folder)
+    assert sources.low is not None
+    assert sources.high is not None
+    low, out_low = records_of(sources.low, "low")
+    high, out_high = records_of(sources.high, "high")
+    return low + high, out_low + out_high
+
+
+def _scans(pairs: Sequence[tuple[Record, Record]], low: Path, high: Path) -> list[Scan]:
+    """Pairs patient by patient; patients whose tags do not say that they are public get numbers."""
+    by_patient: dict[str, list[tuple[Record, Record]]] = defaultdict(list)
+    for pair in pairs:
+        by_patient[pair[0].patient].append(pair)
+    scans = []
+    for number, (patient, own) in enumerate(sorted(by_patient.items()), start=1):
+        public = bool(_PATIENT.fullmatch(patient)) or all(a.public and b.public for a, b in own)
+        names, twins, frames = [], [], []
+        for a, b in own:
+            for frame in range(_slices_in(a, b)):
+                names.append(str(a.file.relative_to(low)))
+                twins.append(str(b.file.relative_to(high)))
+                frames.append(frame)
+        label = patient if public and patient else f"patient-{number:02d}"
+        region = _region(patient, own[0][0].region)
+        scans.append(Scan(label, region, low, high, tuple(names), tuple(twins), tuple(frames)))
+    return scans
+
+
+def _slices_in(low: Record, high: Record) -> int:
+    if array_kind(low.file) is None and array_kind(high.file) is None:
+        return 1
+    counts = [len(read_file(record.file)) for record in (low, high)]
+    if counts[0] != counts[1]:
+        raise ImageError(
+            f"{low.file} holds {counts[0]} slices, its twin {high.file.name} {counts[1]}; give equal ones"
+        )
+    return counts[0]
+
+
+def _region(patient: str, part: str) -> str:
+    if _PATIENT.fullmatch(patient):
+        return REGIONS[patient[0]]
+    return next((name for name, words in _BODY if any(word in part for word in words)), "other")
+
+
+def _refuse_low_dose(
+    records: Sequence[Record], matches: Sequence[Match], spec: str, left_out: Sequence[tuple[Path, str]]
+) -> None:
+    low = [r for r in records if r.dose == "low" or r.doubt]
+    if not low and "low=" not in spec:
+        return
+    problems = Counter(m.problem for m in matches if m.problem).most_common(2)
+    why = "; ".join(problem for problem, _ in problems) or next((reason for _, reason in left_out), "empty")
+    raise ImageError(
+        f"{spec} holds {len(low)} files of low or doubtful dose and no pair ({why}); low dose is never "
+        "taken for high dose: give low=FOLDER,high=FOLDER, or high=FOLDER with full dose alone"
+    )
+
+
+def _refuse_hidden_low_dose(records: Sequence[Record]) -> None:
+    """Refuse two series that show the same slices with clearly different noise, though nothing says so."""
+    groups: dict[tuple[object, ...], dict[float, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        if record.dose is None and record.height is not None:
+            groups[(record.patient, record.key)][round(record.height, 1)].append(record)
+    for places in groups.values():
+        shared = [here for here in places.values() if len({r.series for r in here}) > 1]
+        for here in shared[len(shared) // 2 :][:1]:
+            first, second = here[0], next(r for r in here if r.series != here[0].series)
+            try:
+                one, two = read_file(first.file)[0].hu, read_file(second.file)[0].hu
+            except ImageError:
+                continue
+            noises = sorted((soft_noise(one), soft_noise(two)))
+            if one.shape == two.shape and same_slice(one, two) and noises[1] > _NOISIER * max(noises[0], 0.1):
+                raise ImageError(
+                    f"{first.file.parent} and {second.file.parent} show the same slices with "
+                    f"{noises[0]:.0f} and {noises[1]:.0f} HU of noise, as two doses do, and nothing says "
+                    "which is which; give low=FOLDER,high=FOLDER, or high=FOLDER with full dose alone"
+                )
+
+
+def check_doses(low: Sequence[NDArray[np.float32]], high: Sequence[np.ndarray], patient: str) -> None:
+    """Make sure that twins show the same slices and that low dose is the noisier one.
+
+    Arguments:
+        low: Low-dose slices of one patient, HU.
+        high: Their twins.
+        patient: For the refusal.
+
+    Raises:
+        ImageError: They do not.
+    """
+    ratios = []
+    for x, y in zip(low, high, strict=True):
+        if not same_slice(x, y):
+            raise ImageError(
+                f"low and high dose of {patient} do not show the same slice; the folders are mixed up"
+            )
+        ratios.append(soft_noise(x) / max(soft_noise(y), 0.1))
+    middle = float(np.median(ratios))
+    if middle < 1.02:
+        raise ImageError(
+            f"the low dose of {patient} has {middle:.2f} times the noise of its high dose; it must have "
+            "more: the doses seem to be the same or exchanged"
+        )
