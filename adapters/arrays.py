@@ -10,7 +10,7 @@ import numpy as np
 
 from .errors import ImageError
 
-__all__ = ["batches", "check_images", "is_tensor", "join", "pad_reflect", "restore"]
+__all__ = ["batches", "check_images", "is_tensor", "join", "neighbours", "pad_reflect", "restore"]
 
 _PIXELS_PER_BATCH = 2**20
 
@@ -70,6 +70,32 @@ def batches(x: Any, size: int | None) -> Iterator[Any]:
         raise ImageError(f"batch_size must be at least 1, not {size}")
     for start in range(0, x.shape[0], size):
         yield x[start : start + size]
+
+
+def neighbours(x: Any, start: int, count: int, width: int) -> Any:
+    """Slices of a series with those around them as channels.
+
+    Arguments:
+        x: The series (N, 1, H, W).
+        start: The first slice wanted.
+        count: How many.
+        width: Slices side by side, the wanted one in the middle; beyond an end the end slice is repeated.
+
+    Returns:
+        (count, width, H, W).
+
+    Example:
+        >>> x = np.arange(3.0).reshape(3, 1, 1, 1)
+        >>> neighbours(x, 1, 2, 3)[..., 0, 0].tolist()
+        [[0.0, 1.0, 2.0], [1.0, 2.0, 2.0]]
+    """
+    last = x.shape[0] - 1
+    places = [
+        min(max(middle + offset - width // 2, 0), last)
+        for middle in range(start, start + count)
+        for offset in range(width)
+    ]
+    return x[places].reshape(count, width, *x.shape[-2:])
 
 
 def pad_reflect(x: Any, bottom: int, right: int) -> Any:

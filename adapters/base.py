@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,18 +12,14 @@ import numpy as np
 
 from . import names as _names
 from ._types import INPUT, OUTPUT, Layer, Output, Progress
-from .arrays import batches, check_images, is_tensor, join, pad_reflect, restore
+from .arrays import batches, check_images, is_tensor, join, neighbours, pad_reflect, restore
 from .calibration import Calibration, calibrate
-from .errors import ImageError, IntensityError, UnsupportedModelError
+from .errors import ImageError, IntensityError, RowsError, UnsupportedModelError
 from .geometry import Geometry, ramp
 from .intensity import CANDIDATES, Intensity
+from .output_kind import LEVELS, contradiction, output_kind, reason
 
-__all__ = [
-    "INPUT",
-    "OUTPUT",
-    "Denoiser",
-    "Layer",
-]
+__all__ = ["INPUT", "OUTPUT", "Denoiser", "Layer"]
 
 
 class Denoiser(ABC):
@@ -37,8 +34,8 @@ class Denoiser(ABC):
         intensity: The model's units; None while they are unknown (see :meth:`calibrate`).
         output: Whether the network returns the image or the noise to subtract from it; None where
             this is not known: it is then probed, and announced in :attr:`notices`.
-        channels: Input channels of the network. The grey image is repeated, and the output
-            averaged, only where this is not 1.
+        channels: Input channels of the network. Where this is not 1, the grey image is repeated and
+            the output averaged; for a network that returns one channel, the channels are slices.
         fixed_size: Height and width, for a model that takes no other; None where it is free.
     """
 
@@ -64,6 +61,8 @@ class Denoiser(ABC):
         self._looked_up: tuple[Sequence[Layer], dict[str, str]] = ((), {})
         self._output_stated = output is not None
         self._output_checked = False
+        self._series = False
+        self._alone = False
         self._geometry = Geometry(self._output_shape, self._probe_image, fixed_size, self._notify)
 
     # -- what a subclass provides ---------------------------------------------------------------
@@ -77,6 +76,11 @@ class Denoiser(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """SHA-256 of what decides the numbers: weights and structure, not file names."""
+
+    @property
+    def cacheable(self) -> bool:
+        """Whether two models with this fingerprint are the same, so that answers may be kept for it."""
+        return True
 
     @property
     @abstractmethod
@@ -94,6 +98,10 @@ class Denoiser(ABC):
         Returned arrays are native float32 snapshots that nothing changes later. OUTPUT is what the
         network returns, in model units. A failing network raises :class:`ModelError`.
         """
+
+    def _mixes(self, names: Sequence[str]) -> bool:
+        """Whether one of these reads an image otherwise beside others than alone."""
+        return False
 
     def _context(self, grad: bool) -> contextlib.AbstractContextManager[None]:
         """What must hold around a whole call, over all its batches."""
@@ -134,10 +142,24 @@ class Denoiser(ABC):
         self.resolve(layer)
         return None
 
+    def apart(self) -> Denoiser:
+        """This denoiser for images that are no series of slices: each stands for its own neighbours.
+
+        Only networks that take several neighbouring slices make a difference between the two.
+        """
+        if not self._takes_series():
+            return self
+        found = copy.copy(self)
+        found._alone = True
+        found._notify("each slice is analysed by itself and stands for its own neighbours")
+        return found
+
     def features(
         self, x: Any, layer: str | Sequence[str], *, batch_size: int | None = None, grad: bool = False
     ) -> Any:
         """Read ``z = Phi(x)`` at one or several layers.
+
+        A network that takes neighbouring slices takes ``x`` for a series, in order.
 
         Arguments:
             x: Images (N, 1, H, W), HU.
@@ -159,16 +181,23 @@ class Denoiser(ABC):
         check_images(x)
         self._check_grad(x, grad)
         intensity = self._units()
+        self._geometry.given(x.shape[-2:])
         found = {name: self._canonical(name) for name in wanted}
         unique = list(dict.fromkeys(found.values()))
         parts: dict[str, list[Any]] = {name: [] for name in unique}
         with self._context(grad):
             if OUTPUT in unique:
                 self._settle_output()
-            for chunk in batches(x, batch_size):
-                for name, z in self._observe(chunk, unique, intensity, grad).items():
+            run = [name for name in unique if name != INPUT]
+            singly = bool(run) and len(x) > 1 and self._mixes(run)
+            series = bool(run) and not self._alone and self._takes_series()
+            start = 0
+            for chunk in batches(x, 1 if singly else batch_size):
+                given = neighbours(x, start, len(chunk), self.channels) if series else chunk
+                start += len(chunk)
+                for name, z in self._observe(given, unique, intensity, grad).items():
                     parts[name].append(restore(z, x))
-            results = {name: self._joined(name, parts[name], int(x.shape[0])) for name in unique}
+            results = {name: self._joined(name, parts[name], len(x), singly) for name in unique}
         if isinstance(layer, str):
             return results[found[layer]]
         return {name: results[found[name]] for name in wanted}
@@ -271,11 +300,13 @@ class Denoiser(ABC):
 
     def _observe(self, chunk: Any, names: Sequence[str], intensity: Intensity, grad: bool) -> dict[str, Any]:
         """One batch of images in HU to native arrays, INPUT and OUTPUT in HU."""
-        x = self._native(chunk)
+        given = self._native(chunk)
+        middle = given.shape[1] // 2  # of a slice and its neighbours
+        x = given[:, middle : middle + 1]
         run = [name for name in names if name != INPUT]
         found: dict[str, Any] = {}
         if run:
-            u = self._channelled(intensity.to_model(x))
+            u = self._channelled(intensity.to_model(given))
             pads = self._geometry.pads(u)
             found.update(self._run(pad_reflect(u, *pads), run, grad))
         if OUTPUT in found:
@@ -287,7 +318,7 @@ class Denoiser(ABC):
     def _image(self, x: Any, raw: Any, intensity: Intensity, output: Output | None = None) -> Any:
         """What the network returned, as an image in HU; ``x`` is its input, HU."""
         output = output or self.output
-        if self.channels != 1:
+        if raw.shape[1] != 1:
             raw = raw.mean(axis=1, keepdims=True)
         crop = self.crop
         height, width = x.shape[-2] - 2 * crop, x.shape[-1] - 2 * crop
@@ -301,7 +332,7 @@ class Denoiser(ABC):
         """Numpy images in HU, denoised under a convention that is only tried."""
         parts: list[list[Any]] = [[] for _ in outputs]
         with self._context(False):
-            for chunk in batches(x, None):
+            for chunk in batches(x, 1 if self._mixes([OUTPUT]) else None):
                 own = self._native(chunk)
                 u = self._channelled(intensity.to_model(own))
                 pads = self._geometry.pads(u)
@@ -311,16 +342,21 @@ class Denoiser(ABC):
         return [join(part) for part in parts]
 
     def _channelled(self, u: Any) -> Any:
-        return u if self.channels == 1 else u[:, [0] * self.channels]
+        return u if u.shape[1] == self.channels else u[:, [0] * self.channels]
 
-    def _joined(self, name: str, parts: Sequence[Any], count: int) -> Any:
+    def _takes_series(self) -> bool:
+        if self.channels > 1:
+            _ = self.probe_size  # a run shows how many channels come back
+        return self._series
+
+    def _joined(self, name: str, parts: Sequence[Any], count: int, singly: bool) -> Any:
         if len(parts) == 1 and parts[0].ndim and parts[0].shape[0] == count:
             return parts[0]
         rows = [int(part.shape[0]) if part.ndim else 0 for part in parts]
-        if sum(rows) != count and (len(parts) > 1 or sum(rows) % count):
-            raise UnsupportedModelError(
+        if sum(rows) != count and ((len(parts) > 1 and not singly) or sum(rows) % count):
+            raise RowsError(
                 f"layer {name!r} returns {sum(rows)} rows for {count} images, which cannot be told apart by "
-                "image; give the images in one batch (batch_size=N), or choose another layer"
+                "image; give the images one by one, or choose another layer"
             )
         return join(parts)
 
@@ -330,10 +366,16 @@ class Denoiser(ABC):
     def _output_shape(self, u: Any) -> tuple[int, ...]:
         with self._context(False):
             shape = tuple(int(n) for n in self._run(u, [OUTPUT], False)[OUTPUT].shape)
-        if len(shape) != 4 or shape[:2] != (u.shape[0], self.channels):
+        if len(shape) != 4 or shape[0] != u.shape[0] or shape[1] not in (1, self.channels):
             raise UnsupportedModelError(
                 f"{self.name!r} turns an image of shape {tuple(u.shape)} into {shape}; a denoiser returns "
-                "(N, C, H, W) with as many channels as it takes"
+                "(N, C, H, W) with as many channels as it takes, or one"
+            )
+        if shape[1] < self.channels and not self._series:
+            self._series = True
+            self._notify(
+                f"the network takes {self.channels} slices and returns one: images are taken for a series, "
+                "in order, that gives each slice its neighbours; at its ends the end slice is repeated"
             )
         return shape
 
@@ -342,38 +384,15 @@ class Denoiser(ABC):
         if self._output_checked:
             return
         self._output_checked = True
-        verdict = self._probe_output()
+        intensity = self._units()
+        raw = []
+        for level in LEVELS:
+            flat = np.full((1, 1, *self.probe_size), level, dtype=np.float32)
+            u = self._channelled(intensity.to_model(self._native(flat)))
+            raw.append(self._run(u, [OUTPUT], False)[OUTPUT])
+        verdict = output_kind(raw, intensity.scale)
         if self.output is None:
             self.output = verdict or "image"
-            why = (
-                "constant images come out as such"
-                if verdict == "image"
-                else "constant images come out as zero"
-            )
-            self._notify(
-                f"the network is taken to return the {'noise' if self.output == 'residual' else 'image'}: "
-                + (why if verdict else "a probe could not tell; output='residual' says otherwise")
-            )
-        elif verdict not in (None, self.output):
-            self._notify(
-                f"output={self.output!r} was given, but constant images come out "
-                f"{'unchanged' if verdict == 'image' else 'as zero'}, as from a network that returns the "
-                f"{'image' if verdict == 'image' else 'noise'}"
-            )
-
-    def _probe_output(self) -> Output | None:
-        intensity = self._units()
-        levels = np.array([-100.0, 0.0, 100.0], dtype=np.float32)
-        height, width = self.probe_size
-        flat = np.broadcast_to(levels[:, None, None, None], (3, 1, height, width))
-        u = self._channelled(intensity.to_model(self._native(np.ascontiguousarray(flat))))
-        raw = self._run(u, [OUTPUT], False)[OUTPUT]
-        rows, columns = raw.shape[-2] // 2, raw.shape[-1] // 2
-        centre = raw[:, :, rows - 2 : rows + 2, columns - 2 : columns + 2] * intensity.scale
-        means = np.asarray(restore(centre, levels), dtype=np.float64).reshape(3, -1).mean(axis=1)
-        if not np.isfinite(means).all():
-            return None
-        slope = float(np.polyfit(levels, means, 1)[0])
-        if abs(slope - 1.0) < 0.3:
-            return "image"
-        return "residual" if abs(slope) < 0.3 else None
+            self._notify(reason(self.output, verdict))
+        elif verdict is not None and verdict != self.output:
+            self._notify(contradiction(self.output, verdict))

@@ -12,6 +12,7 @@ __all__ = [
     "IntensityError",
     "LayerError",
     "ModelError",
+    "RowsError",
     "UnsupportedModelError",
 ]
 
@@ -26,6 +27,10 @@ class ModelError(CtinvError):
 
 class UnsupportedModelError(ModelError):
     """A model that can be loaded but whose layers cannot be observed truthfully."""
+
+
+class RowsError(UnsupportedModelError):
+    """A layer gives several rows for each image, and batches of images cannot be told apart in them."""
 
 
 class LayerError(CtinvError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,11 @@ from .errors import ImageError, ModelError, UnsupportedModelError
 
 __all__ = ["Geometry", "LeastSize", "ramp"]
 
-_PROBES = ((64, 64), (128, 128), (256, 256), (512, 512))
-_MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
+# The smallest image on which most networks run, then sizes that networks of one size are made for.
+_PROBE = 64
+_SIZES = (33, 48, 55, 64, 80, 96, 100, 128, 144, 192, 224, 256, 320, 384, 448, 512)
+# Powers of two, then other windows and patches.
+_MULTIPLES = (1, 2, 4, 8, 16, 32, 64, 3, 6, 12, 24, 48, 7, 14, 28, 56, 5, 10, 20, 40, 80, 96, 112, 128)
 
 
 def ramp(height: int, width: int) -> np.ndarray:
@@ -44,8 +47,14 @@ class Geometry:
         self._fixed = fixed_size or (None, None)
         self._notify = notify
         self._probe: tuple[int, int] | None = None
+        self._given: tuple[int, int] | None = None
         self._crop = 0
         self._pads: dict[tuple[int, int], tuple[int, int]] = {}
+
+    def given(self, size: Sequence[int]) -> None:
+        """Tell the size of an image that is to be run: it is tried where the smallest does not run."""
+        if self._probe is None:
+            self._given = (int(size[0]), int(size[1]))
 
     @property
     def probe_size(self) -> tuple[int, int]:
@@ -84,8 +93,7 @@ class Geometry:
         if self._probe is not None:
             return
         failure: ModelError | None = None
-        probes = [(self._fixed[0] or height, self._fixed[1] or width) for height, width in _PROBES]
-        for height, width in dict.fromkeys(probes):
+        for height, width in self._probes():
             try:
                 shape = self._run(self._blank(height, width))
             except UnsupportedModelError:
@@ -99,22 +107,44 @@ class Geometry:
         assert failure is not None
         raise failure
 
+    def _probes(self) -> Iterable[tuple[int, int]]:
+        squares = [(size, size) for size in _SIZES]
+        wanted = [(_PROBE, _PROBE), *([self._given] if self._given else []), *squares]
+        return dict.fromkeys((self._fixed[0] or height, self._fixed[1] or width) for height, width in wanted)
+
     def _crop_of(self, size: tuple[int, int], shape: tuple[int, ...]) -> int:
         lost = (size[0] - shape[-2], size[1] - shape[-1])
-        if lost[0] != lost[1] or lost[0] % 2 or lost[0] < 0:
+        if lost[0] != lost[1] or lost[0] % 2 or lost[0] < 0 or not self._is_crop(size, lost[0]):
             raise UnsupportedModelError(
                 f"the network turns {size[0]}x{size[1]} pixels into {shape[-2]}x{shape[-1]}; an output must "
-                "have the input's size, or lack the same number of pixels on all four sides"
+                "have the input's size, or lack the same number of pixels on all four sides; where the "
+                "network returns images of several sizes, output_tensor= chooses one"
             )
         if lost[0]:
             self._notify(f"the network has no padding: its output lacks {lost[0] // 2} pixels on each side")
         return lost[0] // 2
 
+    def _is_crop(self, size: tuple[int, int], lost: int) -> bool:
+        """Whether an output that is smaller is so by as much at another size, and not a smaller image."""
+        if not lost or lost < 0:
+            return True
+        for step in (32, 64, size[0]):
+            larger = tuple(own if fixed else own + step for own, fixed in zip(size, self._fixed, strict=True))
+            if larger == size:
+                break
+            try:
+                shape = self._run(self._blank(*larger))
+            except ModelError:
+                continue
+            return (larger[0] - shape[-2], larger[1] - shape[-1]) == (lost, lost)
+        # One size only: a border is narrow, a smaller image is at most half as wide.
+        return 2 * lost < min(size)
+
     def _find(self, u: Any, size: tuple[int, int]) -> tuple[int, int]:
         if any(fixed not in (None, own) for fixed, own in zip(self._fixed, size, strict=True)):
             takes = "x".join(str(fixed or "any") for fixed in self._fixed)
             raise ImageError(
-                f"the model takes images of {takes} pixels only, not {size[0]}x{size[1]}; crop or tile them"
+                f"the model takes images of {takes} pixels only, not {size[0]}x{size[1]}; crop them"
             )
         crop = self.crop
         failure: ModelError | None = None

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 from ._types import Output
 from .base import Denoiser
@@ -24,7 +24,10 @@ __all__ = ["ENTRY_POINTS", "load", "wrap"]
 ENTRY_POINTS = "ctinv.adapters"
 """Entry-point group of loaders: each gets the source string and returns a Denoiser or None."""
 
-_CALLABLE = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_][\w.]*)(?:\?(.*))?")
+_CALLABLE = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_][\w.]*)(?:\?(.*))?", re.DOTALL)
+# Options of one kind of model only; None stands for what is not said.
+_ONNX_ONLY = ("layout", "input_name", "verify", "threads")
+_MODULE_ONLY = ("channels",)
 _WEIGHTS_ONLY = {".pt", ".pth", ".ckpt", ".bin", ".tar", ".safetensors"}
 _FOREIGN = {".npz", ".h5", ".keras", ".pb", ".tflite", ".mlmodel", ".pt2", ".engine", ".mat"}
 
@@ -113,8 +116,8 @@ def load(
         name: What to call it in reports.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
         feed: Further inputs by name, in model units.
-        options: Those of one kind only: ``channels``, ``output_tensor`` for modules; ``layout``,
-            ``input_name``, ``verify``, ``threads`` for ONNX files.
+        options: ``output_tensor``; and those of one kind only: ``channels`` for modules; ``layout``,
+            ``input_name``, ``verify``, ``threads`` for ONNX files. None stands for what is not said.
 
     Raises:
         ModelError: Nothing there, or nothing that can be loaded; the message tells the mend.
@@ -122,6 +125,9 @@ def load(
         DeviceError: The device is not there.
     """
     text = str(source)
+    options = {key: value for key, value in options.items() if value is not None}
+    if str(options.get("output_tensor", "")).isdigit():
+        options["output_tensor"] = f"[{options['output_tensor']}]"
     units = _units(intensity)
     returns = _returns(output)
     plugged = _from_plugins(text)
@@ -129,6 +135,7 @@ def load(
         return _settled(plugged, units, returns, name, device, text, {"feed": feed, **options})
     if Path(text).suffix.lower() == ".onnx":
         _require_file(Path(text))
+        _refuse(options, _MODULE_ONLY, text, "an ONNX file says itself; it is for PyTorch modules")
         from .onnx.denoiser import OnnxDenoiser
 
         return OnnxDenoiser(
@@ -137,7 +144,14 @@ def load(
     spec = _CALLABLE.fullmatch(text)
     if spec is None:
         raise _not_loadable(Path(text))
+    _refuse(options, _ONNX_ONLY, text, "is for ONNX files")
     return _from_callable(spec, units, returns, name, device, feed, options)
+
+
+def _refuse(options: Mapping[str, Any], foreign: tuple[str, ...], source: str, why: str) -> None:
+    for key in foreign:
+        if key in options:
+            raise ModelError(f"{source!r}: {key} {why}; leave it out")
 
 
 def _units(intensity: Intensity | str | None) -> Intensity | None:
@@ -240,18 +254,15 @@ def _from_callable(
     from .pytorch.state import unwrap
     from .pytorch.weights import fill
 
-    asked = dict(parse_qsl(spec.group(3) or "", keep_blank_values=True))
-    wrong = [key for key in asked if key != "weights"]
-    if wrong:
-        raise ModelError(f"{spec.group()!r}: only weights=FILE may follow the question mark, not {wrong[0]}")
+    asked = _weights_of(spec)
     found = _made(spec)
     if isinstance(found, Denoiser):
-        others = {"weights": asked.get("weights"), "feed": feed, **options}
+        others = {"weights": asked, "feed": feed, **options}
         return _settled(found, intensity, output, name, device, spec.group(), others)
     if not isinstance(found, nn.Module):
         raise ModelError(f"{spec.group()!r} returned {type(found).__name__}, not a torch.nn.Module")
     inner = unwrap(found)
-    notes, told = fill(inner, Path(asked["weights"])) if "weights" in asked else ([], {})
+    notes, told = ([], {}) if asked is None else fill(inner, Path(asked))
     units = getattr(inner, "ctinv_intensity", None) or told.get("ctinv.intensity")
     returns = getattr(inner, "ctinv_output", None) or told.get("ctinv.output")
     denoiser = TorchDenoiser(
@@ -265,6 +276,21 @@ def _from_callable(
     )
     denoiser.notices.extend(notes)
     return denoiser
+
+
+def _weights_of(spec: re.Match[str]) -> str | None:
+    """The weight file named behind the question mark; its name may hold any signs, as it is or escaped."""
+    text = spec.group(3)
+    if text is None:
+        return None
+    key, sign, file = text.partition("=")
+    if key == "weights" and sign and Path(file).is_file():
+        return file
+    wrong = [key for key, _ in parse_qsl(text, keep_blank_values=True) if key != "weights"]
+    if wrong or key != "weights":
+        named = wrong[0] if wrong else key
+        raise ModelError(f"{spec.group()!r}: only weights=FILE may follow the question mark, not {named}")
+    return unquote(file)
 
 
 def _made(spec: re.Match[str]) -> Any:

@@ -32,6 +32,10 @@ class ModelSpec:
     output: str = "auto"
     device: str = "auto"
     feed: tuple[tuple[str, str], ...] = ()
+    channels: int | None = None
+    output_tensor: str | None = None
+    input_name: str | None = None
+    layout: str | None = None
 
 
 def open_model(spec: ModelSpec) -> Denoiser:
@@ -55,13 +59,23 @@ def open_model(spec: ModelSpec) -> Denoiser:
                 output=output or about["ctinv.output"],
                 name=name,
                 device=spec.device,
+                channels=spec.channels or 1,
+                output_tensor=spec.output_tensor,
             )
             return denoiser
     if ":" in spec.model and "" not in sys.path:
         sys.path.insert(0, "")  # as python -m does: the user's own module lies where the user is
     feed = {key: _number(text) for key, text in spec.feed}
     loaded: Denoiser = adapters.load(
-        spec.model, intensity=intensity, output=output, device=spec.device, feed=feed or None
+        spec.model,
+        intensity=intensity,
+        output=output,
+        device=spec.device,
+        feed=feed or None,
+        channels=spec.channels,
+        output_tensor=spec.output_tensor,
+        input_name=spec.input_name,
+        layout=spec.layout,
     )
     return loaded
 

@@ -79,7 +79,22 @@ def model_options(function: _F) -> _F:
             multiple=True,
             callback=_pairs,
             metavar="KEY=VALUE",
-            help="A fixed value for a further model input, such as sigma=0.1; repeatable.",
+            help="A fixed value for a further model input, or channel, such as sigma=0.1; repeatable.",
+        ),
+        click.option(
+            "--channels",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="Channels that a module takes: colours, or neighbouring slices.  [default: 1]",
+        ),
+        click.option(
+            "--output-tensor",
+            metavar="T",
+            help="Which output is the image, where a model has several: its name or number.",
+        ),
+        click.option("--input-name", metavar="NAME", help="Which input of an ONNX file takes the image."),
+        click.option(
+            "--layout", type=click.Choice(["NCHW", "NHWC"]), help="The order of an ONNX file's axes."
         ),
     )
     for option in reversed(options):

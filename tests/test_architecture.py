@@ -43,6 +43,7 @@ FLOORS = (
     "adapters.onnx.graph",
     "adapters.pytorch",
     "adapters.base",
+    "adapters.output_kind",
     "adapters.calibration",
     "adapters.geometry",
     "adapters.arrays",

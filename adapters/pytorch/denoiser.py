@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import hashlib
-import inspect
-import re
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -16,12 +14,16 @@ import numpy as np
 import torch
 from ctinv.adapters._types import OUTPUT, Layer, Output
 from ctinv.adapters.base import Denoiser
-from ctinv.adapters.errors import DeviceError, LayerError, ModelError, UnsupportedModelError
+from ctinv.adapters.errors import DeviceError, LayerError, ModelError
 from ctinv.adapters.intensity import Intensity
 from torch import nn
 
-from .layers import Call, list_layers
-from .state import plain_state, preserved, refuse_frozen, unwrap
+from .digest import Digest
+from .gradients import differentiable, stand_in
+from .inputs import Inputs, Ways
+from .layers import Listing, list_layers
+from .outputs import image_in
+from .state import preserved, refuse_frozen, unwrap
 from .values import snapshot, tensors_in, unreadable
 
 __all__ = ["TorchDenoiser"]
@@ -54,10 +56,13 @@ class TorchDenoiser(Denoiser):
         name: What to call it in reports; its class name by default.
         device: ``auto`` leaves it where it is; elsewhere a copy is run.
         feed: Further arguments of ``forward`` by name, in model units: numbers (given as they are,
-            or as a tensor (N, 1, 1, 1), (N,) or (N, 1, H, W), the first that runs) or tensors.
-        channels: Input channels, where the grey image must be repeated.
-        output_tensor: Which tensor is the image where the network returns several, as ``[0]`` or
-            ``["image"]``.
+            or as a tensor (N, 1, 1, 1), (N,), (N, 1, H, W) or (N, 1), whole numbers as places in a
+            table too, the first that runs) or tensors. A name that is no argument stands for a
+            further channel of the image, where the network takes one.
+        channels: Input channels, where the grey image must be repeated; for a network that returns
+            one of them, neighbouring slices.
+        output_tensor: Which tensor is the image where the network returns several, as ``[0]``,
+            ``["image"]`` or ``image``; None for the only one of the image's size.
 
     Raises:
         UnsupportedModelError: TorchScript or an exported program.
@@ -83,24 +88,37 @@ class TorchDenoiser(Denoiser):
         refuse_frozen(module)
         inner = unwrap(module)
         refuse_frozen(inner)
-        super().__init__(name or type(inner).__name__, intensity, output, channels=channels)
+        called = name or type(inner).__name__
+        self._inputs = Inputs(inner, called, feed or {}, channels)
+        super().__init__(called, intensity, output, channels=self._inputs.channels)
+        self.notices.extend(self._inputs.notices)
         self._module = _placed(inner, device)
-        self._feed = dict(feed or {})
-        self._feed_form: Callable[[float, torch.Tensor], Any] | None = None
+        self._way: Ways | None = None
         self._output_tensor = output_tensor
         self._edits_weights: bool | None = None
-        self._calls: dict[str, Call] | None = None
-        self._layers: tuple[Layer, ...] = ()
-        self._check_feed()
+        self._listing: Listing | None = None
+        self._token = uuid.uuid4().hex
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """Every sub-module, in the order of one probe run; those that never ran come last."""
-        if self._calls is None:
+        """Every sub-module, in the order of one probe run; those that never ran come last.
+
+        Raises:
+            UnsupportedModelError: Two runs on one image differ.
+        """
+        return self._listed().layers
+
+    def _listed(self) -> Listing:
+        if self._listing is None:
             image = self._probe_image(*self.probe_size)
             with self._context(False):
-                self._layers, self._calls = list_layers(self._module, image, self._forward, self._preserved)
-        return self._layers
+                self._listing = list_layers(self._module, image, self._output_of, self._preserved, self.name)
+            if self._listing.notice:
+                self._notify(self._listing.notice)
+        return self._listing
+
+    def _mixes(self, names: Sequence[str]) -> bool:
+        return not self._listed().mixing.isdisjoint(names)
 
     @property
     def device(self) -> str:
@@ -109,17 +127,39 @@ class TorchDenoiser(Denoiser):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of structure, code, weights, buffers, attributes and bound inputs."""
-        digest = hashlib.sha256()
-        digest.update(re.sub(r" at 0x[0-9a-f]+", "", repr(self._module)).encode())
-        for name, module in self._module.named_modules():
-            digest.update(f"{name}:{type(module).__qualname__}".encode())
-            if not type(module).__module__.startswith("torch."):
-                with contextlib.suppress(OSError, TypeError):
-                    digest.update(inspect.getsource(type(module).forward).encode())
-            _hash_values(digest, {**module._parameters, **module._buffers, **plain_state(module)})
-        _hash_values(digest, {**self._feed, "channels": self.channels, "tensor": self._output_tensor})
-        return digest.hexdigest()
+        """SHA-256 of structure, code, weights, buffers, attributes and bound inputs.
+
+        Where some of it cannot be looked into, of the output on two fixed images too.
+        """
+        return self._identity()[0]
+
+    @property
+    def cacheable(self) -> bool:
+        """Whether the fingerprint stands for this network; not where a part is hidden and runs differ."""
+        return self._identity()[1]
+
+    def _identity(self) -> tuple[str, bool]:
+        digest = Digest()
+        digest.add("module", self._module)
+        digest.add("bound", {**self._inputs.feed, "channels": self.channels, "tensor": self._output_tensor})
+        if not digest.opaque:
+            return digest.hexdigest(), True
+        try:
+            output, again = self._probed_output(), self._probed_output()
+        except ModelError:
+            output, again = b"", None
+        digest.add("output", output if output == again else self._token)
+        return digest.hexdigest(), output == again
+
+    def _probed_output(self) -> bytes | None:
+        """What the network makes of two fixed images, as they come."""
+        noise = np.random.default_rng(0).random((1, 1, *self.probe_size), dtype=np.float32)
+        outputs = []
+        with self._context(False):
+            for image in (noise, 2000.0 * noise - 1000.0):
+                u = self._channelled(self._native(image))
+                outputs.append(self._run(u, [OUTPUT], False)[OUTPUT].cpu().numpy().tobytes())
+        return b"".join(outputs)
 
     # -- running --------------------------------------------------------------------------------
 
@@ -129,6 +169,8 @@ class TorchDenoiser(Denoiser):
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.set_grad_enabled(grad))
+            if grad:
+                stack.enter_context(differentiable())
             for kind in dict.fromkeys((torch.device(self.device).type, "cpu")):
                 stack.enter_context(torch.autocast(kind, enabled=False))
             yield
@@ -146,7 +188,7 @@ class TorchDenoiser(Denoiser):
         taps: dict[nn.Module, _Tap] = {}
         inner = [name for name in names if name != OUTPUT]
         for name in inner:
-            call = self._call(name)
+            call = self._listed().calls[name]
             taps.setdefault(call.module, _Tap([])).wanted.append((call.number, call.selector, name))
         # With all layers in hand the rest of the network need not run.
         stop = OUTPUT not in names and not grad
@@ -165,12 +207,21 @@ class TorchDenoiser(Denoiser):
             if stop and len(found) == len(inner):
                 raise _Enough
 
+        def restart() -> None:
+            found.clear()
+            for tap in taps.values():
+                tap.calls = 0
+
         with contextlib.ExitStack() as stack:
+            training = grad and any(part.training for part in self._module.modules())
             stack.enter_context(self._preserved())
-            for module in taps:
-                stack.callback(module.register_forward_hook(record).remove)
+            # What a network computes again for gradients, it computes once it is in training mode again.
+            root, parts = stand_in(self._module) if training else (self._module, {})
+            for module, tap in [*taps.items()]:
+                taps[parts.get(module, module)] = tap
+                stack.callback(parts.get(module, module).register_forward_hook(record).remove)
             try:
-                value = self._forward(x)
+                value = self._forward(x, root, restart)
             except _Enough:
                 value = None
         missing = [name for name in inner if name not in found]
@@ -181,7 +232,7 @@ class TorchDenoiser(Denoiser):
                 missing[0],
             )
         if OUTPUT in names:
-            found[OUTPUT] = snapshot(self._image_tensor(value), grad)
+            found[OUTPUT] = snapshot(self._image_tensor(value, x), grad)
         return found
 
     def _preserved(self) -> contextlib.AbstractContextManager[None]:
@@ -201,68 +252,46 @@ class TorchDenoiser(Denoiser):
             return watched()
         return preserved(self._module, everything=self._edits_weights)
 
-    def _forward(self, x: torch.Tensor) -> Any:
-        """The module on one batch, in its own type; its errors become ModelError."""
+    def _output_of(self, x: torch.Tensor, restart: Callable[[], None]) -> torch.Tensor:
+        return self._image_tensor(self._forward(x, self._module, restart), x)
+
+    def _forward(self, x: torch.Tensor, root: nn.Module, restart: Callable[[], None]) -> Any:
+        """The module on one batch, in its own type; its errors become ModelError.
+
+        ``restart`` is called before each try: what a failed one showed is forgotten.
+        """
         x = x.to(self._dtype())
-        forms = _FORMS if self._feed and self._feed_form is None else (self._feed_form or _FORMS[0],)
         failure: Exception | None = None
-        for form in forms:
-            extra = {key: self._fed(value, form, x) for key, value in self._feed.items()}
+        # What ran before comes first; the form that one image takes need not be that of several.
+        known = () if self._way is None else (self._way,)
+        for way in (*known, *(way for way in self._inputs.ways() if way not in known)):
+            restart()
             try:
-                # Through __call__, never forward(): hooks of the root fire too.
-                value = self._module(x, **extra)
+                image, extra = self._inputs.given(way, x)
+                with self._inputs.watched(root):
+                    # Through __call__, never forward(): hooks of the root fire too.
+                    value = root(image, **extra)
+                self._inputs.check(value, x)
             except (LayerError, torch.OutOfMemoryError):
                 raise
             except Exception as error:
                 failure = failure or error
                 continue
-            self._feed_form = form
+            self._way = way
             return value
         assert failure is not None
         text = str(failure).strip().splitlines()
         raise ModelError(
             f"{self.name!r} fails on an image of shape {tuple(x.shape)}: {type(failure).__name__}"
-            f"{': ' + text[0] if text else ''}{self._hint()}"
+            f"{': ' + text[0] if text else ''}{self._inputs.hint()}"
         ) from failure
 
-    def _fed(self, value: Any, form: Callable[[float, torch.Tensor], Any], x: torch.Tensor) -> Any:
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return form(value, x)
-        return value.to(x.device) if isinstance(value, torch.Tensor) else value
-
-    def _hint(self) -> str:
-        for module in self._module.modules():
-            if isinstance(module, nn.modules.conv._ConvNd):
-                if module.in_channels != self.channels:
-                    return (
-                        f"; its first convolution takes {module.in_channels} channels: give channels="
-                        f"{module.in_channels} to repeat the grey image"
-                    )
-                break
-        return ""
-
-    def _image_tensor(self, value: Any) -> torch.Tensor:
-        tensors = tensors_in(value)
-        if self._output_tensor is not None:
-            if self._output_tensor not in tensors:
-                raise ModelError(
-                    f"output_tensor={self._output_tensor!r} is not among what {self.name!r} returns: "
-                    f"{', '.join(tensors) or 'no tensor'}"
-                )
-            return tensors[self._output_tensor]
-        if len(tensors) != 1:
-            listed = ", ".join(f"{key} {tuple(t.shape)}" for key, t in tensors.items())
-            raise UnsupportedModelError(
-                f"{self.name!r} returns {len(tensors)} tensors ({listed}); say which is the image with "
-                "output_tensor='[0]' or the like"
-            )
-        return next(iter(tensors.values()))
-
-    def _call(self, name: str) -> Call:
-        if self._calls is None:
-            _ = self.layers
-        assert self._calls is not None
-        return self._calls[name]
+    def _image_tensor(self, value: Any, x: torch.Tensor) -> torch.Tensor:
+        size = (int(x.shape[-2]), int(x.shape[-1]))
+        image, notice = image_in(value, self.name, self._output_tensor, size)
+        if notice:
+            self._notify(notice)
+        return image
 
     def _home(self) -> torch.device | None:
         for tensor in chain(self._module.parameters(), self._module.buffers()):
@@ -276,45 +305,6 @@ class TorchDenoiser(Denoiser):
             if tensor.is_floating_point():
                 return tensor.dtype
         return torch.float32
-
-    def _check_feed(self) -> None:
-        try:
-            parameters = list(inspect.signature(self._module.forward).parameters.values())
-        except (TypeError, ValueError):
-            return
-        free = any(p.kind is p.VAR_KEYWORD for p in parameters)
-        named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)][1:]
-        unknown = [key for key in self._feed if key not in {p.name for p in named} and not free]
-        if unknown:
-            raise ModelError(
-                f"{self.name!r} takes no argument {unknown[0]!r}; beside the image it takes "
-                f"{', '.join(p.name for p in named) or 'nothing'}"
-            )
-        needed = [p.name for p in named if p.default is p.empty and p.name not in self._feed]
-        if needed:
-            raise ModelError(
-                f"{self.name!r} needs {', '.join(needed)} beside the image; bind it with "
-                f"feed={{{needed[0]!r}: value}}, in the model's units"
-            )
-
-
-def _as_number(value: float, _x: torch.Tensor) -> Any:
-    return value
-
-
-def _as_scalars(value: float, x: torch.Tensor) -> Any:
-    return x.new_full((x.shape[0], 1, 1, 1), value)
-
-
-def _as_vector(value: float, x: torch.Tensor) -> Any:
-    return x.new_full((x.shape[0],), value)
-
-
-def _as_map(value: float, x: torch.Tensor) -> Any:
-    return x.new_full((x.shape[0], 1, *x.shape[-2:]), value)
-
-
-_FORMS: tuple[Callable[[float, torch.Tensor], Any], ...] = (_as_number, _as_scalars, _as_vector, _as_map)
 
 
 def _placed(module: nn.Module, device: str) -> nn.Module:
@@ -336,16 +326,3 @@ def _placed(module: nn.Module, device: str) -> nn.Module:
 
 def _same_device(a: torch.device, b: torch.device) -> bool:
     return a.type == b.type and (b.index is None or a.index == b.index)
-
-
-def _hash_values(digest: Any, values: Mapping[str, Any]) -> None:
-    for key, value in values.items():
-        digest.update(f"|{key}=".encode())
-        if isinstance(value, torch.Tensor):
-            kept = value.detach().to("cpu").contiguous()
-            digest.update(f"{tuple(kept.shape)}{kept.dtype}".encode())
-            digest.update(kept.flatten().view(torch.uint8).numpy().tobytes())
-        elif isinstance(value, np.ndarray):
-            digest.update(f"{value.shape}{value.dtype}".encode() + value.tobytes())
-        else:
-            digest.update(re.sub(r" at 0x[0-9a-f]+", "", repr(value)).encode())

@@ -11,10 +11,10 @@ import torch
 from ctinv.adapters.errors import UnsupportedModelError
 from torch import nn
 
-__all__ = ["names_of", "plain_state", "preserved", "refuse_frozen", "unwrap"]
+__all__ = ["HOOKS", "names_of", "preserved", "refuse_frozen", "unwrap"]
 
 # What every module has beside parameters, buffers and children: whoever adds a hook removes it.
-_HOOKS = frozenset(vars(nn.Module())) - {"_parameters", "_buffers", "_modules"}
+HOOKS = frozenset(vars(nn.Module())) - {"_parameters", "_buffers", "_modules"}
 _SIMPLE = frozenset({bool, int, float, str, tuple, type(None)})
 _CONTAINERS = (dict, list, set)
 
@@ -70,17 +70,6 @@ def names_of(root: nn.Module) -> dict[nn.Module, list[str]]:
     return names
 
 
-def plain_state(module: nn.Module) -> dict[str, Any]:
-    """A module's own attributes outside parameters, buffers and children: tensors and simple values."""
-    return {
-        key: value
-        for key, value in sorted(vars(module).items())
-        if not key.startswith("_")
-        and key != "training"
-        and isinstance(value, torch.Tensor | bool | int | float | str | tuple)
-    }
-
-
 @contextlib.contextmanager
 def preserved(root: nn.Module, everything: bool = False) -> Iterator[None]:
     """Eval mode without compiled code inside; attributes, buffers, flags and hooks as before outside.
@@ -99,7 +88,7 @@ def preserved(root: nn.Module, everything: bool = False) -> Iterator[None]:
         own = vars(module)
         attributes.append((own, dict(own)))
         for key, value in own.items():
-            if key in _HOOKS or type(value) in _SIMPLE:
+            if key in HOOKS or type(value) in _SIMPLE:
                 continue
             if isinstance(value, _CONTAINERS):
                 containers.append((value, value.copy()))

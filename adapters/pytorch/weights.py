@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +10,47 @@ import torch
 from ctinv.adapters.errors import ModelError
 from torch import nn
 
+from .checkpoints import read_checkpoint, read_safetensors
+
 __all__ = ["fill"]
 
-_NESTS = ("state_dict", "model_state_dict", "params_ema", "params", "model", "net", "generator")
+# Averaged weights come first: they are the ones that papers report.
+_NESTS = (
+    *("params_ema", "model_ema", "state_dict_ema", "ema_state_dict", "netG_ema", "G_ema", "g_ema", "ema"),
+    *(
+        "state_dict",
+        "model_state_dict",
+        "model_state",
+        "params",
+        "model",
+        "net",
+        "network",
+        "netG",
+        "generator",
+    ),
+    *("G", "g", "denoiser", "weights"),
+)
 _WRAPPERS = ("module.", "_orig_mod.")
+# Older and newer names of the two parts of a normalised weight.
+_NORMS = (
+    ("weight_g", "parametrizations.weight.original0"),
+    ("weight_v", "parametrizations.weight.original1"),
+)
+_COUNTER = "num_batches_tracked"
+_DEEP = 4
+
+Weights = dict[str, Any]
 
 
 def fill(module: nn.Module, path: Path) -> tuple[list[str], dict[str, str]]:
-    """Load weights, all of them and no others.
+    """Load weights: all that the module has.
 
     Arguments:
         module: Changed in place.
-        path: safetensors, or a state dict saved by ``torch.save``, bare or under a usual key such
-            as ``state_dict``; the prefixes ``module.`` and ``_orig_mod.`` are taken off.
+        path: safetensors, or a checkpoint saved by ``torch.save``: a state dict, bare or somewhere
+            inside, such as under ``state_dict`` or ``params_ema``. A prefix that all of the module's
+            keys share is taken off, and so are ``module.`` and ``_orig_mod.``; of normalised weights
+            both the older and the newer names are read; counters of batches may be missing.
 
     Returns:
         Notices about what was found in the file, and its metadata (safetensors only).
@@ -32,65 +60,125 @@ def fill(module: nn.Module, path: Path) -> tuple[list[str], dict[str, str]]:
     """
     if not path.is_file():
         raise ModelError(f"there is no weight file {path}; check weights=")
-    notes: list[str] = []
     told: dict[str, str] = {}
     if path.suffix.lower() == ".safetensors":
-        weights, told = _safetensors(path)
+        found, told = read_safetensors(path)
     else:
-        weights = _state_dict(path, notes)
-    for prefix in _WRAPPERS:
-        if weights and all(key.startswith(prefix) for key in weights):
-            weights = {key.removeprefix(prefix): value for key, value in weights.items()}
-    own = module.state_dict()
-    missing = [key for key in own if key not in weights]
-    foreign = [key for key in weights if key not in own]
-    if missing or foreign:
+        found = read_checkpoint(path)
+    nests = list(_nests(found, ""))
+    if not nests:
         raise ModelError(
-            f"{path} does not fit {type(module).__name__}: "
-            + "; ".join(
-                f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-                for keys, what in ((missing, "missing"), (foreign, "unknown"))
-                if keys
-            )
+            f"{path} holds more than tensors (code is never unpickled) and no state dict; "
+            "save model.state_dict() alone"
         )
-    for key, value in own.items():
-        if isinstance(value, torch.Tensor) and value.shape != weights[key].shape:
-            raise ModelError(
-                f"{path} does not fit {type(module).__name__}: {key} is {tuple(weights[key].shape)} in "
-                f"the file and {tuple(value.shape)} in the network"
-            )
-    module.load_state_dict(weights)
+    own = dict(module.state_dict())
+    fitting = [(where, fit) for where, weights in nests if (fit := _fitted(own, weights)) is not None]
+    if not fitting:
+        raise _misfit(module, path, own, nests)
+    where, (weights, prefix, left) = fitting[0]
+    missing = [key for key in own if key not in weights]
+    module.load_state_dict({**own, **weights}, strict=False)
+    notes = []
+    if where:
+        others = [other for other, _ in fitting[1:]]
+        also = f" ({', '.join(map(repr, others))} would fit too)" if others else ""
+        notes.append(f"weights are taken from {where!r} in {path.name}{also}")
+    if prefix:
+        rest = f"; {left} entries without it are left aside" if left else ""
+        notes.append(f"the keys of {path.name} all begin with {prefix!r}, which is taken off{rest}")
+    if missing:
+        notes.append(f"{path.name} holds no counts of batches; only training would need them")
     return notes, told
 
 
-def _safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    from safetensors import SafetensorError, safe_open
+def _nests(found: Any, where: str, depth: int = 0) -> Iterator[tuple[str, Weights]]:
+    """Every mapping of names to tensors in a checkpoint, with the path to it, the likeliest first."""
+    if not isinstance(found, Mapping) or depth > _DEEP:
+        return
+    values = {str(key): value for key, value in found.items() if not isinstance(value, Mapping)}
+    if any(isinstance(value, torch.Tensor) for value in values.values()):
+        yield where, values
+    keys = [str(key) for key in found if isinstance(found[key], Mapping)]
+    keys.sort(key=lambda key: _NESTS.index(key) if key in _NESTS else len(_NESTS))
+    for key in keys:
+        if not key.startswith("optim"):
+            yield from _nests(found.get(key), f"{where}.{key}" if where else key, depth + 1)
 
-    try:
-        with safe_open(path, framework="pt") as file:
-            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-            return weights, dict(file.metadata() or {})
-    except (OSError, SafetensorError) as error:
-        raise ModelError(
-            f"{path} is not a readable safetensors file ({error}); copy or save it again"
-        ) from error
+
+def _fitted(own: Weights, weights: Weights) -> tuple[Weights, str, int] | None:
+    """Weights under the module's own keys, the prefix taken off and what was left aside; None without fit."""
+    weights = _bared(own, weights)
+    for prefix in _prefixes(own, weights):
+        inside = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+        named = _renamed(own, inside)
+        missing = [key for key in own if key not in named and not key.endswith(_COUNTER)]
+        foreign = [key for key, value in named.items() if key not in own and isinstance(value, torch.Tensor)]
+        if not missing and not foreign and _unlike(own, named) is None:
+            fit = {key: value for key, value in named.items() if key in own}
+            return fit, prefix, len(weights) - len(inside)
+    return None
 
 
-def _state_dict(path: Path, notes: list[str]) -> dict[str, Any]:
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"{path} holds more than tensors (code is never unpickled) or is damaged; "
-            "save model.state_dict() alone, or safetensors"
-        ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        text = str(error).strip().splitlines() or [type(error).__name__]
-        raise ModelError(f"{path} is not a weight file saved by torch ({text[0]})") from error
-    if not isinstance(found, dict):
-        raise ModelError(f"{path} holds {type(found).__name__}, not a state dict; save model.state_dict()")
-    nests = [key for key in _NESTS if isinstance(found.get(key), dict)]
-    if nests:
-        found = found[nests[0]]
-        notes.append(f"weights are taken from {nests[0]!r} in {path.name}")
-    return {str(key): value for key, value in found.items()}
+def _unlike(own: Weights, weights: Weights) -> str | None:
+    """The first key under which both have tensors, of different shapes."""
+    for key, value in own.items():
+        other = weights.get(key)
+        if isinstance(value, torch.Tensor) and isinstance(other, torch.Tensor) and value.shape != other.shape:
+            return key
+    return None
+
+
+def _bared(own: Weights, weights: Weights) -> Weights:
+    """Weights without what wrappers put into their keys, unless the module itself says so."""
+    said = any(wrapper in key for key in own for wrapper in _WRAPPERS)
+    return weights if said else {_bare(key): value for key, value in weights.items()}
+
+
+def _prefixes(own: Weights, weights: Weights) -> list[str]:
+    """What may stand before the module's keys in a file; without any first."""
+    first = next((key for key in own if not key.endswith(_COUNTER)), "")
+    ends = {first} | {first.replace(a, b) for old, new in _NORMS for a, b in ((old, new), (new, old))}
+    found = {key[: -len(end)] for key in weights for end in ends if end and key.endswith("." + end)}
+    return ["", *sorted(found, key=len)]
+
+
+def _bare(key: str) -> str:
+    """A key without what parallel and compiled wrappers put into it."""
+    for wrapper in _WRAPPERS:
+        key = key.removeprefix(wrapper).replace("." + wrapper, ".")
+    return key
+
+
+def _renamed(own: Weights, weights: Weights) -> Weights:
+    """Normalised weights under the names that the module uses."""
+    found = dict(weights)
+    for old, new in _NORMS:
+        for key in weights:
+            for a, b in ((old, new), (new, old)):
+                other = key[: -len(a)] + b
+                if key.endswith("." + a) and key not in own and other in own:
+                    found[other] = found.pop(key)
+    return found
+
+
+def _misfit(module: nn.Module, path: Path, own: Weights, nests: list[tuple[str, Weights]]) -> ModelError:
+    """What does not fit in the mapping that comes nearest."""
+    where, weights = max(nests, key=lambda nest: len(own.keys() & {_bare(key) for key in nest[1]}))
+    weights = _renamed(own, _bared(own, weights))
+    missing = [key for key in own if key not in weights and not key.endswith(_COUNTER)]
+    foreign = [key for key, value in weights.items() if key not in own and isinstance(value, torch.Tensor)]
+    inside = f" ({where})" if where else ""
+    key = _unlike(own, weights)
+    if not missing and not foreign and key is not None:
+        return ModelError(
+            f"{path}{inside} does not fit {type(module).__name__}: {key} is {tuple(weights[key].shape)} in "
+            f"the file and {tuple(own[key].shape)} in the network"
+        )
+    return ModelError(
+        f"{path}{inside} does not fit {type(module).__name__}: "
+        + "; ".join(
+            f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+            for keys, what in ((missing, "missing"), (foreign, "unknown"))
+            if keys
+        )
+    )

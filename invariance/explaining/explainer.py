@@ -86,9 +86,10 @@ class Explainer(FittedLayer):
         stored = self._stored(x, request) if cache else None
         answer = _read(stored) if stored is not None else None
         if answer is not None:
-            return dataclasses.replace(
-                answer, meta=dataclasses.replace(answer.meta, spacing=spacing, source=source)
-            )
+            # The same numbers may have been asked for under another name.
+            name = self.denoiser.name
+            meta = dataclasses.replace(answer.meta, model=name, spacing=spacing, source=source)
+            return dataclasses.replace(answer, meta=meta)
         explanation = analyse(self, x, request, spacing, source, progress)
         if stored is not None:
             publish(stored, explanation.save_answer)
@@ -97,7 +98,7 @@ class Explainer(FittedLayer):
 
     def _stored(self, x: Image, request: Request) -> Path | None:
         """Where the cache keeps this answer; a bundle that was not fitted here has no key."""
-        if self.info.key is None:
+        if self.info.key is None or not self.denoiser.cacheable:
             return None
         key = content_key(
             format=FORMAT,

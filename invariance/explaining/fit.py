@@ -86,8 +86,9 @@ def fit(
         IntensityError: The denoiser's units are not known.
         CtinvError: The data cannot be used, or the fit diverged.
     """
+    denoiser = denoiser.apart()
     names = [denoiser.resolve(name).name for name in ([layer] if isinstance(layer, str) else layer)]
     chosen = find_preset(preset, overrides) if isinstance(preset, str) else preset
-    request = FitRequest(denoiser, chosen, seed, cache, device, progress)
+    request = FitRequest(denoiser, chosen, seed, cache and denoiser.cacheable, device, progress)
     explainers = {fitted.layer: Explainer.of(fitted) for fitted in fit_layers(request, names, data)}
     return explainers[names[0]] if isinstance(layer, str) else [explainers[name] for name in names]

@@ -118,7 +118,9 @@ class FittedLayer:
                 f"{folder} was fitted on another denoiser (hash {config['model_hash'][:12]}, this one is "
                 f"{denoiser.fingerprint[:12]}); fit again"
             )
-        return cls(denoiser, config["layer"], preset, vae, flow.eval(), embedder.eval(), geometry, info)
+        return cls(
+            denoiser.apart(), config["layer"], preset, vae, flow.eval(), embedder.eval(), geometry, info
+        )
 
 
 def build_networks(

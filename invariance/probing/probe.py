@@ -120,6 +120,7 @@ def probe(
     if not level > 0:
         raise CtinvError(f"a d' of {level:g} is no level to reach; give a positive one, such as {LEVEL:g}")
     asked = [layer] if isinstance(layer, str) else list(layer)
+    denoiser = denoiser.apart()
     names = list(dict.fromkeys(denoiser.resolve(name).name for name in asked))
     case = _case(image, lesion or Lesion(), grid, spacing)
     x, signal, lesions = case.target.x, case.target.signal, case.lesions

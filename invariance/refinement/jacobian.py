@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from ctinv.adapters.errors import UnsupportedModelError
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 __all__ = ["FixedConvolutions", "Linearised"]
+
+_STEP = 2.0  # HU
 
 Settings = tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]
 
@@ -111,11 +114,14 @@ class Linearised:
 
     The map runs once; every product then costs about one more pass through it. Both products come
     from reverse mode: ``J^T u`` is linear in ``u``, so its own derivative with respect to ``u`` is
-    ``J``. Any module that can be differentiated twice serves.
+    ``J``. Where a map cannot be differentiated twice, ``J`` is taken from differences.
 
     Arguments:
         phi: Images (N, 1, H, W) in HU to an output (N, ...), one image independent of the others.
         x: Where to linearise, (N, 1, H, W), HU.
+
+    Raises:
+        UnsupportedModelError: The map cannot be differentiated.
 
     Example:
         >>> J = Linearised(lambda x: x**2, torch.full((1, 1, 2, 2), 3.0))
@@ -124,6 +130,7 @@ class Linearised:
     """
 
     def __init__(self, phi: Callable[[Tensor], Tensor], x: Tensor) -> None:
+        self._phi = phi
         with torch.enable_grad(), FixedConvolutions():
             self._x = x.detach().clone().requires_grad_()
             z = phi(self._x)
@@ -132,10 +139,19 @@ class Linearised:
             if self._z is None:
                 return
             self._u = torch.zeros_like(self._z, requires_grad=True)
-            (found,) = torch.autograd.grad(
-                self._z, self._x, self._u, create_graph=True, retain_graph=True, allow_unused=True
-            )
+            try:
+                (found,) = torch.autograd.grad(
+                    self._z, self._x, self._u, create_graph=True, retain_graph=True, allow_unused=True
+                )
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                raise UnsupportedModelError(
+                    f"the layer cannot be differentiated ({str(error).strip().splitlines()[0]}); ask for no "
+                    "refinement (refine=0)"
+                ) from error
             self._back = found
+            self._twice = True
             if found is None or not found.requires_grad:
                 self._z = None
 
@@ -143,8 +159,21 @@ class Linearised:
         """``J d``: how the output changes with the image, (N, ...) for d (N, 1, H, W) in HU."""
         if self._z is None:
             return torch.zeros_like(self.value)
-        (found,) = torch.autograd.grad(self._back, self._u, d, retain_graph=True)
-        return found
+        if self._twice:
+            try:
+                (found,) = torch.autograd.grad(self._back, self._u, d, retain_graph=True)
+                return found
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError:  # some operation has no second derivative
+                self._twice = False
+        return self._difference(d)
+
+    @torch.no_grad()
+    def _difference(self, d: Tensor) -> Tensor:
+        """``J d`` from the map on both sides, a few HU away at the farthest."""
+        step = _STEP / max(float(d.abs().max()), 1e-30)
+        return (self._phi(self._x + step * d) - self._phi(self._x - step * d)).detach() / (2 * step)
 
     def adjoint(self, r: Tensor) -> Tensor:
         """``J^T r``, (N, 1, H, W), for r shaped as the output."""

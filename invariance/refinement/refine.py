@@ -37,6 +37,7 @@ RHOS = (1.0, 0.3, 0.1, RHO, 0.01)
 """Noise ratios of the invariance curve."""
 
 _STEPS = 10
+_SHRINKS = 20  # steps back towards the image before it is given up
 _CHECKED = 2  # samples whose noise ratio is read off the true layer all along the curve
 _WORK = 1.6e12  # operations that a default refinement may cost, some 30 s on two cores
 _FEWEST, _MOST = 3, 20
@@ -210,7 +211,10 @@ def _within(krylov: Krylov, limit: float, moved: Callable[[Tensor], float]) -> t
         if seen <= 1.01 * limit:
             return d, seen
         aim *= 0.98 * limit / seen
-    while seen > 1.01 * limit and seen > 0:
+    for _ in range(_SHRINKS):
+        if seen <= 1.01 * limit:
+            return d, seen
         d = d * (0.9 * limit / seen)  # where linearisation fails, towards the image itself
         seen = moved(d)
-    return d, seen
+    # A layer that jumps, or is never the same twice: the image itself moves nothing.
+    return (d, seen) if seen <= 1.01 * limit else (torch.zeros_like(d), 0.0)

@@ -21,11 +21,14 @@ PLACES = 2 + 4 * len(_WAVES)
 def as_map(z: Tensor) -> Tensor:
     """Any representation as a map (N, C, H, W).
 
-    Maps stay as they are. Tokens (N, T, C) become a square map where T is a square (row-major, as
-    vision transformers flatten them), else a map of height 1. Vectors (N, C) become 1x1 maps.
+    Maps stay as they are; the depth of volumes (N, C, D, H, W) becomes channels. Tokens (N, T, C)
+    become a square map where T is a square (row-major, as vision transformers flatten them), else a
+    map of height 1. Vectors (N, C) become 1x1 maps.
     """
     if z.ndim == 4:
         return z
+    if z.ndim == 5:
+        return z.flatten(1, 2)
     if z.ndim == 3:
         tokens, channels = z.shape[1:]
         side = math.isqrt(tokens)

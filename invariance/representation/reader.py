@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from ctinv.adapters._types import Image
 from ctinv.adapters.base import Denoiser
-from ctinv.adapters.errors import CtinvError, ModelError
+from ctinv.adapters.errors import CtinvError, ModelError, RowsError
 from torch import Tensor
 
-__all__ = ["Looker", "Reader", "represent"]
+__all__ = ["Looker", "Reader", "by_image", "represent"]
 
 
 def represent(denoiser: Denoiser, layer: str, x: Image) -> Tensor:
@@ -22,7 +22,8 @@ def represent(denoiser: Denoiser, layer: str, x: Image) -> Tensor:
 class Looker:
     """Reads a denoiser on images laid out channels last, with which its convolutions are faster.
 
-    A network that cannot be run on that layout is given the usual one.
+    A network that cannot be run on that layout is given the usual one. Layers with several rows for
+    each image are read image by image.
 
     Arguments:
         denoiser: The denoiser; kept as ``denoiser``.
@@ -31,6 +32,7 @@ class Looker:
     def __init__(self, denoiser: Denoiser) -> None:
         self.denoiser = denoiser
         self._last = denoiser.differentiable  # of no use to others
+        self._rows: set[str] = set()  # layers with several rows for each image
 
     def __call__(self, x: Tensor, layer: str, *, grad: bool = False, batch_size: int | None = None) -> Tensor:
         """``Phi(x)`` of images (N, 1, H, W) in HU at one layer."""
@@ -50,8 +52,28 @@ class Looker:
     def _read(
         self, x: Tensor, layers: Sequence[str], grad: bool, batch_size: int | None
     ) -> dict[str, Tensor]:
-        found = self.denoiser.features(x, list(layers), grad=grad, batch_size=batch_size)
-        return {layer: torch.as_tensor(z) for layer, z in found.items()}
+        if len(x) > 1 and not self._rows.isdisjoint(layers):
+            parts = [self._read(one, layers, grad, None) for one in x.split(1)]
+            return {layer: torch.cat([part[layer] for part in parts]) for layer in layers}
+        try:
+            found = self.denoiser.features(x, list(layers), grad=grad, batch_size=batch_size)
+        except RowsError:
+            found = {}
+        tensors = {layer: torch.as_tensor(z) for layer, z in found.items()}
+        several = {layer for layer, z in tensors.items() if len(z) != len(x)} or (set(layers) - set(tensors))
+        if several and len(x) > 1:
+            self._rows |= several
+            return self._read(x, layers, grad, batch_size)
+        return {layer: by_image(z) if layer in several else z for layer, z in tensors.items()}
+
+
+def by_image(z: Tensor) -> Tensor:
+    """Rows of one image, such as windows (rows, tokens, C) or (rows, C, h, w), side by side: (1, C, 1, n).
+
+    Their order over the image is the network's own, so that they are no map of it.
+    """
+    channels = z.flatten(2).transpose(0, 1) if z.ndim > 3 else z.movedim(-1, 0)
+    return channels.flatten(1)[None, :, None]
 
 
 def _channels_last(x: Tensor) -> Tensor:

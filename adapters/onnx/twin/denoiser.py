@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,6 +46,10 @@ class _Borrowed(Geometry):
     def fixed(self) -> tuple[int | None, int | None]:
         """The height and width that the model prescribes."""
         return self._own.fixed
+
+    def given(self, size: Sequence[int]) -> None:
+        """Tell the other denoiser the size of an image."""
+        self._own.given(size)
 
     def pads(self, u: Any) -> tuple[int, int]:
         """Rows and columns to mirror, as the other denoiser does."""

@@ -1,0 +1,68 @@
+"""Which tensor of those that a network returns is the image."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from ctinv.adapters.errors import ModelError, UnsupportedModelError
+
+from .values import tensors_in
+
+__all__ = ["image_in"]
+
+
+def image_in(value: Any, name: str, asked: str | None, size: tuple[int, ...]) -> tuple[torch.Tensor, str]:
+    """The image among what a network returns.
+
+    Arguments:
+        value: What it returned.
+        name: What the network is called.
+        asked: The tensor that was asked for, as ``[0]``, ``["image"]``, ``0`` or ``image``.
+        size: Height and width of the image that was given.
+
+    Returns:
+        The image (N, C, h, w), and a sentence where it was chosen among several.
+
+    Raises:
+        ModelError: The tensor asked for is not there.
+        UnsupportedModelError: Several could be the image, or none.
+    """
+    tensors = tensors_in(value)
+    if asked is not None:
+        found = [
+            key for key in (asked, f"[{asked}]", f'["{asked}"]', asked.replace("'", '"')) if key in tensors
+        ]
+        if not found:
+            raise ModelError(
+                f"output_tensor={asked!r} is not among what {name!r} returns: "
+                f"{', '.join(tensors) or 'no tensor'}"
+            )
+        return _plane(tensors[found[0]]), ""
+    if len(tensors) == 1:
+        return _plane(next(iter(tensors.values()))), ""
+    fitting = [
+        key for key, tensor in tensors.items() if tensor.ndim == 4 and tuple(tensor.shape[-2:]) == size
+    ]
+    others = [tensor for tensor in tensors.values() if tensor.ndim == 4]
+    if len(fitting) == 1 and len(others) == len(tensors):
+        # Images of several sizes, as of networks that are trained at several scales.
+        return tensors[
+            fitting[0]
+        ], f"of the {len(tensors)} images returned, {fitting[0]} is of the image's size"
+    listed = ", ".join(f"{key} {tuple(t.shape)}" for key, t in tensors.items())
+    first = re.sub(r"[\[\]\"]", "", next(iter(tensors), "[0]"))
+    raise UnsupportedModelError(
+        f"{name!r} returns {len(tensors)} tensors ({listed}); say which is the image with "
+        f"output_tensor={first!r} or the like"
+    )
+
+
+def _plane(tensor: torch.Tensor) -> torch.Tensor:
+    """The slice in the middle of a volume (N, 1, D, H, W), or the only one of (N, C, 1, H, W)."""
+    if tensor.ndim != 5:
+        return tensor
+    if tensor.shape[2] == 1:
+        return tensor[:, :, 0]
+    return tensor[:, :, tensor.shape[2] // 2] if tensor.shape[1] == 1 else tensor
