@@ -119,3 +119,89 @@ def test_empty_table_offers_the_output():
     with pytest.raises(LayerError) as caught:
         resolve("conv1", ())
     assert caught.value.matches == ("@output",)
+
+
+def _row(*alive):
+    """Layers a, b, c, ...; those whose letter is not given cannot be read."""
+    return [Layer(name, "Conv2d", (1,), (), name in alive, "") for name in "abcdefgh"]
+
+
+@pytest.mark.parametrize(
+    ("alive", "near"),
+    [
+        ("abefgh", ("b", "e")),
+        ("agh", ("a", "g")),
+        ("fgh", ("f", "g")),
+        ("ab", ("a", "b")),
+        ("b", ("b",)),
+        ("", ("@output",)),
+    ],
+)
+def test_the_nearest_layers_are_offered_in_their_order(alive, near):
+    with pytest.raises(
+        LayerError, match="it cannot be observed; nearest that can: " + ", ".join(near)
+    ) as caught:
+        resolve("d", [layer for layer in _row(*alive) if layer.name != "c" or "c" in alive])
+    assert tuple(caught.value.matches) == near
+
+
+def test_twelve_of_many_layers_are_shown():
+    for count, more in ((12, False), (13, True)):
+        layers = [Layer(f"{k}.conv", "Conv2d", (k + 1, 4)) for k in range(count)]
+        with pytest.raises(LayerError, match=rf"{count} layers answer to 'conv'") as caught:
+            resolve("conv", layers)
+        assert ("11.conv (12x4)" in str(caught.value), "12.conv" in str(caught.value)) == (True, False)
+        assert str(caught.value).endswith(", ...") == more
+        assert len(caught.value.matches) == count
+
+
+def test_four_close_names_are_offered_each_once_by_alias_and_last_part_too():
+    layers = [Layer(f"body.{k}.convolve", "Conv2d", (1,), (f"convolve_{k}",)) for k in range(6)]
+    with pytest.raises(LayerError, match="close: body") as caught:
+        resolve("convolve_9", layers)
+    assert len(caught.value.matches) == len(set(caught.value.matches)) == 4
+    with pytest.raises(LayerError, match=r"close: net\.stem;") as caught:
+        resolve("stam", [Layer("net.stem", "Conv2d", (1,)), Layer("net.last", "ReLU", (1,), (), False)])
+
+
+def test_both_ends_are_offered_where_nothing_is_close():
+    layers = [Layer(name, "Conv2d", (1,), (), name != "dead") for name in ("dead", "one", "two", "six")]
+    for count, ends in ((4, ("one", "six", "@output")), (2, ("one", "@output")), (1, ("@output",))):
+        with pytest.raises(LayerError, match="operations outside modules have no name") as caught:
+            resolve("zzzzzzzzzz", layers[:count])
+        assert tuple(caught.value.matches) == ends
+
+
+@pytest.mark.parametrize(
+    ("op", "names"),
+    [
+        ("Conv2d", ("conv", "convolution")),
+        ("ConvTranspose3d", ("convtranspose", "tconv", "deconv")),
+        ("BatchNorm1d", ("batchnorm", "bn", "norm")),
+        ("BatchNormalization", ("batchnormalization", "bn", "norm")),
+        ("Linear", ("linear", "fc", "dense")),
+        ("Gemm", ("gemm", "linear", "fc")),
+        ("MatMul", ("matmul", "linear", "fc")),
+        ("ParametrizedConv2d", ("conv", "convolution")),
+        ("ReLU", ("relu",)),
+    ],
+)
+def test_words_that_count_layers(op, names):
+    layers = [Layer("x.a", op, (1,)), Layer("x.gap", "Other", (1,)), Layer("x.b", op, (1,))]
+    for word in names:
+        assert resolve(f"{word}2", layers) == (layers[2], "ordinal")
+        assert resolve(f"{word}_1", layers) == (layers[0], "ordinal")
+        for none in (0, 3):
+            with pytest.raises(LayerError, match="no layer is called"):
+                resolve(f"{word}{none}", layers)
+
+
+def test_layers_that_never_ran_are_not_counted():
+    layers = [
+        Layer("x.a", "Conv2d", (), (), False),
+        Layer("x.b", "Conv2d", (1,), (), False),
+        Layer("x.c", "Conv2d", (1,)),
+    ]
+    assert resolve("conv2", layers) == (layers[2], "ordinal")
+    with pytest.raises(LayerError, match="cannot be read"):
+        resolve("conv1", layers)

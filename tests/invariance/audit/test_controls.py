@@ -175,3 +175,11 @@ def test_a_blind_layer_is_not_asked_for_the_right_z(image, noise):
     found = audit(evidence(image, noise, "none", BAD))
     assert (found.controls.value, found.controls.n) == (2, 2)
     assert "Do not read" not in found.verdict[0]
+
+
+def test_where_neither_sample_nor_noise_is_anything_the_controls_cannot_pass(image):
+    nothing = np.zeros((3, SIZE, SIZE), np.float32)
+    identity, constant = controls(image, nothing[0], nothing, 0.03)
+    assert outcome([identity, constant]) == {"identity": False, "constant": True}
+    assert identity.figures == {"left": 0.0, "limit": 0.0, "leakage": 0.0}
+    assert constant.figures == {"left": 0.0, "off": 0.0, "leakage": 0.0}

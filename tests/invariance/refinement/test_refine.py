@@ -126,6 +126,7 @@ def test_onnx_is_linearised_as_torch_is(model, dynamo, tmp_path):
 
 def test_a_model_without_gradients_says_so():
     observer = layer(lambda x: x)
+    assert observer.differentiable is True
     observer._look.denoiser.differentiable = False
     assert not observer.differentiable
     with pytest.raises(UnsupportedModelError, match="differentiated"):
@@ -235,3 +236,54 @@ def test_dear_layers_get_fewer_samples():
     dear(torch.from_numpy(x)[None, None])
     assert affordable(cheap, x) == 20
     assert affordable(dear, x) < 20
+
+
+@pytest.mark.parametrize(
+    ("share", "steps", "count"), [(7.5, 10, 7), (7.5, 20, 4), (100, 10, 20), (0.1, 10, 3)]
+)
+def test_the_work_decides_how_many_samples_are_taken_on(monkeypatch, share, steps, count):
+    """One pass for the image and two for each step and each product of the start."""
+    observer, x = layer(nn.Conv2d(1, 4, 3, padding=1), 4), draw(0, 1)[0]
+    observer(torch.from_numpy(x)[None, None])
+    one = 2 * SIZE**2 * 4 * 9
+    monkeypatch.setattr("ctinv.invariance.refinement.refine._WORK", share * 23 * one)
+    assert affordable(observer, x, steps) == count
+
+
+def test_progress_is_told_and_what_was_not_read_is_no_number():
+    told = []
+    *_, found = refined(half, progress=lambda *step: told.append(step))
+    assert told == [("refinement", k, 3) for k in (1, 2, 3)]
+    for row, rho in enumerate(found.rhos):
+        assert np.isfinite(found.reached[row]).tolist() == [True, True, rho == RHO]
+        np.testing.assert_allclose(found.reached[row, :2], min(rho, found.reached[0, 0]), rtol=0.02)
+
+
+def test_noise_moves_a_layer_by_the_mean_of_its_changes():
+    observer, x = layer(half), draw(0, 1)[0]
+    noise = draw(5) * np.array([1, 2, 6])[:, None, None]
+    sizes = np.linalg.norm(noise[:, :, SIZE // 2 :].reshape(3, -1), axis=1)
+    assert noise_change(observer, x, noise.astype(np.float32)) == pytest.approx(sizes.mean(), rel=1e-5)
+
+
+def test_a_layer_that_needs_patches_is_shown_them_side_by_side():
+    observer = layer(lambda x: x)
+    observer._patch = 8
+    x = torch.from_numpy(draw(0, 1, 20))[None]
+    z = observer(x)
+    starts = [0, 8, 12]
+    wanted = torch.stack([x[0, :, i : i + 8, j : j + 8] for i in starts for j in starts])
+    assert torch.equal(z, wanted)
+    assert torch.equal(observer(x[..., :8, :8]), x[..., :8, :8])
+
+
+def test_a_layer_that_jumps_at_any_change_is_left_alone():
+    """No change is small enough: it shrinks until the image no longer changes in single precision."""
+    x = np.full((SIZE, SIZE), 99.0, np.float32)
+    observer = layer(lambda image: image * 1e-3 + 1e3 * torch.sign((image - 99).abs()))
+    moves = noise_change(observer, x, np.full((1, SIZE, SIZE), 0.5, np.float32))
+    assert moves == pytest.approx(1e3 * SIZE, rel=1e-3)
+    found = refine(observer, x, np.full((1, SIZE, SIZE), 30.0, np.float32), moves, rhos=())
+    assert found.rhos == (RHO,)
+    assert found.reached[0, 0] == 0
+    assert (x + found.changes[0, 0] == x).all()
