@@ -138,9 +138,8 @@ def forked(tree: Path, files: list[str], plugin: Any, limit: float, keep_bytecod
 
             first = ["-x"] if isinstance(plugin, Only) else []
             known = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # hypothesis is loaded already
-            code = int(
-                pytest.main(["-q", *first, *known, "-p", "no:cacheprovider", *files], plugins=[plugin])
-            )
+            own = ["-p", "no:cacheprovider", f"--basetemp={tree / '.tmp'}"]
+            code = int(pytest.main(["-q", *first, *known, *own, *files], plugins=[plugin]))
         except BaseException:
             traceback.print_exc()
             sys.stderr.flush()
@@ -152,7 +151,7 @@ def forked(tree: Path, files: list[str], plugin: Any, limit: float, keep_bytecod
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             code = os.waitstatus_to_exitcode(status)
-            return None if code == -signal.SIGKILL else code
+            return None if code in (-signal.SIGKILL, -signal.SIGXCPU) else code
         time.sleep(0.05)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)

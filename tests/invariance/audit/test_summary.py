@@ -125,7 +125,7 @@ def test_leakage_is_counted_at_the_places_of_each_tissue():
     seen = Seen(moved=places, control=np.full((1, 8, 10), 4.0))
     clean = np.full((16, 20), 40.0, np.float32)
     clean[:, :2] = -100.0  # fat over the first column of places
-    clean[-2:, -2:] = 900.0  # bone over the last place
+    clean[-1, -1] = 900.0  # bone under the last place, beyond its middle
     clean[0, 10] = -1000.0  # air above no middle
     found = leakage_by_tissue(seen, clean)
     fat = np.zeros((8, 10), bool)
