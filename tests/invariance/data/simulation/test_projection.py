@@ -14,10 +14,12 @@ from .grids import grid
 class TestProjection:
     @pytest.mark.parametrize("shape", [(64, 64), (63, 64), (48, 80), (81, 51)])
     @pytest.mark.parametrize("aspect", [1.0, 1.25, 0.8])
-    def test_gaussian_in_closed_form(self, shape, aspect):
+    @pytest.mark.parametrize("sigma", [3.0, 2.0])
+    def test_gaussian_in_closed_form(self, shape, aspect, sigma):
+        """One near the middle, and a smaller one near a corner."""
         beam = parallel_beam(shape, 40, aspect)
         y, x = grid(shape, (aspect, 1.0))
-        sigma, x0, y0 = 3.0, 5.5, -3.25
+        x0, y0 = (5.5, -3.25) if sigma == 3 else (shape[1] / 2 - 11.5, (12.75 - shape[0] / 2) * aspect)
         sinogram = beam.project(np.exp(-((x - x0) ** 2 + (y - y0) ** 2) / (2 * sigma**2)))
         place = x0 * np.cos(beam.angles) + y0 * np.sin(beam.angles)
         peak = math.sqrt(2 * math.pi) * sigma
