@@ -10,6 +10,7 @@ import pytest
 from ctinv.adapters.errors import CtinvError, ImageError
 from ctinv.cli import main
 from ctinv.invariance.data import CTSlice, LDCTData, PatchSampler, find_ldct, fitting_set, write_dicom
+from ctinv.invariance.networks.fit_record import FitRecord
 
 SIZE = 24
 
@@ -187,13 +188,17 @@ class TestCommands:
         assert stored["split"] == expected
         assert stored["data"].startswith("9 slices of 9 patients of LDCT")
 
-    def test_analyze(self, large, tmp_path, capfd, monkeypatch):
-        def enough(self, *args, **options):
-            raise CtinvError("the fit is all that is wanted here")
+    def test_analyze(self, large, expected, tmp_path, capfd, monkeypatch):
+        """The fit is a stand-in that says of itself what the one above is seen to say."""
 
-        monkeypatch.setenv("CTINV_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr("ctinv.invariance.Explainer.explain", enough)
-        words = ["analyze", "--model", "yang", "--preset", "tiny", "--set", "fit.steps=2"]
+        class Fitted:
+            info = FitRecord(split={part: tuple(patients) for part, patients in expected.items()})
+
+            def explain(self, *args, **options):
+                raise CtinvError("the fit is all that is wanted here")
+
+        monkeypatch.setattr("ctinv.invariance.fit", lambda _, layers, **options: [Fitted() for _ in layers])
+        words = ["analyze", "--model", "yang", "--preset", "tiny"]
         layers = ["--layer", "conv1", "--layer", "conv7"]
         assert main([*words, *layers, "--data", str(large), "--out", str(tmp_path / "out")]) == 2
         assert capfd.readouterr().err.count(self.TOLD) == 1, "told once, whatever the number of layers"
