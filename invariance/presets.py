@@ -11,7 +11,17 @@ from typing import Any, Literal
 
 from ctinv.adapters.errors import CtinvError
 
-__all__ = ["PRESETS", "FitConfig", "FlowConfig", "Precision", "Preset", "TileConfig", "VAEConfig", "preset"]
+__all__ = [
+    "PRESETS",
+    "FitConfig",
+    "FlowConfig",
+    "Precision",
+    "Preset",
+    "ReadingConfig",
+    "TileConfig",
+    "VAEConfig",
+    "preset",
+]
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -86,6 +96,7 @@ class FlowConfig:
         coupling: ``affine`` or ``spline`` (monotonic rational-quadratic, the identity far out).
         bins: Bins of a spline.
         depth: Hidden layers after the first in the dense couplings of vector codes.
+        jitter: Noise on the codes that are learned from, in units of their spread.
         mixing: Whether the flow ends with a linear map of the whole code, set to whiten the codes.
     """
 
@@ -96,6 +107,7 @@ class FlowConfig:
     coupling: Literal["affine", "spline"] = "affine"
     bins: int = 8
     depth: int = 2
+    jitter: float = 0.02
     mixing: bool = False
 
 
@@ -137,6 +149,33 @@ class FitConfig:
 
 
 @dataclass(frozen=True)
+class ReadingConfig:
+    """How the image is read back from the layer's output.
+
+    Arguments:
+        slices: Fitting slices that it is learned from; two of them are held out for its error.
+        places: Places drawn from each slice for the linear part.
+        window: Side of its window at most; smaller where the layer has many channels.
+        width: Channels of the network; 0 for none.
+        steps: Optimiser steps of the network.
+        crops: Crops kept of each slice for the network.
+        side: Side of a crop, in places.
+        batch: Crops a step.
+        rate: Peak learning rate of Adam.
+    """
+
+    slices: int = 10
+    places: int = 1500
+    window: int = 5
+    width: int = 24
+    steps: int = 200
+    crops: int = 24
+    side: int = 36
+    batch: int = 12
+    rate: float = 4e-3
+
+
+@dataclass(frozen=True)
 class TileConfig:
     """How a slice larger than a patch is covered.
 
@@ -161,6 +200,7 @@ class Preset:
     vae: VAEConfig = field(default_factory=VAEConfig)
     flow: FlowConfig = field(default_factory=FlowConfig)
     fit: FitConfig = field(default_factory=FitConfig)
+    reading: ReadingConfig = field(default_factory=ReadingConfig)
     tile: TileConfig = field(default_factory=TileConfig)
 
     def as_dict(self) -> dict[str, Any]:
@@ -206,7 +246,7 @@ def _paper(name: str, encoder: Literal["resnet50", "resnet101"], blocks: int, *,
             vae_batch=64,
             vae_rate=1e-4,
         ),
-        TileConfig(overlap=16, batch=25),
+        tile=TileConfig(overlap=16, batch=25),
     )
 
 
@@ -216,6 +256,7 @@ PRESETS: dict[str, Preset] = {
         VAEConfig(patch=32, code_channels=4, code_size=8, widths=(24, 16), sigma=40.0),
         FlowConfig(blocks=2, width=24, context=16, embed_width=12),
         FitConfig(steps=60, batch=32, patches=512, check=20, vae_steps=300, calibrated=0),
+        ReadingConfig(slices=4, places=600, width=8, steps=60, crops=8, batch=6),
         TileConfig(overlap=8, batch=64, precision="float32"),
     ),
     "small": Preset("small"),

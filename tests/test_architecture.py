@@ -26,6 +26,7 @@ FLOORS = (
     "invariance.sampling",
     "invariance.refinement",
     "invariance.networks",
+    "invariance.reading",
     "invariance.data",
     "invariance.data.phantoms",
     "invariance.data.simulation",

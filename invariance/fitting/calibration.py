@@ -271,8 +271,7 @@ def calibrate_flow(
         CtinvError: Too few patches, or values that are not finite.
     """
     chunks = [places[k : k + _CHUNK] for k in range(0, len(places), _CHUNK)]
-    inputs = ((store.cut(part), store.where(part, embedder.code_size)) for part in chunks)
-    contexts = torch.cat([embedder(z, where) for z, where in inputs])
+    contexts = torch.cat([embedder(*store.inputs(part, embedder.code_size)) for part in chunks])
     numbers = generator(seed, Purpose.CALIBRATION_DRAWS)
     inverse = FlowInverse(flow)
 

@@ -20,12 +20,14 @@ from ctinv.invariance.networks.fitted import build_networks
 from ctinv.invariance.networks.flow import ConditionalFlow
 from ctinv.invariance.networks.vae import VAE
 from ctinv.invariance.presets import Preset
+from ctinv.invariance.reading.reading import Reading
 from ctinv.invariance.representation.geometry import Geometry
 from torch import Tensor
 
 from .calibration import calibrate_flow
 from .flow_loop import Material, Objective, held_out_bits, optimise
 from .patches import Place, denoised_slices, draw_places, encode_places, rolled
+from .readings import fit_readings
 from .stores import Blocks, RepresentationStore, open_stores, passes
 from .temperature import rescale_temperature
 
@@ -47,6 +49,7 @@ class FitResult:
         flow: The conditional flow.
         embedder: The embedder.
         geometry: How the layer's output lies over the image.
+        reading: What the image is read back with, where the output is a map.
         scores: Figures on held-out patches.
         notices: What the user should know about the fit.
     """
@@ -55,6 +58,7 @@ class FitResult:
     flow: ConditionalFlow
     embedder: Embedder
     geometry: Geometry
+    reading: Reading | None
     scores: FitScores
     notices: tuple[str, ...] = ()
 
@@ -104,12 +108,23 @@ def fit_flows(
     blocks = Blocks(images, [*drawn.test, *drawn.train], preset.vae.patch)
     everyone = world()
     for group in passes(denoiser, layers, blocks):
-        with open_stores(denoiser, group, blocks, world=everyone, progress=progress) as stores:
+        read = fit_readings(denoiser, group, images, drawn.held, preset, seed, progress)
+        readings = {name: one.reading for name, one in read.items()}
+        with open_stores(
+            denoiser, group, blocks, readings=readings, world=everyone, progress=progress
+        ) as stores:
             for layer, store in stores.items():
                 told = _staged(progress, f"flow {layer}" if len(layers) > 1 else "flow")
                 checkpoint = (checkpoints or {}).get(layer)
                 material = drawn.first(store.count - len(drawn.test))
-                yield _fit_one(layer, store, material, preset, seed, everyone, device, checkpoint, told)
+                if layer in read:
+                    places = [*material.test, *material.train]
+                    store.tell(places, encode_places(vae, store.read_slices(), places, denoised)[0])
+                result = _fit_one(layer, store, material, preset, seed, everyone, device, checkpoint, told)
+                if layer in read:
+                    scores = dataclasses.replace(result.scores, reading=read[layer].scores)
+                    result = dataclasses.replace(result, scores=scores)
+                yield result
                 store.close()
 
 
@@ -153,6 +168,8 @@ def _draw(
     train = [(k + held, i, j) for k, i, j in draw_places(images[held:], config.patches, patch, rng)]
     test = draw_places(images[:held], min(256, config.patches), patch, rng)
     learnt, held_out = (encode_places(vae, images, places, denoised) for places in (train, test))
+    spread = preset.flow.jitter * learnt[0].std(0)
+    learnt, held_out = ((mean, spread.expand_as(mean)) for mean, _ in (learnt, held_out))
     return _Drawn(train, test, *learnt, *held_out, slices=len(images) - held, held=held)
 
 
@@ -170,7 +187,8 @@ def _fit_one(
     random = generator(seed, Purpose.FLOW_TRAINING)
     noise = torch.randn(drawn.test_mean.shape, generator=random)
     test_codes = drawn.test_mean + drawn.test_spread * noise
-    flow, embedder = build_networks(preset, store.geometry, seed, random)
+    reads = store.reading is not None
+    flow, embedder = build_networks(preset, store.geometry, seed, random, reads=reads)
     numbers = store.geometry.channels * store.geometry.size[0] * store.geometry.size[1]
     first = min(len(drawn.train), max(64, min(512, int(_MOST_NUMBERS / numbers))))
     start = drawn.train[:first]
@@ -179,10 +197,16 @@ def _fit_one(
         embedder.initialise(z)
         many = min(len(drawn.train), _CODES)
         noise = torch.randn(drawn.mean[:many].shape, generator=random)
-        context = embedder(z, store.where(start, embedder.code_size))
-        # A fresh flow ignores the context; covariances take more codes than contexts are at hand.
+        codes = drawn.mean[:many] + drawn.spread[:many] * noise
+        embedder.take_codes(codes)
+        context = embedder(*store.inputs(start, embedder.code_size))
+        # A fresh flow heeds only the reading; covariances take more codes than contexts are at hand.
         context = context[torch.arange(many) % len(context)]
-        flow.initialise(drawn.mean[:many] + drawn.spread[:many] * noise, context)
+        if reads:
+            size = drawn.mean.shape[1] // embedder.code_size**2
+            known = embedder.in_spreads(store.read_codes(drawn.train[:many]))
+            context = torch.cat([context[:, :-size], known], 1)
+        flow.initialise(codes, context)
         del z, context
     objective = Objective(flow, embedder)
     everyone.shared(objective.state_dict().values())
@@ -201,7 +225,7 @@ def _fit_one(
         held_out_slices=drawn.held,
     )
     notices = tuple(checkpoint.notices) if checkpoint else ()
-    return FitResult(layer, flow, embedder, store.geometry, scores, notices)
+    return FitResult(layer, flow, embedder, store.geometry, store.reading, scores, notices)
 
 
 def _calibration(

@@ -131,7 +131,7 @@ class _Fit:
     def _finished(
         self, result: FitResult, vae: VAE, info: FitRecord, checkpoint: Checkpoint, everyone: World
     ) -> FittedLayer:
-        networks = vae, result.flow, result.embedder, result.geometry
+        networks = vae, result.flow, result.embedder, result.geometry, result.reading
         fitted = FittedLayer(self.denoiser, result.layer, self.preset, *networks, info)
         if info.key is not None and everyone.leads:
             fitted.save(cache_root() / "explainers" / info.key)

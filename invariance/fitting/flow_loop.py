@@ -70,9 +70,9 @@ class Objective(nn.Module):
         self.flow = flow
         self.embedder = embedder
 
-    def forward(self, code: Tensor, z: Tensor, where: Tensor) -> Tensor:
+    def forward(self, code: Tensor, z: Tensor, where: Tensor, read: Tensor | None = None) -> Tensor:
         """Codes (N, code_dim), representations and places of N patches to nats per dimension, ()."""
-        return -self.flow.log_prob(code, self.embedder(z, where)).mean() / self.flow.features
+        return -self.flow.log_prob(code, self.embedder(z, where, read)).mean() / self.flow.features
 
 
 @dataclass
@@ -199,7 +199,7 @@ class _Loop:
             loss: Tensor = self._run(code.to(self._device), *inputs)
         return loss
 
-    def _inputs(self, places: Sequence[Place]) -> tuple[Tensor, Tensor]:
+    def _inputs(self, places: Sequence[Place]) -> tuple[Tensor, ...]:
         return _inputs(self._objective, self._material.store, places)
 
     # -- held-out slices ------------------------------------------------------------------------
@@ -252,12 +252,10 @@ class _Loop:
         return True
 
 
-def _inputs(
-    objective: Objective, store: RepresentationStore, places: Sequence[Place]
-) -> tuple[Tensor, Tensor]:
-    """Representations and places of patches, where the networks are."""
+def _inputs(objective: Objective, store: RepresentationStore, places: Sequence[Place]) -> tuple[Tensor, ...]:
+    """What the embedder takes of patches, where the networks are."""
     device = objective.flow.mean.device
-    return store.cut(places).to(device), store.where(places, objective.embedder.code_size).to(device)
+    return tuple(part.to(device) for part in store.inputs(places, objective.embedder.code_size))
 
 
 @torch.no_grad()

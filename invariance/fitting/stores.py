@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from ctinv.adapters._types import Image, Progress
 from ctinv.adapters.base import Denoiser
 from ctinv.invariance.data.tiling import STEP
 from ctinv.invariance.infra.distributed import World
+from ctinv.invariance.reading.reading import Reading
 from ctinv.invariance.representation.geometry import Geometry, probe_geometry
 from ctinv.invariance.representation.maps import as_map, coordinates
 from ctinv.invariance.representation.reader import Reader
@@ -128,6 +129,9 @@ class RepresentationStore:
         self._scale = float(first.abs().max().clamp_min(1e-30)) / _RANGE
         self._rows: dict[Place, int] = {}
         self._kept: Tensor | None = None
+        self._read: Tensor | None = None
+        self._read_rows: dict[Place, int] = {}
+        self.reading: Reading | None = None
         self._created = create
         if self.geometry.local:
             self._side = max(1, round(STEP * self.geometry.scale))
@@ -152,6 +156,9 @@ class RepresentationStore:
 
     def put(self, k: int, z: Tensor) -> None:
         """Keep what a layer that is a map gives for slice ``k``."""
+        if self.reading is not None:
+            shape = self._blocks.images[k].shape
+            np.save(self._read_file(k), self.reading(z, self.geometry, (shape[0], shape[1]))[0, 0].numpy())
         wanted, numbers = self._blocks.within(k, self._shape[0])
         if not len(numbers):
             return
@@ -193,6 +200,28 @@ class RepresentationStore:
         shapes = [(images[k].shape[0], images[k].shape[1]) for k, _, _ in places]
         return coordinates([(i, j) for _, i, j in places], shapes, p, code_size)
 
+    def read_slices(self) -> list[Image]:
+        """``x_R`` of every slice, (H, W), HU."""
+        return [np.load(self._read_file(k)) for k in range(len(self._blocks.images))]
+
+    def _read_file(self, k: int) -> Path:
+        return self._file.with_name(f"{self._file.name}-{k}.npy")
+
+    def tell(self, places: Sequence[Place], codes: Tensor) -> None:
+        """Keep the codes (N, code_dim) of what was read back at places."""
+        self._read = codes
+        self._read_rows = {place: row for row, place in enumerate(places)}
+
+    def inputs(self, places: Sequence[Place], code_size: int) -> tuple[Tensor, ...]:
+        """What an embedder takes of patches: representations, places, and the codes of the reading."""
+        parts = self.cut(places), self.where(places, code_size)
+        return parts if self._read is None else (*parts, self.read_codes(places))
+
+    def read_codes(self, places: Sequence[Place]) -> Tensor:
+        """``E(x_R)`` of patches, (N, code_dim)."""
+        assert self._read is not None
+        return self._read[[self._read_rows[place] for place in places]]
+
     def read(self, places: Sequence[Place]) -> Tensor:
         """What the layer gives for each patch on its own."""
         return self._reader(tiles(self._blocks, places), [self.layer])[self.layer]
@@ -203,6 +232,8 @@ class RepresentationStore:
         if self._created:
             with suppress(OSError):  # where a mapped file cannot go yet, its folder goes later
                 self._file.unlink()
+                for k in range(len(self._blocks.images) if self.reading is not None else 0):
+                    self._read_file(k).unlink()
 
     def _opened(self) -> Tensor:
         if self._kept is None:
@@ -225,6 +256,7 @@ def open_stores(
     layers: Sequence[str],
     blocks: Blocks,
     *,
+    readings: Mapping[str, Reading] | None = None,
     world: World = World(),  # noqa: B008 (frozen)
     progress: Progress | None = None,
 ) -> Iterator[dict[str, RepresentationStore]]:
@@ -236,6 +268,7 @@ def open_stores(
         denoiser: The denoiser.
         layers: Canonical names of its layers.
         blocks: Slices and patches.
+        readings: What the image is read back with from layers whose output is a map.
         world: The processes.
         progress: Called with (stage, done, total).
 
@@ -255,7 +288,8 @@ def open_stores(
             name: RepresentationStore(reader, name, z[name], blocks, folder / str(number), creates)
             for number, name in enumerate(layers)
         }
-        for store in stores.values():
+        for name, store in stores.items():
+            store.reading = (readings or {}).get(name)
             stack.callback(store.close)
         world.wait()
         maps = {name: store for name, store in stores.items() if store.geometry.local}

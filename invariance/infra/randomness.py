@@ -52,6 +52,9 @@ class Purpose(enum.IntEnum):
     CALIBRATION_LAW = 20
     """Codes whose Gaussian law a flow is compared with."""
 
+    READING = 21
+    """Places, crops and weights of the reading."""
+
     INVARIANCES = 30
     """The samples of one tile; the tile's number follows."""
     LEAKAGE_EMBEDDED = 31

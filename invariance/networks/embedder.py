@@ -20,19 +20,28 @@ __all__ = [
 class Embedder(nn.Module):
     """What embedders have in common: they standardise the representation per channel.
 
+    Where the image can be read back from the layer, the code ``E(x_R)`` of what was read stands in
+    ``h`` beside what the network makes of ``z``, in units of the codes' spread.
+
     Arguments:
         channels: Channels of the representation.
         code_size: Side of the code map.
+        reads: Shape of the code of the reading; None where there is no reading.
     """
 
     mean: Tensor
     std: Tensor
+    code_mean: Tensor
+    code_std: Tensor
 
-    def __init__(self, channels: int, code_size: int) -> None:
+    def __init__(self, channels: int, code_size: int, reads: tuple[int, int, int] | None = None) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(channels, 1, 1))
         self.register_buffer("std", torch.ones(channels, 1, 1))
-        self.code_size = code_size
+        self.code_size, self.reads = code_size, reads
+        if reads is not None:
+            self.register_buffer("code_mean", torch.zeros(reads))
+            self.register_buffer("code_std", torch.ones(reads))
 
     @torch.no_grad()
     def initialise(self, z: Tensor) -> None:
@@ -41,6 +50,43 @@ class Embedder(nn.Module):
         std = torch.where(std > 1e-6 * mean.abs() + 1e-12, std, torch.inf)
         self.mean.copy_(mean[0])
         self.std.copy_(std[0])
+
+    @torch.no_grad()
+    def take_codes(self, codes: Tensor) -> None:
+        """Take the mean and spread of the codes (N, code_dim) that the reading's are to be told in."""
+        if self.reads is not None:
+            std, mean = torch.std_mean(codes, 0)
+            self.code_mean.copy_(mean.view(self.reads))
+            self.code_std.copy_(std.clamp_min(1e-4).view(self.reads))
+
+    def embed(self, z: Tensor, where: Tensor) -> Tensor:
+        """What the network makes of representations, (N, context, code_size, code_size)."""
+        raise NotImplementedError
+
+    def forward(self, z: Tensor, where: Tensor, read: Tensor | None = None) -> Tensor:
+        """Representations of N patches to ``h``.
+
+        Arguments:
+            z: Representations, any kind, N of them.
+            where: Their places, (N, PLACES, code_size, code_size), see
+                :func:`ctinv.invariance.representation.maps.coordinates`.
+            read: ``E(x_R)`` of the patches, (N, code_dim), where there is a reading.
+
+        Returns:
+            (N, context, code_size, code_size), where there is a reading with the code's channels
+            after the network's.
+        """
+        context = self.embed(z, where)
+        if self.reads is None:
+            return context
+        if read is None:
+            raise ValueError("this embedder goes with a reading; give the code of what was read")
+        return torch.cat([context, self.in_spreads(read)], 1)
+
+    def in_spreads(self, read: Tensor) -> Tensor:
+        """Codes (N, code_dim) as maps in units of the codes' spread, (N, channels, height, width)."""
+        assert self.reads is not None
+        return (read.view(-1, *self.reads) - self.code_mean) / self.code_std
 
     def standardise(self, z: Tensor) -> Tensor:
         """Representations as maps with zero mean and unit spread per channel."""
@@ -61,12 +107,19 @@ class MapEmbedder(Embedder):
         code_size: Side of the code map.
         context: Channels of ``h``.
         width: Channels of the first convolution.
+        reads: Shape of the code of the reading, where there is one.
     """
 
     def __init__(
-        self, channels: int, size: tuple[int, int], code_size: int, context: int, width: int
+        self,
+        channels: int,
+        size: tuple[int, int],
+        code_size: int,
+        context: int,
+        width: int,
+        reads: tuple[int, int, int] | None = None,
     ) -> None:
-        super().__init__(channels, code_size)
+        super().__init__(channels, code_size, reads)
         inputs = channels
         layers: list[nn.Module] = []
         if size == (1, 1):
@@ -94,13 +147,7 @@ class MapEmbedder(Embedder):
         self.out = nn.Conv2d(2 * width, context, 1)
         self.place = nn.Parameter(torch.zeros(context, code_size, code_size))
 
-    def forward(self, z: Tensor, where: Tensor) -> Tensor:
-        """Representations of N patches to ``h`` (N, context, code_size, code_size).
-
-        Arguments:
-            z: Representations, any kind, N of them.
-            where: Their places, (N, PLACES, code_size, code_size), see :func:`coordinates`.
-        """
+    def embed(self, z: Tensor, where: Tensor) -> Tensor:
         # Values far beyond the fitting data's are drawn in, or they would dominate the context.
         x = self.down(self.standardise(z).clamp_(-8, 8))
         if x.shape[-2:] != (self.code_size, self.code_size):
@@ -122,10 +169,18 @@ class VectorEmbedder(Embedder):
         size: Height and width of the representation of one patch.
         context: Numbers in ``h``.
         width: Channels of the first convolution.
+        reads: Shape of the code of the reading, where there is one.
     """
 
-    def __init__(self, channels: int, size: tuple[int, int], context: int, width: int) -> None:
-        super().__init__(channels, 1)
+    def __init__(
+        self,
+        channels: int,
+        size: tuple[int, int],
+        context: int,
+        width: int,
+        reads: tuple[int, int, int] | None = None,
+    ) -> None:
+        super().__init__(channels, 1, reads)
         layers: list[nn.Module] = []
         inputs, self.left = channels, size
         if min(size) == 1:
@@ -141,13 +196,7 @@ class VectorEmbedder(Embedder):
         self.out = nn.Linear(inputs * self.left[0] * self.left[1], context)
         self.place = nn.Linear(PLACES, context, bias=False)
 
-    def forward(self, z: Tensor, where: Tensor) -> Tensor:
-        """Representations of N patches to ``h`` (N, context, 1, 1).
-
-        Arguments:
-            z: Representations, any kind, N of them.
-            where: Their places, (N, PLACES, 1, 1), see :func:`coordinates`.
-        """
+    def embed(self, z: Tensor, where: Tensor) -> Tensor:
         x = self.down(self.standardise(z).clamp_(-8, 8))
         if x.shape[-2:] != self.left:
             x = F.adaptive_avg_pool2d(x, self.left)
@@ -156,9 +205,14 @@ class VectorEmbedder(Embedder):
 
 
 def build_embedder(
-    channels: int, size: tuple[int, int], code_size: int, context: int, width: int
+    channels: int,
+    size: tuple[int, int],
+    code_size: int,
+    context: int,
+    width: int,
+    reads: tuple[int, int, int] | None = None,
 ) -> Embedder:
     """The embedder for codes of a size: :class:`VectorEmbedder` for vectors, else :class:`MapEmbedder`."""
     if code_size == 1:
-        return VectorEmbedder(channels, size, context, width)
-    return MapEmbedder(channels, size, code_size, context, width)
+        return VectorEmbedder(channels, size, context, width, reads)
+    return MapEmbedder(channels, size, code_size, context, width, reads)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ctinv.invariance.infra.records import NULL, JsonRecord
+from ctinv.invariance.reading.reading import ReadingScores
 
 __all__ = ["Calibration", "FitRecord", "FitScores", "Timings"]
 
@@ -78,6 +79,7 @@ class FitScores:
         patches: How many patches the flow was fitted on.
         slices: Of how many slices these were.
         held_out_slices: How many slices were held out.
+        reading: How far the reading is from the image on them.
     """
 
     nll: float
@@ -92,6 +94,7 @@ class FitScores:
     patches: int | None = None
     slices: int | None = None
     held_out_slices: int | None = None
+    reading: ReadingScores | None = None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from ctinv.invariance.infra.cache import publish
 from ctinv.invariance.infra.randomness import Purpose, torch_seed
 from ctinv.invariance.infra.records import read
 from ctinv.invariance.presets import Preset
+from ctinv.invariance.reading.reading import Reading
 from ctinv.invariance.representation.geometry import Geometry
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -29,7 +30,7 @@ from .vae import VAE
 
 __all__ = ["FORMAT", "FittedLayer", "build_networks", "versions"]
 
-FORMAT = 6
+FORMAT = 7
 """Version of the folder that :meth:`FittedLayer.save` writes."""
 
 
@@ -45,6 +46,7 @@ class FittedLayer:
         flow: The conditional flow.
         embedder: The embedder.
         geometry: How the layer's output lies over the image.
+        reading: What the image is read back with; None where the layer's output is no map.
         info: What the fit rests on and how well it went.
         memory: Bytes that sampling may take; a quarter of what is free where None.
     """
@@ -56,6 +58,7 @@ class FittedLayer:
     flow: ConditionalFlow
     embedder: Embedder
     geometry: Geometry
+    reading: Reading | None = None
     info: FitRecord = field(default_factory=FitRecord)
     memory: int | None = None
 
@@ -72,6 +75,7 @@ class FittedLayer:
             "model_hash": self.denoiser.fingerprint,
             "preset": self.preset.as_dict(),
             "geometry": dataclasses.asdict(self.geometry),
+            "reading": None if self.reading is None else self.reading.sizes,
             "info": self.info,
             "versions": versions(),
         }
@@ -80,6 +84,8 @@ class FittedLayer:
             save_vae(self.vae, where / "vae.safetensors")
             save_file(_plain(self.flow), where / "flow.safetensors")
             save_file(_plain(self.embedder), where / "embedder.safetensors")
+            if self.reading is not None:
+                save_file(_plain(self.reading), where / "reading.safetensors")
             (where / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
         publish(folder, write)
@@ -108,7 +114,14 @@ class FittedLayer:
             info = read(FitRecord, config["info"])
             vae = load_vae(folder / "vae.safetensors")
             # Masks and permutations come with the weights.
-            flow, embedder = build_networks(preset, geometry, 0, torch.Generator())
+            reading = None
+            if config["reading"] is not None:
+                reading = Reading(**config["reading"])
+                reading.load_state_dict(load_file(folder / "reading.safetensors"))
+                reading.eval().requires_grad_(False)
+            flow, embedder = build_networks(
+                preset, geometry, 0, torch.Generator(), reads=reading is not None
+            )
             flow.load_state_dict(load_file(folder / "flow.safetensors"))
             embedder.load_state_dict(load_file(folder / "embedder.safetensors"))
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
@@ -118,24 +131,33 @@ class FittedLayer:
                 f"{folder} was fitted on another denoiser (hash {config['model_hash'][:12]}, this one is "
                 f"{denoiser.fingerprint[:12]}); fit again"
             )
-        return cls(
-            denoiser.apart(), config["layer"], preset, vae, flow.eval(), embedder.eval(), geometry, info
-        )
+        networks = vae, flow.eval(), embedder.eval()
+        return cls(denoiser.apart(), config["layer"], preset, *networks, geometry, reading, info)
 
 
 def build_networks(
-    preset: Preset, geometry: Geometry, seed: int, generator: torch.Generator
+    preset: Preset, geometry: Geometry, seed: int, generator: torch.Generator, *, reads: bool = False
 ) -> tuple[ConditionalFlow, Embedder]:
-    """A flow and an embedder of the right sizes; ``seed`` draws weights, ``generator`` masks."""
+    """A flow and an embedder of the right sizes.
+
+    Arguments:
+        preset: Sizes.
+        geometry: How the layer's output lies over the image.
+        seed: Draws the weights.
+        generator: Draws masks and permutations.
+        reads: Whether they are told the code of a reading.
+    """
+    shape = preset.vae.code_shape
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_seed(seed, Purpose.FLOW_WEIGHTS))
-        flow = ConditionalFlow(preset.vae.code_shape, preset.flow, generator)
+        flow = ConditionalFlow(shape, preset.flow, generator, reads)
         embedder = build_embedder(
             geometry.channels,
             geometry.size,
             preset.vae.code_size,
             preset.flow.context,
             preset.flow.embed_width,
+            shape if reads else None,
         )
     return flow, embedder
 

@@ -42,15 +42,23 @@ class ConditionalFlow(nn.Module):
         shape: Channels, height and width of the code map; a vector has height and width 1.
         config: Sizes.
         generator: Draws the masks and permutations.
+        reads: Whether ``h`` ends with the code of a reading, as :class:`Embedder` puts it there.
     """
 
     mean: Tensor
     std: Tensor
     temperature: Tensor
 
-    def __init__(self, shape: tuple[int, int, int], config: FlowConfig, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        config: FlowConfig,
+        generator: torch.Generator,
+        reads: bool = False,
+    ) -> None:
         super().__init__()
         self.features = math.prod(shape)
+        context = config.context + (shape[0] if reads else 0)
         self.register_buffer("mean", torch.zeros(self.features))
         self.register_buffer("std", torch.ones(self.features))
         self.register_buffer("temperature", torch.ones(()))  # see ctinv.invariance.fitting.temperature
@@ -59,12 +67,14 @@ class ConditionalFlow(nn.Module):
 
         def coupling(mask: Tensor) -> nn.Module:
             if vector:
-                return DenseCoupling(mask, config.context, config.width, config.depth, bins)
-            return Coupling(shape, mask, config.context, config.width, bins)
+                return DenseCoupling(mask, context, config.width, config.depth, bins)
+            return Coupling(shape, mask, context, config.width, bins)
 
         transforms: list[nn.Module] = [
-            Entry(shape, config.context, config.context if vector else config.width)
+            Entry(shape, context, config.context if vector else config.width, reads)
         ]
+        if reads:
+            transforms.append(Mixing(self.features))
         masks = _masks(shape, generator)
         for _ in range(config.blocks):
             mask = next(masks)
@@ -84,6 +94,9 @@ class ConditionalFlow(nn.Module):
         self.mean.copy_(mean)
         self.std.copy_(std.clamp_min(1e-4))
         batch = (codes - self.mean) / self.std
+        entry = self.transform.transforms[0]
+        if entry.reads:
+            entry.initialise(batch, context[:, -entry.shape[0] :].flatten(1))
         for step in self.transform.transforms:
             if isinstance(step, Mixing):
                 step.initialise(batch)

@@ -89,6 +89,7 @@ class Shuffle(LazyTransform):
         return PermutationTransform(self.order)
 
 
+_RANGE = 12.0  # standard deviations; no code is farther out
 _UNIT = math.log(math.e - 1)  # softplus of this is 1
 
 
@@ -107,17 +108,19 @@ class Entry(LazyTransform):
     """Elementwise affine map whose shift and scale are functions of ``h`` alone.
 
     Given ``h``, a number of the code may be known to any precision, but its spread is never more
-    than e times the spread it has without ``h``.
+    than e times the spread it has without ``h``. Where ``h`` ends with the code of a reading, the
+    shift starts there, and what is learned is how far the code is from it.
 
     Arguments:
         shape: Channels, height and width of the code map.
         context: Channels of ``h``, a map of the same height and width.
         width: Hidden channels.
+        reads: Whether the last channels of ``h`` are the standardised code of a reading.
     """
 
-    def __init__(self, shape: tuple[int, int, int], context: int, width: int) -> None:
+    def __init__(self, shape: tuple[int, int, int], context: int, width: int, reads: bool = False) -> None:
         super().__init__()
-        self.shape = shape
+        self.shape, self.reads = shape, reads
         self.hidden = _conv(context, width, shape[1])
         self.out = _conv(width, 2 * shape[0], shape[1])
         nn.init.zeros_(self.out.weight)
@@ -128,10 +131,34 @@ class Entry(LazyTransform):
         mean, precision = self.out(F.silu(self.hidden(c))).flatten(1).chunk(2, 1)
         log_scale = F.softplus(precision + _UNIT) - 1
         scale = MonotonicAffineTransform(mean, log_scale).scale
-        return DependentTransform(MonotonicAffineTransform(-_soft(mean, 8.0) * scale, log_scale), 1)
+        mean = _soft(mean, 8.0)
+        if self.reads:
+            mean = mean + self.start(c)
+        return DependentTransform(MonotonicAffineTransform(-mean * scale, log_scale), 1)
+
+    def start(self, c: Tensor) -> Tensor:
+        """The code of the reading, (N, features), standardised; held within the range of codes."""
+        return c[:, -self.shape[0] :].flatten(1).clamp(-_RANGE, _RANGE)
+
+    @torch.no_grad()
+    def initialise(self, codes: Tensor, read: Tensor) -> None:
+        """Take the spread of codes about those of the reading, both standardised, (N, features).
+
+        Arguments:
+            codes: Codes.
+            read: The code of the reading of each.
+        """
+        away = (codes - read.clamp(-_RANGE, _RANGE)).unflatten(1, self.shape)
+        size = away.square().mean((0, 2, 3)).sqrt().clamp_min(2e-3)
+        bias = self.out.bias
+        assert bias is not None
+        # The transform clips its log-scale softly; ask for what clips to the wanted one.
+        wanted = (-size.log()).clamp(-0.5, 5.5)
+        wanted = wanted / (1 - (wanted / math.log(1e-3)).abs().clamp_max(0.9))
+        bias[len(size) :] = torch.expm1(wanted + 1).log() - _UNIT
 
 
-_SHRINK = 0.01  # of a covariance, towards equal and independent numbers
+_SHRINK = 1e-4  # of a covariance, towards equal and independent numbers
 _SLOW = 0.02  # a dense matrix must learn more slowly than a convolution
 _GENTLEST = 0.1  # slope of a spline at its knots, at least; steeper ones lose digits going back
 
@@ -313,12 +340,14 @@ class Mixing(LazyTransform):
     def initialise(self, batch: Tensor) -> None:
         """Whiten ``batch`` (N, features)."""
         covariance = torch.cov(batch.double().T)
+        values, vectors = torch.linalg.eigh(covariance)
         # Of few codes the smallest eigenvalues come out too small.
-        shrink = _SHRINK + (1 - _SHRINK) * min(1.0, len(covariance) / (4 * len(batch)))
-        spread = covariance.diagonal().mean()
-        eye = torch.eye(len(covariance), dtype=torch.float64)
-        factor = torch.linalg.cholesky((1 - shrink) * covariance + shrink * spread * eye)
-        self.start.copy_(torch.linalg.solve_triangular(factor, eye, upper=False))
+        share = min(0.9, len(covariance) / len(batch))
+        values = values.clamp_min(0) + share * _SHRINK * values.mean() + 1e-10
+        self.strength.fill_(1)
+        self.change.zero_()
+        self.start.copy_(torch.eye(len(values)))
+        self.follow((vectors * values.rsqrt()) @ vectors.T)
 
     @torch.no_grad()
     def follow(self, after: Tensor) -> None:

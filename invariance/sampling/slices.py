@@ -51,20 +51,38 @@ class Drawn:
 
 @torch.no_grad()
 def tile_contexts(fitted: FittedLayer, x: Image, tiles: Grid) -> Tensor:
-    """``h = H(z)`` of every tile of a slice (H, W) in HU: (tiles, context, code size, code size)."""
+    """``h`` of every tile of a slice (H, W) in HU: (tiles, context, code size, code size)."""
     denoiser, layer, geometry = fitted.denoiser, fitted.layer, fitted.geometry
     p, size = tiles.patch, fitted.preset.vae.code_size
     contexts = []
     if geometry.local:
-        z = as_map(represent(denoiser, layer, x[None, None]))[0]
-        for row, column in tiles.corners:
+        z = as_map(represent(denoiser, layer, x[None, None]))
+        read = None if fitted.reading is None else read_codes(fitted, z, x, tiles)
+        for number, (row, column) in enumerate(tiles.corners):
             where = coordinates([(row, column)], [tiles.shape], p, size)
-            contexts.append(fitted.embedder(geometry.cut(z, row, column)[None], where))
+            code = None if read is None else read[number : number + 1]
+            contexts.append(fitted.embedder(geometry.cut(z[0], row, column)[None], where, code))
     else:
         alone = coordinates([(0, 0)], [(p, p)], p, size)
         for tile in tiles:
             contexts.append(fitted.embedder(represent(denoiser, layer, x[tile][None, None]), alone))
     return torch.cat(contexts)
+
+
+@torch.no_grad()
+def read_codes(fitted: FittedLayer, z: Tensor, x: Image, tiles: Grid) -> Tensor:
+    """``E(x_R)`` of every tile, (tiles, code_dim), of ``z`` (1, C, h, w) of a slice (H, W) in HU."""
+    assert fitted.reading is not None
+    image = fitted.reading(z, fitted.geometry, tiles.shape)[0, 0].numpy()
+    denoised = None
+    if fitted.preset.vae.conditional:
+        denoised = np.asarray(fitted.denoiser.denoise(x[None, None]), dtype=np.float32)[0, 0]
+    places, codes = list(tiles), []
+    for start in range(0, len(places), _TILES):
+        some = places[start : start + _TILES]
+        guide = None if denoised is None else torch.cat([_patch(denoised, tile) for tile in some])
+        codes.append(fitted.vae.encode(torch.cat([_patch(image, tile) for tile in some]), guide))
+    return torch.cat(codes)
 
 
 @torch.no_grad()
