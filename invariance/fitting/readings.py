@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from ctinv.adapters.base import Denoiser
 from ctinv.invariance.infra.randomness import Purpose, generator
 from ctinv.invariance.presets import Preset

@@ -119,9 +119,7 @@ class FittedLayer:
                 reading = Reading(**config["reading"])
                 reading.load_state_dict(load_file(folder / "reading.safetensors"))
                 reading.eval().requires_grad_(False)
-            flow, embedder = build_networks(
-                preset, geometry, 0, torch.Generator(), reads=reading is not None
-            )
+            flow, embedder = build_networks(preset, geometry, 0, torch.Generator(), reads=reading is not None)
             flow.load_state_dict(load_file(folder / "flow.safetensors"))
             embedder.load_state_dict(load_file(folder / "embedder.safetensors"))
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:

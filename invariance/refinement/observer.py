@@ -35,6 +35,11 @@ class Observer:
         self._patch = patch
 
     @property
+    def whole(self) -> bool:
+        """Whether the layer is shown the image as it is, not patches of it."""
+        return self._patch is None
+
+    @property
     def differentiable(self) -> bool:
         """Whether :meth:`linearise` works."""
         return self._look.denoiser.differentiable
