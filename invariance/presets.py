@@ -107,7 +107,7 @@ class FlowConfig:
     coupling: Literal["affine", "spline"] = "affine"
     bins: int = 8
     depth: int = 2
-    jitter: float = 0.02
+    jitter: float = 0.002
     mixing: bool = False
 
 
@@ -132,13 +132,13 @@ class FitConfig:
         calibrated: Held-out patches that the flow's error bars are tested on; 0 for no test.
     """
 
-    steps: int = 450
+    steps: int = 200
     batch: int = 32
     patches: int = 4096
-    rate: float = 4e-3
+    rate: float = 2e-3
     warmup: int = 30
     clip: float = 5.0
-    check: int = 100
+    check: int = 50
     patience: int = 3
     holdout: float = 0.2
     vae_steps: int = 1500

@@ -12,6 +12,7 @@ from ctinv.invariance.infra.records import JsonRecord, read
 __all__ = [
     "Audit",
     "BeforeAndAfter",
+    "Bounds",
     "ControlsFigure",
     "CurvePoint",
     "Embedding",
@@ -20,6 +21,7 @@ __all__ = [
     "FlowFit",
     "ImageNovelty",
     "Leakage",
+    "LowerBound",
     "Maps",
     "Regions",
     "Spread",
@@ -105,6 +107,45 @@ class Maps:
     std: Spread | None = None
     noise: Figure | None = None
     std_flow: Figure | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowerBound(Figure):
+    """Spread of changes that the layer was shown not to see.
+
+    Arguments:
+        growth: By which share it grew when the steps of the search were doubled for the last time.
+        steps: Steps of the search.
+        converged: Whether the search had ended.
+    """
+
+    growth: float
+    steps: int
+    converged: bool
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What the layer hides of the image, from below and from above, HU inside the body.
+
+    Arguments:
+        lower: Spread of refined samples: anatomy that is hidden.
+        noise: Spread of refined noise realisations: noise and fine texture that are hidden.
+        upper: Error of the image read back from the layer, on slices held out from the fit: on
+            average over images like those, nothing wider can be hidden.
+        upper_here: The same error on this image.
+        decoded: That error as the autoencoder shows it, without noise: no map of the flow may be wider.
+        decoded_held_out: The same on patches held out from the fit.
+        converged: Whether the search for both lower bounds had ended; None where there was none.
+    """
+
+    lower: LowerBound | None = None
+    noise: LowerBound | None = None
+    upper: Figure | None = None
+    upper_here: Figure | None = None
+    decoded: Figure | None = None
+    decoded_held_out: Figure | None = None
+    converged: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -251,6 +292,7 @@ class Audit(JsonRecord):
 
     Arguments:
         map: Spreads inside the body.
+        bounds: What the layer hides, from below and from above.
         leakage: How much of the samples' changes the layer sees.
         noise_ratio: Change of the layer by the samples, over the change by noise.
         controls: Cases whose answer is known.
@@ -265,6 +307,7 @@ class Audit(JsonRecord):
     """
 
     map: Maps = field(default_factory=Maps)
+    bounds: Bounds = field(default_factory=Bounds)
     leakage: Leakage = field(default_factory=Leakage)
     noise_ratio: BeforeAndAfter = field(default_factory=BeforeAndAfter)
     controls: ControlsFigure | None = None

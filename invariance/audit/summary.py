@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,17 +12,20 @@ import torch
 from ctinv.adapters._types import Image
 from ctinv.adapters.base import OUTPUT
 from ctinv.invariance.data.metrics import fine_share, quality, transfer_cut_off
-from ctinv.invariance.fitting.novelty import FEATURES, NoveltyTest
+from ctinv.invariance.fitting.novelty import FEATURES
 from ctinv.invariance.infra.randomness import Purpose, rng
 from ctinv.invariance.networks.fit_record import FitScores
 from ctinv.invariance.representation.reader import represent
 from torch import Tensor
 
-from .controls import Control, controls, controls_figure, shuffled_control
+from .bounds import bounds, two_images
+from .controls import Control, bound_control, controls, controls_figure, shuffled_control
+from .evidence import Evidence, Mask, rms
 from .leakage import Seen, seen_changes
 from .record import (
     Audit,
     BeforeAndAfter,
+    Bounds,
     CurvePoint,
     Embedding,
     Figure,
@@ -39,59 +41,11 @@ from .regions import leakage_by_tissue, places, quiet
 from .verdict import HIDDEN, Facts, hides, verdict
 
 if TYPE_CHECKING:
-    from ctinv.adapters.base import Denoiser
-    from ctinv.invariance.refinement.observer import Observer
     from ctinv.invariance.refinement.refine import Refined
 
-__all__ = ["Evidence", "audit"]
+__all__ = ["audit"]
 
-_Mask = npt.NDArray[np.bool_]
 _MOST = 4  # samples that the slower figures rest on
-
-
-@dataclass(frozen=True, eq=False)
-class Evidence:
-    """What an audit looks at: one image, its samples, and the layer.
-
-    Arguments:
-        denoiser: The denoiser.
-        observer: Its layer.
-        x: The image (H, W), HU.
-        reconstruction: ``D(E(x))``, (H, W), HU.
-        flow: Whole samples of the flow (K, H, W), HU.
-        refined: The same refined, or None.
-        rho: Noise ratio of the refined samples.
-        std: The map that is shown, (H, W), HU.
-        std_flow: The flow's own map, (H, W), HU.
-        noise: Noise realisations of the image, (N, H, W), HU.
-        noise_moves: How far noise moves the layer.
-        scores: Figures of the fit, where known.
-        why: Why there was no refinement, as a clause.
-        seed: Draws the controls.
-        spacing: Row and column spacing in mm, where known.
-        novelty: What the fitting slices look like, where known.
-    """
-
-    denoiser: Denoiser
-    observer: Observer
-    x: Image
-    reconstruction: Image
-    flow: Image
-    refined: Refined | None
-    rho: float
-    std: Image
-    std_flow: Image
-    noise: Image
-    noise_moves: float
-    scores: FitScores | None
-    why: str
-    seed: int
-    spacing: tuple[float, float] | None = None
-    novelty: NoveltyTest | None = None
-
-
-def _rms(image: Any, inside: _Mask) -> float:
-    return float(np.sqrt(np.mean(np.square(np.asarray(image, dtype=np.float64)[..., inside]))))
 
 
 def audit(e: Evidence) -> Audit:
@@ -103,7 +57,8 @@ def audit(e: Evidence) -> Audit:
     leaks, ratios, shown_seen = _seen(e)
     changes = e.refined.at(e.rho) if e.refined else e.flow - e.reconstruction
     tried = _controls(e, leaks)
-    facts = _facts(e, inside, leaks, tried)
+    bracket = bounds(e, inside)
+    facts = _facts(e, inside, leaks, tried, bracket)
     image, warnings = _novelty(e)
     return Audit(
         map=_maps(e, inside, facts),
@@ -117,7 +72,8 @@ def audit(e: Evidence) -> Audit:
         where=places(e.std, changes, clean, e.noise, e.spacing),
         leakage_in=leakage_by_tissue(shown_seen, clean),
         curve=_curve(e.refined, inside) if e.refined else {},
-        verdict=(verdict(facts), *warnings),
+        bounds=bracket,
+        verdict=(verdict(facts), *two_images(e, inside), *warnings),
     )
 
 
@@ -128,25 +84,29 @@ def _controls(e: Evidence, leaks: Leakage) -> list[Control]:
     need not do worse with ``z`` of other patches.
     """
     tried = controls(e.x, e.flow[0] - e.reconstruction, e.noise, e.rho, e.seed)
+    tried += bound_control(e)
     told = leaks.flow_from_reconstruction
     return tried + shuffled_control(e.scores) if told and told.value > HIDDEN else tried
 
 
-def _facts(e: Evidence, inside: _Mask, leaks: Leakage, tried: list[Control]) -> Facts:
+def _facts(e: Evidence, inside: Mask, leaks: Leakage, tried: list[Control], bracket: Bounds) -> Facts:
     shown = leaks.refined or leaks.flow_from_reconstruction
     return Facts(
         e.observer.layer,
-        _rms(e.std, inside),
+        rms(e.std, inside),
         shown.value if shown else math.nan,
         e.rho if e.refined else None,
-        _rms(e.noise, inside),
+        rms(e.noise, inside),
         e.why,
         not all(control.passed for control in shuffled_control(e.scores)),
         tuple(control.trouble for control in tried if not control.passed),
+        None if bracket.noise is None else bracket.noise.value,
+        max((b.value for b in (bracket.upper, bracket.upper_here) if b is not None), default=None),
+        bracket.converged is not False,
     )
 
 
-def _maps(e: Evidence, inside: _Mask, facts: Facts) -> Maps:
+def _maps(e: Evidence, inside: Mask, facts: Facts) -> Maps:
     return Maps(
         std=Spread(
             value=facts.std,
@@ -157,7 +117,7 @@ def _maps(e: Evidence, inside: _Mask, facts: Facts) -> Maps:
             rho=facts.rho,
         ),
         noise=figure(facts.noise, "HU", "Spread of the image's own noise inside the body, as simulated."),
-        std_flow=figure(_rms(e.std_flow, inside), "HU", "The same before refinement.") if e.refined else None,
+        std_flow=figure(rms(e.std_flow, inside), "HU", "The same before refinement.") if e.refined else None,
     )
 
 
@@ -185,12 +145,12 @@ def _novelty(e: Evidence) -> tuple[ImageNovelty, list[str]]:
     ]
 
 
-def _embedding(e: Evidence, inside: _Mask) -> Embedding:
+def _embedding(e: Evidence, inside: Mask) -> Embedding:
     error = e.reconstruction - e.x
     alike = quality(e.reconstruction, e.x, None, data_range=3024.0)
     return Embedding(
         rmse=figure(
-            _rms(error, inside), "HU", "Difference of D(E(x)) from x inside the body; noise included."
+            rms(error, inside), "HU", "Difference of D(E(x)) from x inside the body; noise included."
         ),
         ssim=figure(alike.ssim, "", "Structural similarity of D(E(x)) and x over 3024 HU."),
         cut_off=figure(
@@ -243,13 +203,13 @@ def _denoised(e: Evidence, image: Image) -> Image:
     return represent(e.denoiser, OUTPUT, image[None, None])[0, 0].numpy()
 
 
-def _output(e: Evidence, inside: _Mask, denoised: Image) -> BeforeAndAfter:
+def _output(e: Evidence, inside: Mask, denoised: Image) -> BeforeAndAfter:
     """How far the samples move what the denoiser returns."""
 
     def moved(clean: Image, samples: Image) -> list[float]:
         edge = (e.x.shape[0] - clean.shape[0]) // 2
         part = inside[edge : edge + clean.shape[0], edge : edge + clean.shape[1]]
-        return [_rms(_denoised(e, s) - clean, part) for s in samples]
+        return [rms(_denoised(e, s) - clean, part) for s in samples]
 
     base = _denoised(e, e.reconstruction)
     before = figure(moved(base, e.flow[:_MOST]), "HU", "RMS difference of f(x') from f(D(E(x))) in the body.")
@@ -296,13 +256,13 @@ def _flow(scores: FitScores | None) -> FlowFit:
     )
 
 
-def _curve(refined: Refined, inside: _Mask) -> dict[str, CurvePoint]:
+def _curve(refined: Refined, inside: Mask) -> dict[str, CurvePoint]:
     """Spread and fineness of the refined samples at each noise ratio."""
     curve = {}
     for row, rho in enumerate(refined.rhos):
         changes = refined.changes[row]
         curve[f"{rho:g}"] = CurvePoint(
-            value=_rms(changes.std(0, ddof=1), inside) if len(changes) > 1 else 0.0,
+            value=rms(changes.std(0, ddof=1), inside) if len(changes) > 1 else 0.0,
             unit="HU",
             n=len(changes) or 1,
             meaning=f"Spread of samples that move the layer by {100 * rho:g} % of what noise does.",

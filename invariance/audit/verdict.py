@@ -29,6 +29,9 @@ class Facts:
         why: Why there was no refinement, as a clause.
         ignored: Whether the flow does no better with the right ``z`` than with wrong ones.
         failed: What the controls that failed mean, as clauses.
+        noise_hidden: Spread of refined noise realisations, HU; None where there were none.
+        upper: Error of the image read back from the layer, HU; None where it cannot be.
+        converged: Whether the search for hidden changes had ended.
     """
 
     layer: str
@@ -39,6 +42,14 @@ class Facts:
     why: str = ""
     ignored: bool = False
     failed: tuple[str, ...] = ()
+    noise_hidden: float | None = None
+    upper: float | None = None
+    converged: bool = True
+
+    @property
+    def lower(self) -> float:
+        """What is hidden at least, HU: anatomy or noise, whichever is more."""
+        return max(self.std, self.noise_hidden or 0.0)
 
 
 def hides(facts: Facts) -> bool:
@@ -49,7 +60,7 @@ def hides(facts: Facts) -> bool:
     """
     if facts.rho is None:
         return facts.std > _NOTHING
-    return facts.std > max(_NOTHING, _LIKE_IDENTITY * facts.rho * facts.noise)
+    return facts.lower > max(_NOTHING, _LIKE_IDENTITY * facts.rho * facts.noise)
 
 
 def verdict(facts: Facts) -> str:
@@ -69,21 +80,42 @@ have a spread of 0.4 HU, no more than if it forgot nothing. There is no map to r
     if not hides(f):
         bound = (
             "no more than if it forgot nothing"
-            if f.std <= _LIKE_IDENTITY * f.rho * f.noise
+            if f.lower <= _LIKE_IDENTITY * f.rho * f.noise
             else "which is next to nothing"
         )
         return (
             f"{f.layer} hides nothing that was found: changes that move it by less than {small} have a "
-            f"spread of {f.std:.1f} HU, {bound}. There is no map to read."
+            f"spread of {f.lower:.1f} HU, {bound}. {_above(f)}There is no map to read."
         )
-    moved = f"changes with a spread of {f.std:.1f} HU move it by less than {small}"
+    return f"{f.layer} hides {_bracket(f)}: changes of that size move it by less than {small}. {_kind(f)}"
+
+
+def _bracket(f: Facts) -> str:
+    """The bounds in words, and what of the lower one is anatomy and what noise."""
+    if f.upper is None or f.upper <= f.lower:
+        size = f"{f.lower:.1f} HU or more"
+    else:
+        size = f"between {f.lower:.1f} and {f.upper:.1f} HU"
+    parts = f" (anatomy {f.std:.1f}, noise {f.noise_hidden:.1f})" if f.noise_hidden is not None else ""
+    return size + parts
+
+
+def _above(f: Facts) -> str:
+    if f.upper is None:
+        return ""
+    return f"The image can be read back from it to {f.upper:.1f} HU; on average no more is hidden. "
+
+
+def _kind(f: Facts) -> str:
+    """How the layer treats other changes of the same kind, and what the search left open."""
+    rest = "" if f.converged else " The search had not ended: more may be hidden than the lower figure says."
     if f.leakage <= HIDDEN:
-        return f"What the map shows is hidden from {f.layer} to {100 * (1 - f.leakage):.0f} %: {moved}."
+        return f"What the map shows is hidden from it to {100 * (1 - f.leakage):.0f} %.{rest}"
     if f.leakage >= _TEXTURE:
-        return f"{f.layer} is blind to this texture, whatever its pattern: {moved}, and so would others."
+        return f"It is blind to this texture, whatever its pattern.{rest}"
     return (
-        f"{f.layer} does not see what the map shows above noise: {moved}. Changes of the same size and "
-        f"texture but another pattern move it {1 / f.leakage:.1f} times as much."
+        "Changes of the same size and texture but another pattern move it "
+        f"{1 / f.leakage:.1f} times as much.{rest}"
     )
 
 

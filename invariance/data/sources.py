@@ -28,7 +28,7 @@ from .simulation.dose import Kernel, dose_pair
 
 __all__ = ["fitting_set"]
 
-_PHANTOMS = {"slices": 48, "size": 512}
+_PHANTOMS = {"slices": 32, "size": 512}
 _MOST_SLICES = 240
 _DRAWING = (
     "lowdose",

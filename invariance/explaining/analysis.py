@@ -10,24 +10,29 @@ from itertools import pairwise
 
 import numpy as np
 from ctinv.adapters._types import Image, Progress
-from ctinv.invariance.audit.summary import Evidence, audit
+from ctinv.invariance.audit.evidence import Evidence, rms
+from ctinv.invariance.audit.summary import audit
 from ctinv.invariance.data.simulation.noise import noise_like
-from ctinv.invariance.data.tiling import pad_to
+from ctinv.invariance.data.tiling import grid, pad_to
 from ctinv.invariance.fitting.novelty import NoveltyTest
 from ctinv.invariance.infra.randomness import Purpose, rng
 from ctinv.invariance.infra.records import read
 from ctinv.invariance.networks.fit_record import Timings
 from ctinv.invariance.networks.fitted import FittedLayer, versions
 from ctinv.invariance.refinement.observer import Observer
-from ctinv.invariance.refinement.refine import RHO, Refined, affordable, noise_change, refine
+from ctinv.invariance.refinement.refine import RHO, Refined, affordable, longest, noise_change, refine
 from ctinv.invariance.reporting.explanation import Explanation
 from ctinv.invariance.reporting.provenance import Provenance, Refinement
-from ctinv.invariance.sampling.slices import Drawn, sample_slice
+from ctinv.invariance.representation.reader import represent
+from ctinv.invariance.sampling.slices import Drawn, reconstruct, sample_slice
 from scipy.ndimage import gaussian_filter
 
 __all__ = ["Request", "analyse", "spread_map"]
 
 _NOISES = 3
+_PILOT = 6  # samples that the flow's spread over a whole slice is told from
+_LITTLE = 0.1  # HU; narrower draws are not asked for
+_BODY = -900.0  # HU
 _PLENTY = 64  # samples from which a spread is smooth enough as it is
 
 
@@ -44,7 +49,7 @@ class Request:
         quantiles: Shares between 0 and 1 whose pixelwise quantiles are wanted.
     """
 
-    samples: int = 250
+    samples: int = 100
     seed: int = 0
     keep: int = 5
     refine: int | None = None
@@ -106,10 +111,20 @@ def analyse(
     moves = noise_change(observer, whole, noise)
     count = _refined_count(observer, whole, request)
     keep = min(request.samples, max(request.keep, count, 2))
+    reading = _Reading.of(fitted, whole)
+    narrowed = 1.0 if reading is None else reading.narrowing(fitted, whole, request.seed)
     drawn = sample_slice(
-        fitted, whole, request.samples, request.seed, keep, progress, quantiles=request.quantiles
+        fitted,
+        whole,
+        request.samples,
+        request.seed,
+        keep,
+        progress,
+        quantiles=request.quantiles,
+        narrowed=narrowed,
     )
     clock.append(time.perf_counter())
+    hidden = _NoiseMap.of(observer, whole, noise, moves, count, request.rho, progress) if count else None
     shown = _refined_maps(observer, whole, drawn, moves, count, request.rho, progress) if count else None
     clock.append(time.perf_counter())
     std = drawn.std if shown is None else shown.std
@@ -129,6 +144,11 @@ def analyse(
             scores=fitted.info.scores,
             why=_why(observer, request),
             seed=request.seed,
+            reading=None if reading is None else reading.image,
+            reading_code=None if reading is None else reading.decoded,
+            narrowed=narrowed,
+            noise_refined=None if hidden is None else hidden.refined,
+            std_noise=None if hidden is None else hidden.std,
             spacing=spacing,
             novelty=_novelty_test(fitted),
         )
@@ -144,6 +164,8 @@ def analyse(
         std=std[crop],
         std_flow=None if shown is None else drawn.std[crop],
         quantiles=None if drawn.quantiles is None else drawn.quantiles[crop],
+        reading=None if reading is None else reading.image[crop],
+        std_noise=None if hidden is None else hidden.std[crop],
         audit=audited,
         meta=_provenance(fitted, request, shown, clock, spacing, source),
     )
@@ -174,10 +196,79 @@ def _refined_maps(
 ) -> _RefinedMaps:
     """Move the first samples onto the layer's fibre, and map them."""
     changes = drawn.samples[:count] - drawn.reconstruction
-    refined = refine(observer, x, changes, moves, rho=rho, progress=progress)
+    most = longest(observer, x, count)
+    refined = refine(observer, x, changes, moves, rho=rho, most=most, progress=progress)
     samples = x + refined.at(rho)
     mean = samples.mean(0, dtype=np.float64).astype(np.float32)
     return _RefinedMaps(refined, samples, mean, *spread_map(samples))
+
+
+@dataclass(frozen=True, eq=False)
+class _NoiseMap:
+    """Refined noise realisations, and their spread (H, W), HU."""
+
+    refined: Refined
+    std: Image
+
+    @classmethod
+    def of(
+        cls,
+        observer: Observer,
+        x: Image,
+        noise: Image,
+        moves: float,
+        count: int,
+        rho: float,
+        progress: Progress | None,
+    ) -> _NoiseMap:
+        """Of about a third as many as there are samples: noise is alike everywhere, anatomy is not."""
+        some = noise[: max(1, min(len(noise), count // 3))]
+        most = longest(observer, x, len(some))
+        refined = refine(
+            observer, x, some, moves, rho=rho, rhos=(), most=most, progress=progress, stage="noise"
+        )
+        # Noise is as likely as its negative: its mean is 0 and need not be taken from so few.
+        square = np.square(refined.at(rho), dtype=np.float64).mean(0)
+        width = max(0.0, math.sqrt(_PLENTY / len(some)) - 1)
+        square = gaussian_filter(square, width, mode="nearest") if width else square
+        return cls(refined, np.sqrt(np.maximum(square, 0)).astype(np.float32))
+
+
+@dataclass(frozen=True, eq=False)
+class _Reading:
+    """``x_R`` and ``D(E(x_R))`` of a padded slice, and ``D(E(x))``, all (H, W) in HU."""
+
+    image: Image
+    decoded: Image
+    reconstruction: Image
+
+    @classmethod
+    def of(cls, fitted: FittedLayer, x: Image) -> _Reading | None:
+        """None where the layer has no reading."""
+        if fitted.reading is None:
+            return None
+        z = represent(fitted.denoiser, fitted.layer, x[None, None])
+        image = fitted.reading(z, fitted.geometry, (x.shape[0], x.shape[1]))[0, 0].numpy()
+        tiles = grid((x.shape[0], x.shape[1]), fitted.preset.vae.patch, fitted.preset.tile.overlap)
+        denoised = None
+        if fitted.preset.vae.conditional:
+            denoised = np.asarray(fitted.denoiser.denoise(x[None, None]), dtype=np.float32)[0, 0]
+        return cls(image, *(reconstruct(fitted.vae, one, tiles, denoised) for one in (image, x)))
+
+    def narrowing(self, fitted: FittedLayer, x: Image, seed: int) -> float:
+        """By which factor to narrow the flow's draws, 1 or less.
+
+        The mean variance of the image given ``z`` is at most the error of what is read back from
+        ``z``. Where the flow's draws are wider, on an image unlike those that it was fitted on, that
+        error refutes them, and they are drawn so much closer to their centre.
+        """
+        body = np.asarray(x > _BODY)
+        inside = body if body.any() else np.ones_like(body)
+        scores = fitted.info.scores
+        held_out = scores.reading.decoded if scores is not None and scores.reading is not None else None
+        limit = max(rms(self.decoded - self.reconstruction, inside), held_out or 0.0, _LITTLE)
+        spread = rms(sample_slice(fitted, x, _PILOT, seed, 0).std, inside)
+        return min(1.0, limit / spread) if spread > 0 else 1.0
 
 
 def _novelty_test(fitted: FittedLayer) -> NoveltyTest | None:

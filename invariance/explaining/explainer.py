@@ -40,7 +40,7 @@ class Explainer(FittedLayer):
         self,
         image: Any,
         *,
-        samples: int = 250,
+        samples: int = 100,
         seed: int = 0,
         keep: int = 5,
         refine: int | None = None,

@@ -122,7 +122,9 @@ def fit_flows(
                     store.tell(places, encode_places(vae, store.read_slices(), places, denoised)[0])
                 result = _fit_one(layer, store, material, preset, seed, everyone, device, checkpoint, told)
                 if layer in read:
-                    scores = dataclasses.replace(result.scores, reading=read[layer].scores)
+                    decoded = _decoded(vae, store, material)
+                    about = dataclasses.replace(read[layer].scores, decoded=decoded)
+                    scores = dataclasses.replace(result.scores, reading=about)
                     result = dataclasses.replace(result, scores=scores)
                 yield result
                 store.close()
@@ -252,6 +254,22 @@ def _calibration(
         known=known,
         seed=seed,
     )
+
+
+@torch.no_grad()
+def _decoded(vae: VAE, store: RepresentationStore, drawn: _Drawn) -> float | None:
+    """RMS difference of ``D(E(x_R))`` and ``D(E(x))`` on held-out patches, HU.
+
+    None for a decoder that depends on the denoiser's output, which is not kept for patches.
+    """
+    if vae.config.conditional:
+        return None
+    away = []
+    for start in range(0, len(drawn.test), 64):
+        some = slice(start, start + 64)
+        images = vae.decode(drawn.test_mean[some])
+        away.append((vae.decode(store.read_codes(drawn.test[some])) - images)[images > -900].double())
+    return float(torch.cat(away).square().mean().sqrt())
 
 
 def _staged(progress: Progress | None, stage: str) -> Callable[[int, int], None]:

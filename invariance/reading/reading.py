@@ -13,7 +13,7 @@ from torch.nn import functional as F
 __all__ = ["RIM", "Reading", "ReadingScores", "aligned", "blocks_of"]
 
 RIM = 8
-"""Places at each border of a map in which the network's padding shows; they are read by weights of their own."""
+"""Places at each border of a map in which the network's padding shows; they have weights of their own."""
 _FAR = 8.0  # standard deviations; the network is not asked about values beyond
 
 
@@ -53,12 +53,15 @@ class ReadingScores:
         linear: That of the linear part alone, HU.
         each: ``rmse`` of every held-out slice, HU.
         ridge: The ridge that served best, as a share of the features' mean variance.
+        decoded: Difference of ``D(E(x_R))`` and ``D(E(x))`` on held-out patches, HU; None where it was
+            not taken.
     """
 
     rmse: float
     linear: float
     each: tuple[float, ...]
     ridge: float
+    decoded: float | None = None
 
 
 class Reading(nn.Module):

@@ -77,6 +77,7 @@ class Krylov:
         self._basis = [change / self.norm]
         self._diagonal: list[float] = []
         self._beside: list[float] = []
+        self._next = self._basis[0]
         self.exhausted = False
 
     @property

@@ -189,7 +189,7 @@ def _linearised(
     everything = (slice(None),) * 4
     inside = base[0, 0].numpy() > _BODY
     if observer.whole and inside.any() and not np.abs(changes[:, ~inside]).max(initial=0) > 100:
-        box = tuple(_side(inside.any(axis)) for axis in (1, 0))
+        box = tuple(_side(np.asarray(inside.any(axis))) for axis in (1, 0))
         part = (slice(None), slice(None), *box)
         if base[part].numel() < _WORTH * base.numel():
             try:

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from ctinv.adapters._types import Image
 from ctinv.adapters.errors import CtinvError
-from ctinv.invariance.audit.record import Audit
+from ctinv.invariance.audit.record import Audit, Bounds
 from ctinv.invariance.infra.files import write_files
 from ctinv.invariance.infra.records import plain
 
@@ -22,7 +22,7 @@ __all__ = ["SCHEMA_VERSION", "AnalysisResult"]
 SCHEMA_VERSION = 1
 
 _REQUIRED = ("x", "denoised", "reconstruction", "samples", "mean", "std")
-_OPTIONAL = ("std_flow", "quantiles")
+_OPTIONAL = ("std_flow", "quantiles", "reading", "std_noise")
 _STACKS = ("samples", "quantiles")
 
 
@@ -44,6 +44,8 @@ class AnalysisResult:
         quantiles: Pixelwise quantiles of the flow's samples, before refinement, (Q, H, W), where they
             were asked for; ``meta.quantiles`` holds their shares. Each is exact to a sixteenth of
             the pixel's standard deviation.
+        reading: ``x_R``, the image read back from the layer's output, (H, W), where it can be.
+        std_noise: Pixelwise spread of refined noise realisations, (H, W), where there was refinement.
         audit: How far the images can be trusted.
         meta: Where they come from.
     """
@@ -56,6 +58,8 @@ class AnalysisResult:
     std: Image
     std_flow: Image | None = None
     quantiles: Image | None = None
+    reading: Image | None = None
+    std_noise: Image | None = None
     audit: Audit = field(default_factory=Audit)
     meta: Provenance = field(default_factory=Provenance)
 
@@ -78,6 +82,11 @@ class AnalysisResult:
     def found(self) -> bool:
         """Whether there is a map to read: the audit may say that the layer hides nothing."""
         return self.audit.map.std is None or self.audit.map.std.found
+
+    @property
+    def bounds(self) -> Bounds:
+        """What the layer hides, from below and from above, HU."""
+        return self.audit.bounds
 
     @property
     def result(self) -> dict[str, Any]:
