@@ -97,7 +97,6 @@ class FlowConfig:
         bins: Bins of a spline.
         depth: Hidden layers after the first in the dense couplings of vector codes.
         jitter: Noise on the codes that are learned from, in units of their spread.
-        mixing: Whether the flow ends with a linear map of the whole code, set to whiten the codes.
     """
 
     blocks: int = 4
@@ -108,7 +107,6 @@ class FlowConfig:
     bins: int = 8
     depth: int = 2
     jitter: float = 0.002
-    mixing: bool = False
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["bounds", "two_images"]
 
 _PLACE = 2.0  # pixels; what differs between two images is named where it is larger than a pixel
+_RIM = 8  # pixels
 _WORTH = 1.0  # HU; smaller differences are not worth a sentence
 
 
@@ -88,6 +89,9 @@ def two_images(e: Evidence, inside: Mask) -> list[str]:
     """
     if e.refined is None:
         return []
+    inside = inside.copy()
+    for side in (slice(_RIM), slice(-_RIM, None)):  # at its border a layer sees less by its padding
+        inside[side] = inside[:, side] = False
     changes = [np.zeros_like(e.x), *e.refined.at(e.rho)]
     if e.noise_refined is not None:
         changes += list(e.noise_refined.at(e.rho))

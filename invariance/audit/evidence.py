@@ -42,7 +42,6 @@ class Evidence:
         seed: Draws the controls.
         reading: ``x_R``, the image read back from the layer (H, W), HU, where it can be.
         reading_code: ``D(E(x_R))``, (H, W), HU.
-        narrowed: Factor by which the flow's draws were narrowed to what the reading allows.
         noise_refined: Noise realisations refined like samples, where there was refinement.
         std_noise: Their spread, (H, W), HU.
         spacing: Row and column spacing in mm, where known.
@@ -65,7 +64,6 @@ class Evidence:
     seed: int
     reading: Image | None = None
     reading_code: Image | None = None
-    narrowed: float = 1.0
     noise_refined: Refined | None = None
     std_noise: Image | None = None
     spacing: tuple[float, float] | None = None

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 from ctinv.adapters._types import Image, Progress
-from ctinv.invariance.audit.evidence import Evidence, rms
+from ctinv.invariance.audit.evidence import Evidence
 from ctinv.invariance.audit.summary import audit
 from ctinv.invariance.data.simulation.noise import noise_like
 from ctinv.invariance.data.tiling import grid, pad_to
@@ -30,9 +30,6 @@ from scipy.ndimage import gaussian_filter
 __all__ = ["Request", "analyse", "spread_map"]
 
 _NOISES = 3
-_PILOT = 6  # samples that the flow's spread over a whole slice is told from
-_LITTLE = 0.1  # HU; narrower draws are not asked for
-_BODY = -900.0  # HU
 _PLENTY = 64  # samples from which a spread is smooth enough as it is
 
 
@@ -111,18 +108,10 @@ def analyse(
     moves = noise_change(observer, whole, noise)
     count = _refined_count(observer, whole, request)
     keep = min(request.samples, max(request.keep, count, 2))
-    reading = _Reading.of(fitted, whole)
-    narrowed = 1.0 if reading is None else reading.narrowing(fitted, whole, request.seed)
     drawn = sample_slice(
-        fitted,
-        whole,
-        request.samples,
-        request.seed,
-        keep,
-        progress,
-        quantiles=request.quantiles,
-        narrowed=narrowed,
+        fitted, whole, request.samples, request.seed, keep, progress, quantiles=request.quantiles
     )
+    reading = _Reading.of(fitted, whole)
     clock.append(time.perf_counter())
     hidden = _NoiseMap.of(observer, whole, noise, moves, count, request.rho, progress) if count else None
     shown = _refined_maps(observer, whole, drawn, moves, count, request.rho, progress) if count else None
@@ -146,7 +135,6 @@ def analyse(
             seed=request.seed,
             reading=None if reading is None else reading.image,
             reading_code=None if reading is None else reading.decoded,
-            narrowed=narrowed,
             noise_refined=None if hidden is None else hidden.refined,
             std_noise=None if hidden is None else hidden.std,
             spacing=spacing,
@@ -236,11 +224,10 @@ class _NoiseMap:
 
 @dataclass(frozen=True, eq=False)
 class _Reading:
-    """``x_R`` and ``D(E(x_R))`` of a padded slice, and ``D(E(x))``, all (H, W) in HU."""
+    """``x_R`` and ``D(E(x_R))`` of a padded slice, (H, W), HU."""
 
     image: Image
     decoded: Image
-    reconstruction: Image
 
     @classmethod
     def of(cls, fitted: FittedLayer, x: Image) -> _Reading | None:
@@ -253,22 +240,7 @@ class _Reading:
         denoised = None
         if fitted.preset.vae.conditional:
             denoised = np.asarray(fitted.denoiser.denoise(x[None, None]), dtype=np.float32)[0, 0]
-        return cls(image, *(reconstruct(fitted.vae, one, tiles, denoised) for one in (image, x)))
-
-    def narrowing(self, fitted: FittedLayer, x: Image, seed: int) -> float:
-        """By which factor to narrow the flow's draws, 1 or less.
-
-        The mean variance of the image given ``z`` is at most the error of what is read back from
-        ``z``. Where the flow's draws are wider, on an image unlike those that it was fitted on, that
-        error refutes them, and they are drawn so much closer to their centre.
-        """
-        body = np.asarray(x > _BODY)
-        inside = body if body.any() else np.ones_like(body)
-        scores = fitted.info.scores
-        held_out = scores.reading.decoded if scores is not None and scores.reading is not None else None
-        limit = max(rms(self.decoded - self.reconstruction, inside), held_out or 0.0, _LITTLE)
-        spread = rms(sample_slice(fitted, x, _PILOT, seed, 0).std, inside)
-        return min(1.0, limit / spread) if spread > 0 else 1.0
+        return cls(image, reconstruct(fitted.vae, image, tiles, denoised))
 
 
 def _novelty_test(fitted: FittedLayer) -> NoveltyTest | None:

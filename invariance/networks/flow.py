@@ -83,8 +83,6 @@ class ConditionalFlow(nn.Module):
             channels = torch.randperm(shape[0], generator=generator)
             places = torch.arange(self.features).unflatten(0, shape)
             transforms.append(Shuffle(places[channels].flatten()))
-        if config.mixing:
-            transforms.append(Mixing(self.features))
         self.transform = compose(transforms)
 
     @torch.no_grad()

@@ -152,7 +152,7 @@ class ReadingFit:
         return scaled.flatten(1).double()
 
     def _solve(self, reading: Reading, linear: nn.Conv2d, learned: list[tuple[Tensor, Tensor]]) -> float:
-        """Ridge regression in closed form; of several ridges the one that serves a third of the slices best."""
+        """Ridge regression in closed form; of the ridges tried, the one best for a third of the slices."""
         aside = max(1, len(learned) // 3) if len(learned) > 1 else 0
         parts = [(self._features(reading, windows), pixels.double()) for windows, pixels in learned]
         solved = _ridge(parts[aside:])

@@ -27,10 +27,12 @@ class _Part:
 class Mosaic:
     """Mean, standard deviation and quantiles of samples over a slice, from those of its tiles.
 
-    Where tiles overlap, a pixel's law is the window-weighted mixture of the tiles' laws, so that
-    the standard deviation does not shrink there as it would if samples were averaged. Whole
+    Where tiles overlap, a pixel's mean and variance are the window-weighted means of the tiles', so
+    that the standard deviation does not shrink there as it would if samples were averaged, and does
+    not grow by what the tiles disagree about: that is the autoencoder's doing, not the layer's. Whole
     sample images keep their variance likewise: deviations from the mean are blended with weights
-    whose squares sum to one. The order in which tiles come does not matter, bit by bit.
+    whose squares sum to one. Quantiles are those of the mixture of the tiles' laws. The order in which
+    tiles come does not matter, bit by bit.
 
     Arguments:
         grid: The tiles.
@@ -89,8 +91,8 @@ class Mosaic:
     @property
     def std(self) -> Image:
         """Pixelwise standard deviation (H, W)."""
-        variance = self._blend(lambda part: part.square) / self._weight() - np.square(self._mean())
-        return np.sqrt(np.maximum(variance, 0)).astype(np.float32)
+        variance = self._blend(lambda part: np.maximum(part.square - np.square(part.mean), 0))
+        return np.sqrt(variance / self._weight()).astype(np.float32)
 
     @property
     def samples(self) -> Image:

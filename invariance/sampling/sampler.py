@@ -51,7 +51,6 @@ class Sampler:
         flow: The conditional flow.
         budget: How many samples to decode at once; the same number is halved where memory runs out.
         precision: Of the decoder; the flow is always inverted in float32. ``dtype`` says which.
-        narrowed: Factor of the invariance variable, 1 or less.
         workers: Threads that draw at the same time, each of which takes memory.
     """
 
@@ -62,12 +61,10 @@ class Sampler:
         budget: Budget | None = None,
         precision: Precision = "float32",
         workers: int = 1,
-        narrowed: float = 1.0,
     ) -> None:
         self.device = flow.mean.device
         self.dtype = decoding_type(precision, self.device)
         self._decoder, self._inverse = prepared_decoder(vae, self.dtype), FlowInverse(flow)
-        self._narrowed = narrowed
         self.budget = budget or Budget(_CODES)
         if self.device.type == "cpu":
             self.budget.batch = GROUP[self.dtype]
@@ -94,7 +91,7 @@ class Sampler:
         inverse = self._inverse.bind(context)
         for start in range(0, samples, _CODES):
             v = invariance_noise(seed, tile, start, start + _CODES, self._inverse.features)
-            codes = inverse((v * self._narrowed).to(self.device))
+            codes = inverse(v.to(self.device))
             done, wanted = 0, min(_CODES, samples - start)
             while done < wanted:
                 images = self.budget.run(partial(self._decode, codes[done:], denoised))

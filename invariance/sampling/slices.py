@@ -119,7 +119,6 @@ def sample_slice(
     progress: Progress | None = None,
     *,
     quantiles: Sequence[float] = (),
-    narrowed: float = 1.0,
 ) -> Drawn:
     """Draw invariances of every tile of a slice, in memory that does not grow with their number.
 
@@ -131,7 +130,6 @@ def sample_slice(
         keep: Whole images to keep.
         progress: Called with (stage, done, total).
         quantiles: Shares between 0 and 1 whose pixelwise quantiles are wanted.
-        narrowed: Factor of the invariance variable, 1 or less.
     """
     preset, vae = fitted.preset, fitted.vae
     tiles = grid((x.shape[0], x.shape[1]), preset.vae.patch, preset.tile.overlap)
@@ -141,7 +139,7 @@ def sample_slice(
         denoised = np.asarray(fitted.denoiser.denoise(x[None, None]), dtype=np.float32)[0, 0]
     budget = Budget(preset.tile.batch, fitted.memory)
     workers = drawing_threads(fitted.flow.mean.device)
-    sampler = Sampler(vae, fitted.flow, budget, preset.tile.precision, workers, narrowed)
+    sampler = Sampler(vae, fitted.flow, budget, preset.tile.precision, workers)
     mosaic, places = Mosaic(tiles, keep), list(tiles)
 
     def draw(number: int) -> tuple[Moments, Image, Histogram | None]:
