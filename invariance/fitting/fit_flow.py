@@ -215,7 +215,7 @@ def _fit_one(
     material = Material(store, drawn.train, drawn.mean, drawn.spread, drawn.test, test_codes)
     scores = optimise(objective.to(device), material, preset.fit, random, everyone, checkpoint, progress)
     objective.to("cpu").eval()
-    if rescaling := rescale_temperature(objective, material, preset.fit.calibrated, seed):
+    if rescaling := rescale_temperature(objective, material, preset.fit.calibrated):
         nll, shuffled = held_out_bits(objective, material)
         scores = dataclasses.replace(scores, nll=nll, nll_shuffled=shuffled, **dataclasses.asdict(rescaling))
     scores = dataclasses.replace(

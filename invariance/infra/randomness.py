@@ -42,8 +42,6 @@ class Purpose(enum.IntEnum):
     FLOW_WEIGHTS = 14
     FLOW_TRAINING = 15
     """Masks, codes of the patches and batches."""
-    TEMPERATURE = 16
-    """Codes of the patches that the directions of a flow's spread are found on."""
     NOVELTY = 17
     """Fitting slices that an image is compared with."""
     CALIBRATION_DRAWS = 18

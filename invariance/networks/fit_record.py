@@ -72,9 +72,8 @@ class FitScores:
         held_out_patches: How many patches it was tested on.
         steps: Optimiser steps after which it did best.
         curve: At each test: steps, training loss since the last one, held-out loss, bits per dimension.
-        temperature: Spread of most directions of the invariance variable, before it was set to one.
+        temperature: Spread of the invariance variable over most patches, before it was set to one.
         settled_on: Patches that the temperature was measured on.
-        widest: Largest spread of a direction, before it was set to one.
         calibration: Tests of the flow's spread.
         patches: How many patches the flow was fitted on.
         slices: Of how many slices these were.
@@ -89,7 +88,6 @@ class FitScores:
     curve: tuple[tuple[float, ...], ...] | None = None
     temperature: float | None = None
     settled_on: int | None = None
-    widest: float | None = None
     calibration: Calibration | None = None
     patches: int | None = None
     slices: int | None = None

@@ -158,7 +158,7 @@ class Entry(LazyTransform):
         bias[len(size) :] = torch.expm1(wanted + 1).log() - _UNIT
 
 
-_SHRINK = 1e-4  # of a covariance, towards equal and independent numbers
+_SHRINK = 1e-4  # of a covariance of many codes, towards equal and independent numbers
 _SLOW = 0.02  # a dense matrix must learn more slowly than a convolution
 _GENTLEST = 0.1  # slope of a spline at its knots, at least; steeper ones lose digits going back
 
@@ -320,9 +320,11 @@ class _Linear(LULinearTransform):
 class Mixing(LazyTransform):
     """Invertible linear map of the whole code that whitens what it is initialised on.
 
-    Numbers of a code are correlated across the whole patch, which couplings learn late. Set to the
-    inverse Cholesky factor of their covariance, this map knows those correlations from the start:
-    a flow that has learned nothing else draws codes of the right mean and covariance.
+    How a code differs from that of the reading is correlated across the whole patch, and most of it
+    lies along directions that the decoder hardly shows. Couplings learn that late. Set to the inverse
+    root of the covariance, which of all whitening maps moves numbers least and so keeps places apart,
+    this map knows it from the start: a flow that has learned nothing else draws codes of the right
+    mean and covariance.
 
     Arguments:
         features: Numbers in a code.
@@ -341,9 +343,10 @@ class Mixing(LazyTransform):
         """Whiten ``batch`` (N, features)."""
         covariance = torch.cov(batch.double().T)
         values, vectors = torch.linalg.eigh(covariance)
-        # Of few codes the smallest eigenvalues come out too small.
-        share = min(0.9, len(covariance) / len(batch))
-        values = values.clamp_min(0) + share * _SHRINK * values.mean() + 1e-10
+        # Of few codes the smallest eigenvalues come out too small, or zero.
+        few = max(0.0, len(covariance) / len(batch) - 0.25)
+        shrink = min(0.5, _SHRINK + 0.5 * few**2)
+        values = (1 - shrink) * values.clamp_min(0) + shrink * values.mean() + 1e-10
         self.strength.fill_(1)
         self.change.zero_()
         self.start.copy_(torch.eye(len(values)))
