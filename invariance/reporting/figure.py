@@ -36,8 +36,10 @@ def figure_png(explanation: AnalysisResult, *, compact: bool = False) -> bytes:
 
     First row: ``x``, ``D(E(x))``, ``f(x)``, then the mean and the standard deviation of all samples,
     or, where samples are refined, the map before and after. Second row: up to five samples. Third
-    row, where they are refined: their differences from ``x`` and the invariance curve. Grey images
-    share one HU window, which the figure states. Where nothing was found, no map is shown.
+    row, where they are refined: their differences from ``x`` and the invariance curve. Last row, where
+    the image can be read back from the layer: what was read, how far it is off, and the noise that is
+    hidden. Grey images share one HU window, which the figure states. Where nothing was found, no map is
+    shown.
 
     Arguments:
         explanation: What to draw.
@@ -51,7 +53,8 @@ def figure_png(explanation: AnalysisResult, *, compact: bool = False) -> bytes:
     window, count = choose_window(e.x), e.meta.samples or len(e.samples)
     used = e.meta.refinement.samples or count
     shown = e.samples[:_COLUMNS]
-    rows = 1 + bool(len(shown)) * (1 + refined)
+    below = 1 + bool(len(shown)) * (1 + refined)
+    rows = below + (e.reading is not None)
     sheet = _Sheet(e.x.shape, columns=_COLUMNS, rows=rows, compact=compact)
     sheet.head(_heading(e), _place(e))
     grey = [
@@ -79,6 +82,8 @@ def figure_png(explanation: AnalysisResult, *, compact: bool = False) -> bytes:
     if len(shown) and refined:
         _differences(sheet, e, shown[: _COLUMNS - 1])
         draw_curve(sheet.plot(2, _COLUMNS - 1, "spread against noise ratio"), e.audit)
+    if e.reading is not None:
+        _bounds(sheet, below, e, e.reading, window)
     dashed = " Dashed: what a layer that forgets nothing would show." if len(shown) and refined else ""
     sheet.foot(f"Grey images: {window}. {_bar_text(e.meta.get('spacing'), e.x.shape[1])}{dashed}")
     return sheet.png()
@@ -93,6 +98,34 @@ def _map(sheet: _Sheet, e: AnalysisResult, title: str) -> None:
     caption = f"mean {np.mean(e.std):.1f} HU, largest {np.max(e.std):.0f} HU"
     _, spread = sheet.spread(0, 4, e.std, top, title, caption)
     sheet.bar(0, spread, "standard deviation [HU]", extend=bool(np.max(e.std) > top))
+
+
+def _bounds(
+    sheet: _Sheet, row: int, e: AnalysisResult, reading: npt.NDArray[np.float32], window: Window
+) -> None:
+    """What the layer still knows, from above, and the noise that it hides, from below."""
+    sheet.grey(row, 0, reading, window, "x_R, read back from the layer", _distance(reading, e.x))
+    error = reading - e.x
+    top = float(np.percentile(np.abs(error), 99)) or 1.0
+    caption = f"blue −{number(top)} HU to red {number(top)} HU"
+    style = {"cmap": "RdBu_r", "vmin": -top, "vmax": top}
+    sheet.panel(row, 1, error, "x_R − x: no map may be wider", caption, **style)
+    if e.std_noise is not None:
+        top = _top([e.std_noise])
+        caption = f"mean {np.mean(e.std_noise):.1f} HU, white: {top:.1f} HU"
+        sheet.spread(row, 2, e.std_noise, top, "noise hidden: std, refined", caption)
+    facts = [
+        (f"{name} {bound.value:.1f} HU")
+        for name, bound in (
+            ("anatomy hidden: at least", e.bounds.lower),
+            ("noise hidden: at least", e.bounds.noise),
+            ("held-out slices: at most", e.bounds.upper),
+            ("this image: at most", e.bounds.upper_here),
+        )
+        if bound is not None
+    ]
+    if facts:
+        sheet.note(row, 3, "the bracket (RMS in the body)", "\n\n".join(facts))
 
 
 def _differences(sheet: _Sheet, e: AnalysisResult, shown: npt.NDArray[np.float32]) -> None:
