@@ -113,7 +113,7 @@ def _maps(e: Evidence, inside: Mask, facts: Facts) -> Maps:
             unit="HU",
             n=e.refined.changes.shape[1] if e.refined else 1,
             meaning="RMS of the map inside the body.",
-            found=hides(facts),
+            found=hides(dataclasses.replace(facts, noise_hidden=None)),
             rho=facts.rho,
         ),
         noise=figure(facts.noise, "HU", "Spread of the image's own noise inside the body, as simulated."),

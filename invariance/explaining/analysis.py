@@ -7,6 +7,7 @@ import math
 import time
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from ctinv.adapters._types import Image, Progress
@@ -116,7 +117,6 @@ def analyse(
     hidden = _NoiseMap.of(observer, whole, noise, moves, count, request.rho, progress) if count else None
     shown = _refined_maps(observer, whole, drawn, moves, count, request.rho, progress) if count else None
     clock.append(time.perf_counter())
-    std = drawn.std if shown is None else shown.std
     audited = audit(
         Evidence(
             denoiser=fitted.denoiser,
@@ -126,7 +126,7 @@ def analyse(
             flow=drawn.samples,
             refined=None if shown is None else shown.refined,
             rho=request.rho,
-            std=std,
+            std=drawn.std if shown is None else shown.std,
             std_flow=drawn.std,
             noise=noise,
             noise_moves=moves,
@@ -142,21 +142,33 @@ def analyse(
         )
     )
     clock.append(time.perf_counter())
-    crop = (..., slice(x.shape[0]), slice(x.shape[1]))
-    return Explanation(
-        x=x,
-        denoised=np.asarray(fitted.denoiser.denoise(x[None, None]))[0, 0],
-        reconstruction=drawn.reconstruction[crop],
-        samples=(drawn.samples if shown is None else shown.samples)[crop][: request.keep],
-        mean=(drawn.mean if shown is None else shown.mean)[crop],
-        std=std[crop],
-        std_flow=None if shown is None else drawn.std[crop],
-        quantiles=None if drawn.quantiles is None else drawn.quantiles[crop],
-        reading=None if reading is None else reading.image[crop],
-        std_noise=None if hidden is None else hidden.std[crop],
-        audit=audited,
-        meta=_provenance(fitted, request, shown, clock, spacing, source),
-    )
+    meta = _provenance(fitted, request, shown, clock, spacing, source)
+    images = _images(x.shape, request.keep, drawn, shown, hidden, reading)
+    denoised = np.asarray(fitted.denoiser.denoise(x[None, None]))[0, 0]
+    return Explanation(x=x, denoised=denoised, **images, audit=audited, meta=meta)
+
+
+def _images(
+    shape: tuple[int, ...],
+    keep: int,
+    drawn: Drawn,
+    shown: _RefinedMaps | None,
+    hidden: _NoiseMap | None,
+    reading: _Reading | None,
+) -> dict[str, Any]:
+    """The images of an explanation, cut to the slice's own size."""
+    crop = (..., slice(shape[0]), slice(shape[1]))
+    maps = drawn if shown is None else shown
+    return {
+        "reconstruction": drawn.reconstruction[crop],
+        "samples": maps.samples[crop][:keep],
+        "mean": maps.mean[crop],
+        "std": maps.std[crop],
+        "std_flow": None if shown is None else drawn.std[crop],
+        "quantiles": None if drawn.quantiles is None else drawn.quantiles[crop],
+        "reading": None if reading is None else reading.image[crop],
+        "std_noise": None if hidden is None else hidden.std[crop],
+    }
 
 
 @dataclass(frozen=True, eq=False)

@@ -47,7 +47,7 @@ _SHRINKS = 20  # steps back towards the image before it is given up
 _CHECKED = 2  # samples whose noise ratio is read off the true layer all along the curve
 _WORK = 4e12  # operations that a default refinement is expected to take, some 30 s on two cores
 _LONGEST = 1.2e13  # operations after which it stops, converged or not
-_FEWEST, _MOST = 3, 20
+_FEWEST, _MOST = 3, 8
 _BODY = -900.0  # HU
 _RIM = 24  # pixels around the body that are refined with it
 _WORTH = 0.85  # share of a slice above which leaving the rest out is not worth while
@@ -105,7 +105,7 @@ def _operations(observer: Observer, x: Image) -> int:
 
 
 def affordable(observer: Observer, x: Image) -> int:
-    """How many samples of a slice (H, W) a default refinement takes on: 3 to 20, by the layer's cost."""
+    """How many samples of a slice (H, W) a default refinement takes on: 3 to 8, by the layer's cost."""
     one = _operations(observer, x) * (2 * _EXPECTED + 3)
     return int(np.clip(_WORK // one, _FEWEST, _MOST))
 

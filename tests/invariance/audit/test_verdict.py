@@ -11,9 +11,19 @@ def facts(std=50.0, leakage=0.01, rho=0.03, noise=20.0, **more):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (facts(), "What the map shows is hidden from conv7 to 99 %"),
-        (facts(std=5.0, leakage=0.4), "conv7 does not see what the map shows above noise"),
-        (facts(std=5.0, leakage=1.0), "conv7 is blind to this texture, whatever its pattern"),
+        (facts(), "What the map shows is hidden from it to 99 %"),
+        (facts(), "conv7 hides 50.0 HU or more: changes of that size move it by less than 3 %"),
+        (facts(std=2.0, upper=7.0), "conv7 hides between 2.0 and 7.0 HU: changes"),
+        (facts(std=2.0, noise_hidden=3.0, upper=7.0), "between 3.0 and 7.0 HU (anatomy 2.0, noise 3.0): "),
+        (facts(std=2.0, upper=1.5), "conv7 hides 2.0 HU or more: changes"),
+        (facts(std=0.2, noise_hidden=3.0), "conv7 hides 3.0 HU or more (anatomy 0.2, noise 3.0)"),
+        (facts(converged=False), "The search had not ended: more may be hidden"),
+        (
+            facts(std=0.7, upper=2.5),
+            "can be read back from it to 2.5 HU; on average no more is hidden. There",
+        ),
+        (facts(std=5.0, leakage=0.4), "another pattern move it 2.5 times as much"),
+        (facts(std=5.0, leakage=1.0), "It is blind to this texture, whatever its pattern"),
         (facts(std=0.7), "conv7 hides nothing that was found"),
         (facts(std=4.0, noise=100.0), "no more than if it forgot nothing"),
         (facts(std=3.0, rho=1.0, noise=2.0), "no more than if it forgot nothing"),

@@ -24,17 +24,20 @@ def test_mosaic_of_known_laws():
     assert seam.std() == pytest.approx(inside.std(), rel=0.03)
 
 
-def test_mosaic_mixes_laws_that_differ():
+def test_mosaic_blends_means_and_variances():
     tiles = grid((64, 120), 64, 8)
     mosaic = Mosaic(tiles, 0)
     for value, tile in zip((0.0, 10.0), tiles, strict=True):
-        mosaic.add(tile, np.full((3, 64, 64), value, np.float32))
+        samples = np.stack([np.full((64, 64), value + away, np.float32) for away in (-value / 5, value / 5)])
+        mosaic.add(tile, samples)
     assert mosaic.mean[5, 0] == 0
     assert mosaic.mean[5, 119] == 10
     middle = mosaic.mean[30, 60]
-    # Where both say something the truth lies between, and their disagreement is spread.
+    # Where both say something the truth lies between; what they disagree about is no spread.
     assert 0 < middle < 10
-    assert mosaic.std[30, 60] ** 2 == pytest.approx(middle * (10 - middle), rel=1e-3)
+    assert mosaic.std[30, 0] == 0
+    assert mosaic.std[30, 119] == pytest.approx(2)
+    assert mosaic.std[30, 60] ** 2 == pytest.approx(2**2 * middle / 10, rel=1e-3)
 
 
 def test_the_order_of_tiles_changes_no_bit():
