@@ -254,7 +254,7 @@ PRESETS: dict[str, Preset] = {
         VAEConfig(patch=32, code_channels=4, code_size=8, widths=(24, 16), sigma=40.0),
         FlowConfig(blocks=2, width=24, context=16, embed_width=12),
         FitConfig(steps=60, batch=32, patches=512, check=20, vae_steps=300, calibrated=0),
-        ReadingConfig(slices=4, places=600, width=8, steps=60, crops=8, batch=6),
+        ReadingConfig(slices=4, places=400, window=3, width=6, steps=30, crops=6, side=24, batch=4),
         TileConfig(overlap=8, batch=64, precision="float32"),
     ),
     "small": Preset("small"),

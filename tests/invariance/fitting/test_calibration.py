@@ -164,6 +164,9 @@ class Store:
     def where(self, places, code_size):
         return coordinates([(i, j) for _, i, j in places], [(64, 64)] * len(places), 32, code_size)
 
+    def inputs(self, places, code_size):
+        return self.cut(places), self.where(places, code_size)
+
 
 def test_a_flow_on_its_own_draws_passes_and_on_wider_ones_fails():
     """Codes drawn from the flow itself are its exact law, whatever its weights are."""

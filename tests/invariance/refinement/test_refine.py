@@ -322,7 +322,9 @@ def test_the_work_decides_how_many_samples_are_taken_on(monkeypatch, share, coun
     assert affordable(observer, x) == count
 
 
-@pytest.mark.parametrize(("share", "count", "steps"), [(210, 3, 70), (210, 2, 105), (1e4, 3, 400), (1, 3, 32)])
+@pytest.mark.parametrize(
+    ("share", "count", "steps"), [(210, 3, 70), (210, 2, 105), (1e4, 3, 400), (1, 3, 32)]
+)
 def test_the_work_decides_how_long_a_search_may_take(monkeypatch, share, count, steps):
     observer, x = layer(nn.Conv2d(1, 4, 3, padding=1), 4), draw(0, 1)[0]
     observer(torch.from_numpy(x)[None, None])
