@@ -286,6 +286,7 @@ def test_audit_is_plain_and_complete(blind, slices):
     explanation = blind.explain(slices[3], samples=6)
     audit = json.loads(json.dumps(explanation.result["audit"]))
     groups = {
+        "bounds",
         "embedding",
         "leakage",
         "leakage_in",
@@ -298,7 +299,7 @@ def test_audit_is_plain_and_complete(blind, slices):
         "image",
     }
     assert set(audit) == {*groups, "controls", "verdict"}
-    assert (audit["controls"]["value"], audit["controls"]["n"]) == (3, 3)
+    assert (audit["controls"]["value"], audit["controls"]["n"]) == (4, 4)
     shares = [f["value"] for name, f in audit["where"].items() if name not in ("flat", "frequency")]
     assert sum(shares) == pytest.approx(100, abs=3)
     assert set(audit["leakage_in"]) == {*audit["where"]} - {"flat", "frequency"}
@@ -312,7 +313,7 @@ def test_audit_is_plain_and_complete(blind, slices):
 def test_refinement_clears_what_the_layer_sees_and_keeps_what_it_does_not(blind, slices):
     explanation = blind.explain(slices[3], samples=20)
     half = explanation.x.shape[1] // 2
-    assert explanation.meta["refinement"]["samples"] == 20
+    assert explanation.meta["refinement"]["samples"] == 8
     away = half + 4  # the map is smoothed by a pixel
     seen, hidden = explanation.std[:, away:], explanation.std[:, :half]
     flow = explanation.std_flow
