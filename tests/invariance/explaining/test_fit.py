@@ -311,16 +311,21 @@ def test_audit_is_plain_and_complete(blind, slices):
 
 
 def test_refinement_clears_what_the_layer_sees_and_keeps_what_it_does_not(blind, slices):
-    explanation = blind.explain(slices[3], samples=20)
+    assert blind.explain(slices[3], samples=20).meta.refinement.samples == 8
+    explanation = blind.explain(slices[3], samples=20, refine=20)
     half = explanation.x.shape[1] // 2
-    assert explanation.meta["refinement"]["samples"] == 8
+    assert explanation.meta["refinement"]["samples"] == 20
     away = half + 4  # the map is smoothed by a pixel
     seen, hidden = explanation.std[:, away:], explanation.std[:, :half]
     flow = explanation.std_flow
     assert np.sqrt(np.mean(seen**2)) < 2 < np.sqrt(np.mean(flow[:, away:] ** 2))
     np.testing.assert_allclose(np.sqrt(np.mean(hidden**2)), np.sqrt(np.mean(flow[:, :half] ** 2)), rtol=0.05)
     assert explanation.audit["leakage"]["refined"]["value"] < 0.05
-    assert explanation.audit["verdict"][0].startswith("What the map shows is hidden from layer to")
+    assert "What the map shows is hidden from it to" in explanation.audit["verdict"][0]
+    bounds = explanation.bounds
+    assert bounds.converged
+    assert bounds.lower.value < bounds.upper.value * 1.3
+    assert explanation.reading.shape == explanation.std_noise.shape == explanation.x.shape
 
 
 def test_refinement_can_be_left_out(blind, slices):
