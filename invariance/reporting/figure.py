@@ -125,7 +125,7 @@ def _bounds(
         if bound is not None
     ]
     if facts:
-        sheet.note(row, 3, "the bracket (RMS in the body)", "\n\n".join(facts))
+        sheet.note(row, 3, "the bracket (RMS in the body)", "\n\n".join(facts), 9.5)
 
 
 def _differences(sheet: _Sheet, e: AnalysisResult, shown: npt.NDArray[np.float32]) -> None:
@@ -212,14 +212,14 @@ class _Sheet:
     def spread(self, row: int, column: int, image: Any, top: float, title: str, caption: str) -> Any:
         return self.panel(row, column, image, title, caption, cmap="inferno", vmin=0, vmax=top)
 
-    def note(self, row: int, column: int, title: str, text: str) -> None:
+    def note(self, row: int, column: int, title: str, text: str, size: float = 12) -> None:
         """A panel that says something instead of showing it."""
         blank = np.zeros((1, 1))
         axes, _ = self.panel(row, column, blank, title, "", cmap="gray_r", vmin=0, vmax=20)
         axes.set_axis_on()
         axes.set_xticks([])
         axes.set_yticks([])
-        axes.text(0, 0, text, ha="center", va="center", fontsize=12, color=_QUIET, parse_math=False)
+        axes.text(0, 0, text, ha="center", va="center", fontsize=size, color=_QUIET, parse_math=False)
 
     def plot(self, row: int, column: int, title: str) -> Axes:
         """Axes for a curve in the place of a panel, with room for their numbers."""
