@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +20,9 @@ from .options import (
     series_option,
     value_options,
 )
+
+if TYPE_CHECKING:
+    from ctinv.adapters._types import Image
 
 __all__ = ["data"]
 
@@ -97,6 +100,51 @@ def inspect(
 
 
 @data.command()
+@click.argument("spec", metavar="FOLDER")
+@json_option
+@quiet_option
+def pairs(spec: str, as_json: bool, quiet: bool) -> None:
+    """Show how low and high dose pair, slice by slice; FOLDER may be low=FOLDER,high=FOLDER.
+
+    \b
+    Example:
+      ctinv data pairs low=quarter_1mm,high=full_1mm
+    """
+    with Screen(as_json, quiet) as screen:
+        from ctinv.invariance.data import find_scans
+
+        found = find_scans(spec)
+        matches = () if found is None else found.matches
+        rows = [
+            {
+                "patient": one.patient,
+                "kernel": one.key[0],
+                "place": one.height,
+                "low": None if m.low is None else m.low.name,
+                "high": None if m.high is None else m.high.name,
+                "problem": m.problem or None,
+            }
+            for m in matches
+            if (one := m.low or m.high) is not None
+        ]
+        scans: list[dict[str, Any]] = [
+            {"patient": s.patient, "slices": len(s.names)} for s in (() if found is None else found.scans)
+        ]
+        if as_json:
+            screen.result({"scans": scans, "slices": rows})
+            return
+        if found is None:
+            screen.line("nothing speaks of low dose: all of it counts as high dose")
+            return
+        heads = ("Patient", "Kernel", "Place [mm]", "Low dose", "High dose", "Left out because")
+        screen.table("", heads, [tuple(_cell(value) for value in row.values()) for row in rows])
+        screen.line(
+            f"{sum(s['slices'] for s in scans)} pairs of {len(scans)} patients, "
+            f"{sum(row['problem'] is not None for row in rows)} slices left out"
+        )
+
+
+@data.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option(
     "--dose",
@@ -114,6 +162,11 @@ def inspect(
     show_default=True,
     help="What to write: npy holds HU as float32, unrounded.",
 )
+@click.option(
+    "--deidentify",
+    is_flag=True,
+    help="Remove what tells the patient from the tags (DICOM PS3.15, basic profile; extra 'deidentify').",
+)
 @series_option
 @value_options
 @name_options
@@ -130,12 +183,15 @@ def simulate(
     offset: float | None,
     scale: float | None,
     names: str | None,
+    deidentify: bool,
     out: Path,
     seed: int,
     as_json: bool,
     quiet: bool,
 ) -> None:
     """Write CT slices as they would look at a lower dose.
+
+    DICOM files get the tags of their source, the patient's included, unless --deidentify is given.
 
     \b
     Example:
@@ -145,7 +201,7 @@ def simulate(
         import numpy as np
         from ctinv.adapters.errors import ImageError
         from ctinv.invariance.data import new_series_uid, simulate_low_dose, write_dicom
-        from ctinv.invariance.infra.files import check_writable, write_files
+        from ctinv.invariance.infra.files import check_writable
         from ctinv.invariance.infra.randomness import Purpose, rng
 
         check_writable(out)
@@ -155,7 +211,8 @@ def simulate(
                 raise ImageError(
                     f"{one.source} does not say its pixel spacing, which noise depends on; give DICOM"
                 )
-        uid, written = new_series_uid(), []
+        uid = new_series_uid()
+        written: list[Path] = []
         out.mkdir(parents=True, exist_ok=True)
         stems = folder_names([Path(one.name.removesuffix(".gz")).stem for one in slices])
         with screen.progress() as progress:
@@ -169,22 +226,36 @@ def simulate(
                     kernel="sharp" if kernel == "sharp" else "smooth",
                 )
                 image = dataclasses.replace(one, hu=np.where(one.valid, low, one.hu).astype(np.float32))
-                template = one if "sop_uid" in one.meta else None
-                text = f"simulated {100 * dose:g} % dose"
-                path = out / f"{name}.{'npy' if kind == 'npy' else 'dcm'}"
                 if kind == "npy":
-                    buffer = io.BytesIO()
-                    np.save(buffer, image.hu, allow_pickle=False)
-                    write_files(out, {path.name: buffer.getvalue()})
+                    written.append(_write_npy(out / f"{name}.npy", image.hu))
                 else:
-                    write_dicom(image, template, path, text, series_uid=uid, instance=number)
-                written.append(str(path))
+                    template = one if "sop_uid" in one.meta else None
+                    known: Any = {"series_uid": uid, "instance": number, "deidentify": deidentify}
+                    text = f"simulated {100 * dose:g} % dose"
+                    written.append(write_dicom(image, template, out / f"{name}.dcm", text, **known))
                 if progress is not None:
                     progress("simulating", number, len(slices))
         if as_json:
-            screen.result({"dose": dose, "seed": seed, "files": written})
+            screen.result({"dose": dose, "seed": seed, "files": [str(path) for path in written]})
+        if kind == "dicom" and not deidentify and any("sop_uid" in one.meta for one in slices):
+            screen.note("note: the tags were copied, the patient's included; --deidentify leaves them out")
         count = f"{len(written)} slice{'' if len(written) == 1 else 's'}"
         screen.line(f"written to {out}: {count} at {100 * dose:g} % dose")
+
+
+def _write_npy(path: Path, hu: Image) -> Path:
+    import numpy as np
+    from ctinv.invariance.infra.files import write_files
+
+    buffer = io.BytesIO()
+    np.save(buffer, hu, allow_pickle=False)
+    return write_files(path.parent, {path.name: buffer.getvalue()})[path.name]
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _spacing(row: dict[str, Any]) -> str:

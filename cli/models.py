@@ -127,6 +127,7 @@ def settle_units(denoiser: Denoiser, spec: ModelSpec, slices: Sequence[CTSlice],
     Raises:
         IntensityError: No convention stands out.
     """
+    _tell_texture(denoiser, slices)
     if spec.intensity != "auto":
         return "the --intensity option"
     if denoiser.intensity is not None:
@@ -140,6 +141,17 @@ def settle_units(denoiser: Denoiser, spec: ModelSpec, slices: Sequence[CTSlice],
     with screen.progress() as progress:
         found = denoiser.calibrate(stack, progress=progress)
     return f"calibration on CT; the next convention is {math.exp(found.margin):.1f} times worse"
+
+
+def _tell_texture(denoiser: Denoiser, slices: Sequence[CTSlice]) -> None:
+    """Add to the denoiser's notices where a network of the zoo sees noise unlike that it was trained on."""
+    from ctinv.zoo.registry import names, unlike_training
+
+    if denoiser.name in names():
+        told = (unlike_training(denoiser.name, one.hu) for one in slices)
+        note = next((text for text in told if text), None)
+        if note and note not in denoiser.notices:
+            denoiser.notices.append(note)
 
 
 def _centre(image: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:

@@ -101,6 +101,8 @@ def train(
         check_writable(out)
         with screen.progress() as progress:
             pairs = training.load_pairs(data, seed=seed, progress=progress)
+            for note in pairs.notes:
+                screen.note(f"note: {note}")
             if pairs.division is not None:
                 screen.note(division(pairs.division))
             weights = training.train(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["same_slice", "soft_noise"]
+__all__ = ["noise_texture", "same_slice", "soft_noise"]
 
 _SMOOTH = 2.0  # pixels; hides noise, keeps organs
 _STRUCTURE = 60.0  # HU; smoothed slices with less contrast than that show too little to compare
+_FEWEST = 500  # pixels of soft tissue below which texture cannot be told
 _ALIKE = 0.8  # least correlation of two smoothed twins
 
 
@@ -34,6 +35,31 @@ def soft_noise(hu: NDArray[np.float32]) -> float:
     if soft.sum() < 100:
         soft = np.ones_like(soft)
     return float(np.median(detail[soft]) / (0.6745 * 6.0))  # 6: the mask's gain on white noise
+
+
+def noise_texture(hu: NDArray[np.float32]) -> float | None:
+    """How fine the noise of soft tissue is: its strength at fine over that at coarse detail.
+
+    Fine and coarse are what Gaussians of 0.5 and 1 pixel, and of 1 and 2 pixels, differ by. Smooth
+    kernels give small values, bone and lung kernels large ones; the strength of the noise cancels.
+
+    Arguments:
+        hu: (H, W), HU.
+
+    Returns:
+        The ratio of median absolute values; None where too little soft tissue is seen.
+    """
+    from scipy import ndimage
+
+    image = np.asarray(hu, dtype=np.float32)
+    smooth = ndimage.gaussian_filter(image, 2.0)
+    soft = (smooth > -50.0) & (smooth < 150.0)
+    soft = ndimage.binary_erosion(soft, iterations=4)
+    if int(soft.sum()) < _FEWEST:
+        return None
+    half, one, two = (ndimage.gaussian_filter(image, width) for width in (0.5, 1.0, 2.0))
+    fine, coarse = (float(np.median(np.abs(band[soft]))) for band in (half - one, one - two))
+    return fine / max(coarse, 1e-3)
 
 
 def same_slice(x: NDArray[np.float32], y: NDArray[np.float32]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,28 +92,45 @@ def find_ldct(root: str | Path) -> list[Scan]:
     Returns:
         Scans sorted by patient; empty where the layout is another one.
     """
-    top = Path(root)
-    inner = top / "LDCT-and-Projection-data"
-    top = inner if inner.is_dir() else top
+    scans = []
+    for patient, low, high in _studies(Path(root)):
+        if low is not None and high is not None:
+            twins = _dicom_names(low) & _dicom_names(high)
+            names = tuple(sorted(twins, key=lambda n: [int(w) for w in re.findall(r"\d+", n)]))
+            if names:
+                scans.append(Scan(patient, REGIONS[patient[0]], low, high, names))
+    return scans
+
+
+def _studies(root: Path) -> Iterator[tuple[str, Path | None, Path | None]]:
+    """Patient, low-dose folder and full-dose folder of each study; None where there is not exactly one."""
+    inner = root / "LDCT-and-Projection-data"
+    top = inner if inner.is_dir() else root
     if not top.is_dir():
-        return []
+        return
     patients = (
         [top]
         if _PATIENT.fullmatch(top.name)
         else sorted(p for p in top.iterdir() if _PATIENT.fullmatch(p.name) and p.is_dir())
     )
-    scans = []
     for patient in patients:
         for study in sorted(p for p in patient.iterdir() if p.is_dir()):
             folders = sorted(p for p in study.iterdir() if p.is_dir())
             low = [p for p in folders if "low dose images" in p.name.lower()]
             high = [p for p in folders if "full dose images" in p.name.lower()]
-            if len(low) == 1 and len(high) == 1:
-                twins = _dicom_names(low[0]) & _dicom_names(high[0])
-                names = tuple(sorted(twins, key=lambda n: [int(w) for w in re.findall(r"\d+", n)]))
-                if names:
-                    scans.append(Scan(patient.name, REGIONS[patient.name[0]], low[0], high[0], names))
-    return scans
+            yield patient.name, low[0] if len(low) == 1 else None, high[0] if len(high) == 1 else None
+
+
+def _twinless(root: Path) -> tuple[str, ...]:
+    """What :func:`find_ldct` leaves out, counted."""
+    scans = slices = 0
+    for _, low, high in _studies(root):
+        if (low is None) != (high is None):
+            scans += 1
+        elif low is not None and high is not None:
+            slices += len(_dicom_names(low) ^ _dicom_names(high))
+    told = ((scans, "scans"), (slices, "slices"))
+    return tuple(f"left out: {count} {what}: no twin at the other dose" for count, what in told if count)
 
 
 def _dicom_names(folder: Path) -> set[str]:
@@ -142,7 +159,7 @@ def find_scans(spec: str | Path) -> Scans | None:
     if sources.folder is None and sources.low is None:
         return None
     if sources.folder is not None and (quick := find_ldct(sources.folder)):
-        return Scans(tuple(quick), "LDCT-and-Projection-data")
+        return Scans(tuple(quick), "LDCT-and-Projection-data", notes=_twinless(sources.folder))
     records, left_out = _records(sources)
     matches = match(records) if any(r.dose == "low" or r.doubt for r in records) else []
     pairs = [(m.low, m.high) for m in matches if m.low is not None and m.high is not None]

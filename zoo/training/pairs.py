@@ -40,13 +40,19 @@ class TrainingSet:
         pairs: The slices; sizes may differ.
         division: All patients of the data by part, ``train``, ``validation`` and ``test``, where the
             pairs are those of the training patients.
+        notes: What was left out, and why, without any file's name.
 
     Raises:
         ImageError: There is none, or the two doses of one differ in size.
     """
 
-    def __init__(self, pairs: Sequence[Pair], division: Mapping[str, Sequence[str]] | None = None) -> None:
-        self.pairs, self.division = tuple(pairs), division
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        division: Mapping[str, Sequence[str]] | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
+        self.pairs, self.division, self.notes = tuple(pairs), division, tuple(notes)
         if not self.pairs:
             raise ImageError("no pair of low-dose and full-dose slices was found; give a folder of CT slices")
         for pair in self.pairs:

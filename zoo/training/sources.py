@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
 from ctinv.adapters._types import Progress
 from ctinv.adapters.errors import ImageError
 from ctinv.invariance.data import LDCTData, find_scans, find_series
+from ctinv.invariance.data.io.series import reason_of
 from ctinv.invariance.data.ldct import DOSES
 from ctinv.invariance.data.lowdose import kernel_of, low_dose
 from ctinv.invariance.data.pairing import sources_of
@@ -53,25 +55,37 @@ def load_pairs(
         return _twins(LDCTData(scans), progress)
     pairs = []
     sources = sources_of(folder)
-    series = find_series(sources.folder or sources.high or folder).series
-    for done, found in enumerate(series):
-        for part in found.read():
-            if part.spacing is not None and kernel_of(part) == "smooth" and "doubt" not in part.meta:
+    found = find_series(sources.folder or sources.high or folder)
+    left_out = [reason_of(file, why) for file, why in found.skipped]
+    for done, series in enumerate(found.series):
+        try:
+            reading = series.load()
+        except ImageError as error:
+            left_out.append(reason_of(series.files[0], str(error)))
+            continue
+        left_out += [reason_of(file, why) for file, why in reading.left_out]
+        for part in reading.slices:
+            if doubt := part.meta.get("doubt"):
+                left_out.append(str(doubt))
+            elif part.spacing is not None and kernel_of(part) == "smooth":
                 low, full = low_dose(
-                    part, part.spacing, found.patient, seed=seed, count=realisations, doses=doses
+                    part, part.spacing, series.patient, seed=seed, count=realisations, doses=doses
                 )
-                pairs.append(Pair(low, full, found.patient, part.source.name if part.source else ""))
+                pairs.append(Pair(low, full, series.patient, part.source.name if part.source else ""))
         if progress is not None:
-            progress("reading", done + 1, len(series))
+            progress("reading", done + 1, len(found.series))
     if not pairs:
         raise ImageError(
             f"no slice in {folder} has a body kernel and tells its pixel spacing;"
             " the dose simulation needs both"
         )
-    return TrainingSet(sorted(pairs, key=lambda pair: (pair.patient, pair.label)))
+    notes = [f"left out: {count} files: {why}" for why, count in Counter(left_out).most_common(8)]
+    return TrainingSet(sorted(pairs, key=lambda pair: (pair.patient, pair.label)), notes=notes)
 
 
 def _twins(data: LDCTData, progress: Progress | None) -> TrainingSet:
     chosen = data.subset(_MOST_TWINS, progress=progress)
     pairs = zip(chosen.low, chosen.high, chosen.patients, strict=True)
-    return TrainingSet([Pair(low[None], high, patient) for low, high, patient in pairs], chosen.split)
+    return TrainingSet(
+        [Pair(low[None], high, patient) for low, high, patient in pairs], chosen.split, chosen.notes
+    )

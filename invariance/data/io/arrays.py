@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from .metaimage import read_metaimage
 from .slices import CTSlice
+from .tags import line
 from .volume import MOST_VALUES, Volume, slices_of
 
 __all__ = ["ARRAY_SUFFIXES", "array_kind", "read_array", "refuse_unread"]
@@ -79,10 +80,9 @@ def read_array(path: Path, offset: float | None = None, scale: float | None = No
     except ImageError:
         raise
     except OSError as error:
-        raise ImageError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise ImageError(f"{path} cannot be read: {error.strerror or line(error)}") from error
     except Exception as error:
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise ImageError(f"{path} is not a usable {kind} file ({reason}); write it anew") from error
+        raise ImageError(f"{path} is not a usable {kind} file ({line(error)}); write it anew") from error
 
 
 @contextmanager
@@ -106,7 +106,7 @@ def _npy(path: Path) -> Volume:
 
 
 def _npz(path: Path) -> Volume:
-    with np.load(path, allow_pickle=False) as archive:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         names = list(archive.files)
         if len(names) != 1:
             raise ImageError(

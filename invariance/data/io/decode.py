@@ -47,6 +47,8 @@ def decode(path: Path, dataset: Any) -> NDArray[Any]:
             dataset.file_meta = pydicom.dataset.FileMetaDataset()
         dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian if implicit else uid
     syntax = dataset.file_meta.TransferSyntaxUID
+    if not syntax.is_compressed:
+        _refuse_excess(path, dataset)
     try:
         with quiet():
             stored: NDArray[Any] = dataset.pixel_array
@@ -61,6 +63,25 @@ def decode(path: Path, dataset: Any) -> NDArray[Any]:
     if stored.ndim not in (2, 3) or stored.size == 0 or stored.dtype.kind not in "iuf":
         raise ImageError(f"{path} holds {stored.dtype} data of shape {stored.shape}, not CT slices")
     return stored.astype(stored.dtype.newbyteorder("="), copy=False)
+
+
+def _refuse_excess(path: Path, dataset: Any) -> None:
+    """Refuse more bytes than the stated size has: with a wrong width every row would be shifted.
+
+    Raises:
+        ImageError: A row or more is left over.
+    """
+    sizes = [floats(dataset.get(name), 1) for name in ("Rows", "Columns", "BitsAllocated")]
+    frames = floats(dataset.get("NumberOfFrames"), 1) or (1.0,)
+    if any(size is None for size in sizes):
+        return
+    rows, columns, bits = (int(size[0]) for size in sizes if size is not None)
+    held, row = len(dataset.get("PixelData", b"")), columns * bits // 8
+    if held - rows * row * int(frames[0]) >= max(row, 2):
+        raise ImageError(
+            f"{path} contradicts itself: {rows} x {columns} pixels of {bits} bits, but {held} bytes; "
+            "export it anew"
+        )
 
 
 def to_hu(path: Path, dataset: Any, groups: list[Any], stored: NDArray[Any]) -> NDArray[np.float64]:

@@ -12,6 +12,8 @@ import numpy as np
 from ctinv.adapters.errors import ImageError
 from numpy.typing import NDArray
 
+from .decode import quiet
+from .deidentify import basic_profile
 from .dicom import open_ct
 from .slices import CTSlice
 
@@ -56,6 +58,7 @@ def write_dicom(
     series_uid: str | None = None,
     instance: int | None = None,
     step: float | None = None,
+    deidentify: bool = False,
 ) -> Path:
     """Write one image as a derived CT slice.
 
@@ -74,6 +77,8 @@ def write_dicom(
         series_uid: Series to belong to, see :func:`new_series_uid`; a new one where None.
         instance: Number in the series; the template's where None.
         step: HU per stored unit; where None, the smallest of 0.01, 0.02, ... 1 that covers the values.
+        deidentify: Leave out of the template's tags what tells the patient, see
+            :func:`~ctinv.invariance.data.io.deidentify.basic_profile`.
 
     Returns:
         The path.
@@ -89,7 +94,12 @@ def write_dicom(
     dataset = _blank(image) if template is None else _from_template(template)
     _check_size(dataset, hu.shape)
     dataset = _kept(dataset)
+    if deidentify:
+        with quiet():
+            basic_profile(dataset)
     _describe(dataset, description, series_uid or new_series_uid(), instance)
+    if deidentify:
+        del dataset.InstanceCreationDate, dataset.InstanceCreationTime
     _fill(dataset, stored, slope)
     _save(dataset, Path(path))
     return Path(path)

@@ -183,6 +183,15 @@ class TestMisuse:
         assert any("no high-dose twin" in note for note in pairs.notes)
         assert not any("L096" in note or str(tmp_path) in note for note in pairs.notes)
 
+    def test_half_missing_with_descriptive_folders(self, tmp_path):
+        tcia(tmp_path, False)
+        studies = sorted((tmp_path / "LDCT-and-Projection-data").glob("*/*"))
+        shutil.rmtree(studies[0] / "1.000000-Full Dose Images-39842")
+        (studies[1] / "1.000000-Low Dose Images-39842" / "1-2.dcm").unlink()
+        pairs = fitting_set(tmp_path)
+        check(pairs.low, pairs.high)
+        assert [note[:18] for note in pairs.notes] == ["left out: 1 scans:", "left out: 1 slices"]
+
     def test_files_in_the_wrong_folder(self, tmp_path):
         mayo(tmp_path, "{dose}_1mm/{patient}")
         for file in (tmp_path / "quarter_1mm" / "L067").iterdir():
