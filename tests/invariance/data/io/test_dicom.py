@@ -71,6 +71,11 @@ class TestValues:
         ds = dicom(marked.view(np.int16) if signed else marked, BitsStored=12, HighBit=11)
         np.testing.assert_array_equal(read(save(ds, tmp_path / "a.dcm"))[0].hu, values - np.float32(1024))
 
+    @pytest.mark.parametrize("spacing", [[0.0, 0.8], [0.7, 0.0], [-0.7, 0.8]])
+    def test_a_spacing_that_is_no_length_is_none(self, tmp_path, stored, spacing):
+        (found,) = read(save(dicom(stored, PixelSpacing=spacing), tmp_path / "a.dcm"))
+        assert found.spacing is None
+
     def test_a_missing_number_of_samples_is_one(self, tmp_path, stored):
         """pydicom cannot decode without it, so the file is refused, but as broken, not as colour."""
         file = save(dicom(stored, SamplesPerPixel=None), tmp_path / "a.dcm")

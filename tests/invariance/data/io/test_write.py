@@ -131,3 +131,13 @@ def test_unwritable_place(tmp_path, template):
     memory = CTSlice(np.zeros((8, 8), np.float32), np.ones((8, 8), bool))
     with pytest.raises(ImageError, match="came from no file"):
         write_dicom(np.zeros((8, 8)), memory, tmp_path / "a.dcm", "x")
+
+
+def test_what_a_template_breaks_is_said_and_nothing_is_left(tmp_path, template, monkeypatch):
+    def fail(*_, **__):
+        raise ValueError("odd element")
+
+    monkeypatch.setattr("pydicom.dataset.Dataset.save_as", fail)
+    with pytest.raises(ImageError, match=r"cannot be written with this template \(odd element\)"):
+        write_dicom(np.zeros(template.shape), template, tmp_path / "a.dcm", "x")
+    assert list(tmp_path.iterdir()) == []
