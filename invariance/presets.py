@@ -130,13 +130,13 @@ class FitConfig:
         calibrated: Held-out patches that the flow's error bars are tested on; 0 for no test.
     """
 
-    steps: int = 200
+    steps: int = 450
     batch: int = 32
     patches: int = 4096
-    rate: float = 2e-3
+    rate: float = 4e-3
     warmup: int = 30
     clip: float = 5.0
-    check: int = 50
+    check: int = 90
     patience: int = 3
     holdout: float = 0.2
     vae_steps: int = 1500
