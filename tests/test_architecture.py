@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("adapters", "zoo", "invariance", "cli", "benchmarks")
+PACKAGES = ("adapters", "zoo", "invariance", "cli", "testing", "benchmarks")
 
 # Rooms from the top floor down. A module belongs to the room with the longest name that begins its own;
 # it may import from its own room and from any below.
@@ -34,6 +34,7 @@ FLOORS = (
     "invariance.representation",
     "invariance.infra",
     "invariance.presets",
+    "testing",
     "adapters",
     "adapters.loading",
     "adapters.compare",

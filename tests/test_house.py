@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("adapters", "zoo", "invariance", "cli")
+FOLDERS = ("adapters", "zoo", "invariance", "cli", "testing")
 
 
 def _read(name):

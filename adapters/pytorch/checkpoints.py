@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from ctinv.adapters.errors import ModelError
 
 __all__ = ["read_checkpoint", "read_safetensors"]
 
 
-class _Inert(dict[Any, Any]):
-    """In the place of whatever class or function a checkpoint names: takes anything, does nothing."""
+def _inert(name: str) -> Any:
+    """In the place of a class or function that a checkpoint names: makes an empty mapping, does nothing.
 
-    def __new__(cls, *_args: Any, **_kwargs: Any) -> _Inert:
-        return super().__new__(cls)
+    A mapping, because settings often are one, and torch fills in no others than its own kinds.
+    """
 
-    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
-        super().__init__()
+    class Inert:
+        def __new__(cls, *_args: Any, **_kwargs: Any) -> Any:
+            return OrderedDict()
 
-    def __setstate__(self, _state: Any) -> None:
-        return
+    Inert.__qualname__ = f"Inert[{name}]"
+    return Inert
 
-    def __hash__(self) -> int:  # type: ignore[override]  # may stand among the keys of a mapping
-        return id(self)
+
+def _harmless() -> dict[str, Any]:
+    """Plain numbers and arrays of numpy, which trainers save as scores."""
+    core = np.zeros(0).__reduce__()[0].__module__  # numpy.core or numpy._core, by numpy's version
+    multiarray = importlib.import_module(core)
+    found: dict[str, Any] = {"numpy.dtype": np.dtype, "numpy.ndarray": np.ndarray}
+    for place in ("numpy.core.multiarray", "numpy._core.multiarray"):
+        found[f"{place}.scalar"] = multiarray.scalar
+        found[f"{place}._reconstruct"] = multiarray._reconstruct
+    return found
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -57,9 +69,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        # One class for each name: torch compares what it may call by identity.
-        inert: list[Any] = [(type("Inert", (_Inert,), {}), name) for name in foreign]
-        with torch.serialization.safe_globals(inert):
+        harmless = _harmless()
+        known: list[Any] = [(harmless.get(name) or _inert(name), name) for name in foreign]
+        types = [kind for kind in vars(np.dtypes).values() if isinstance(kind, type)]
+        with torch.serialization.safe_globals([*known, *types]):
             found = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, TypeError, AttributeError, IndexError) as error:
         raise ModelError(
@@ -69,10 +82,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         text = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(f"{path} is not a weight file saved by torch ({text[0]})") from error
-    if isinstance(found, _Inert):
-        raise ModelError(
-            f"{path} holds a whole model (code is never unpickled); save model.state_dict() alone"
-        )
     if not isinstance(found, dict):
         raise ModelError(f"{path} holds {type(found).__name__}, not a state dict; save model.state_dict()")
     return found

@@ -121,6 +121,16 @@ class TorchDenoiser(Denoiser):
         return not self._listed().mixing.isdisjoint(names)
 
     @property
+    def module(self) -> nn.Module:
+        """The network that is run: the one given, unwrapped, or its copy on another device."""
+        return self._module
+
+    @property
+    def feed(self) -> Mapping[str, Any]:
+        """The values that are bound beside the image."""
+        return self._inputs.feed
+
+    @property
     def device(self) -> str:
         """Where the first parameter or buffer lies; ``cpu`` for a module without any."""
         return str(self._home() or "cpu")
