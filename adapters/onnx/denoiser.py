@@ -11,6 +11,7 @@ from ctinv.adapters._types import Output
 from ctinv.adapters.base import OUTPUT, Denoiser, Layer
 from ctinv.adapters.errors import AmbiguousLayerError, LayerError, ModelError, UnsupportedModelError
 from ctinv.adapters.intensity import Intensity, parse_intensity
+from ctinv.adapters.names import resolve
 
 if TYPE_CHECKING:
     from .graph.inputs import Inputs
@@ -75,6 +76,7 @@ class OnnxDenoiser(Denoiser):
         from .graph.layout import image_layout
         from .graph.repeatable import check_repeatable
         from .graph.trace import Trace
+        from .naming.changes import Changes
         from .naming.outputs import image_output
         from .naming.table import layer_table
         from .running.runner import Runner
@@ -92,7 +94,9 @@ class OnnxDenoiser(Denoiser):
         found = image_layout(self._trace, inputs.shape, layout)
         self._runner = Runner(self._trace, inputs, found, self._sessions, self._notify)
         _check_channels(where, inputs, found, self._runner.channels)
-        self._entries = layer_table(self._trace)
+        changes = Changes(self._trace)
+        self._since = f"; {changes.by} changed the file after its export" if changes.by else ""
+        self._entries = layer_table(self._trace, changes)
         self._places = {entry.name: entry.want for entry in self._entries if entry.want}
         self._places[OUTPUT], ambiguous = image_output(
             self._trace, where, output_tensor, self._runner.channels
@@ -108,7 +112,12 @@ class OnnxDenoiser(Denoiser):
         )
         self._runner.open(self._places[OUTPUT])
         last = f"{where}: its channels come last; layers are given with their channels first"
-        for notice in filter(None, (self._sessions.notice, ambiguous, last if found == "NHWC" else "")):
+        changed = (
+            f"{where}: {changes.by} changed the file after its export; layers that were merged, and modules "
+            "of several operations, cannot be read by name"
+        )
+        told = (changed if changes.by else "", ambiguous, last if found == "NHWC" else "")
+        for notice in filter(None, (self._sessions.notice, *told)):
             self._notify(notice)
         if not self._runner.free and not self._runner.lifted():
             self._geometry = LeastSize(self._output_shape, self._probe_image, self._runner.size, self._notify)
@@ -125,13 +134,16 @@ class OnnxDenoiser(Denoiser):
         """Every layer, in execution order; the shapes are those of one probe image."""
         if self._layers is None:
             shapes = self._runner.shapes(self._places, self._probe_image(*self.probe_size))
-            self._layers = tuple(self._layer(entry, shapes.get(entry.name)) for entry in self._entries)
+            self._layers = tuple(self._layer(entry, shapes) for entry in self._entries)
         return self._layers
 
-    def _layer(self, entry: Entry, shape: tuple[int, ...] | None) -> Layer:
-        note = entry.note
+    def _layer(self, entry: Entry, shapes: Mapping[str, tuple[int, ...]]) -> Layer:
+        note, shape = entry.note, shapes.get(entry.name)
         if shape is None:
             note = note or "the runtime cannot return it"
+            if entry.counted and entry.instead:  # so that the next convolution is not taken for this one
+                like = shapes.get(entry.instead.name, ())
+                return Layer(entry.name, entry.op, like, tuple(entry.aliases), False, note)
         elif len(shape) == 3 and not self._runner.knows_layout(entry.want):
             note = "; ".join(filter(None, (note, "its axes are in the graph's own order")))
         return Layer(entry.name, entry.op, shape or (), tuple(entry.aliases), shape is not None, note)
@@ -169,13 +181,34 @@ class OnnxDenoiser(Denoiser):
         if not exact and (reason := why_not(layer, self._trace)):
             raise no_layer(layer, reason, self.layers)
         try:
-            return super().resolve(layer)
+            found = super().resolve(layer)
         except AmbiguousLayerError:
             raise
         except LayerError as error:
             if exact:
                 raise
-            raise no_layer(layer, str(error), self.layers, error.matches) from error
+            raise no_layer(layer, f"{error}{self._since}", self.layers, error.matches) from error
+        if not exact and self._by_ending(layer, found):
+            reason = f"no layer is called {layer!r}, though one is called {found.name!r}{self._since}"
+            raise no_layer(layer, reason, self.layers, [found.name])
+        return found
+
+    def _by_ending(self, layer: str, found: Layer) -> bool:
+        """Whether the end of a name led to a layer where it need not be the one that was meant.
+
+        A full name whose own layer is gone must not lead to another that ends alike; in a file that
+        was changed after its export, any may be gone.
+        """
+        if resolve(layer, self.layers)[1] != "suffix":
+            return False
+        parent = layer.rpartition(".")[0]
+        known = any(
+            other.name.startswith((f"{layer}.", f"{parent}." if parent else f"{layer}."))
+            for other in self.layers
+        )
+        if not known and not self._since:
+            self._notify(f"layer {layer!r} is taken as {found.name!r}, the only one whose name ends so")
+        return known or bool(self._since)
 
     def twin(self, layer: str) -> tuple[Denoiser, str] | None:
         """The layer rebuilt in PyTorch, where every operator that it needs can be.

@@ -21,6 +21,7 @@ _CHANNELS_SECOND = {
     "ConvInteger",
     "ConvTranspose",
     "DepthToSpace",
+    "FusedConv",
     "GlobalAveragePool",
     "GlobalMaxPool",
     "InstanceNormalization",
@@ -30,6 +31,7 @@ _CHANNELS_SECOND = {
     "QLinearAveragePool",
     "QLinearConv",
     "QLinearGlobalAveragePool",
+    "ReorderOutput",
     "SpaceToDepth",
 }
 _TO_NCHW = (0, 3, 1, 2)
@@ -45,6 +47,17 @@ def _permutation(node: onnx.NodeProto) -> tuple[int, ...]:
     return next((tuple(a.ints) for a in node.attribute if a.name == "perm"), ())
 
 
+def _channels_second(node: onnx.NodeProto) -> bool:
+    return node.op_type in _CHANNELS_SECOND and not _channels_last(node)
+
+
+def _channels_last(node: onnx.NodeProto) -> bool:
+    """Whether a contrib operator's own domain, name or attribute says that its channels come last."""
+    if node.domain == "com.ms.internal.nhwc" or (node.domain and node.op_type.startswith("Nhwc")):
+        return True
+    return bool(node.domain) and any(a.name == "channels_last" and a.i for a in node.attribute)
+
+
 def image_layout(trace: Trace, shape: Sequence[int | None], asked: str | None) -> str:
     """The layout of the image input: as asked, by its sizes, or by what first uses it."""
     if asked is not None:
@@ -56,9 +69,10 @@ def image_layout(trace: Trace, shape: Sequence[int | None], asked: str | None) -
     while waiting:
         for index in trace.users.get(waiting.pop(0), ()):
             node = trace.nodes[index]
-            if node.op_type in _CHANNELS_SECOND:
+            if _channels_second(node):
                 return NCHW
-            if node.op_type == "Transpose" and _permutation(node) == _TO_NCHW:
+            turned = node.op_type == "Transpose" and _permutation(node) == _TO_NCHW
+            if turned or _channels_last(node):
                 return NHWC
             for name in node.output:
                 if name and name not in seen:
@@ -83,12 +97,14 @@ def layouts(trace: Trace, image: str) -> dict[str, str]:
             if found:
                 known[name] = found
     for node in reversed(trace.nodes):  # what a convolution reads has its channels second
-        if node.op_type in _CHANNELS_SECOND and node.input and node.input[0] in trace.from_image:
+        if _channels_second(node) and node.input and node.input[0] in trace.from_image:
             known.setdefault(node.input[0], NCHW)
     return known
 
 
 def _layout_after(node: onnx.NodeProto, name: str, source: str, trace: Trace) -> str:
+    if _channels_last(node):
+        return NHWC
     if node.op_type in _CHANNELS_SECOND:
         return NCHW
     if node.op_type == "Transpose":

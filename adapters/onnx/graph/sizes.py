@@ -10,14 +10,15 @@ import onnx
 from .layout import NCHW, NHWC
 from .trace import Trace
 
-__all__ = ["PIXELWISE", "relax"]
+__all__ = ["PIXELWISE", "relax", "words"]
 
 
-def _words(text: str) -> frozenset[str]:
+def words(text: str) -> frozenset[str]:
+    """The words of a text, as a set of names."""
     return frozenset(text.split())
 
 
-PIXELWISE = _words(
+PIXELWISE = words(
     """Abs Acos Add And Asin Atan AveragePool BatchNormalization Cast Ceil Celu Clip ConstantOfShape Conv
     ConvInteger ConvTranspose Cos DepthToSpace DequantizeLinear Div Dropout DynamicQuantizeLinear Elu Equal
     Erf Exp Floor Gelu GlobalAveragePool GlobalMaxPool Greater GroupNormalization HardSigmoid HardSwish
@@ -27,7 +28,7 @@ PIXELWISE = _words(
     SpaceToDepth Sqrt Sub Sum Tanh ThresholdedRelu Where"""
 )
 """Operators that treat every pixel of every image alike, their constants aside."""
-_OPERANDS = _words(
+_OPERANDS = words(
     "Add And Div Equal Greater Less Max Mean Min Mul Or PRelu Pow QLinearAdd QLinearMul Sub Sum Where"
 )
 _END = 2**31 - 1

@@ -4,13 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ctinv.adapters.onnx.graph.sizes import words
 from ctinv.adapters.onnx.graph.trace import Trace
 
+from .changes import Changes
 from .scopes import Scope, metadata
 
 __all__ = ["RULE", "module_outputs", "unwrapped"]
 
 RULE = "pkg.onnxscript.rewriter.rule_name"
+
+# What modules of PyTorch are made of. In a graph that was changed after its export, a module left with
+# other operators, or none of these alone, may have lost its last one to its neighbours.
+_WHOLE = words(
+    """AveragePool BatchNormalization Celu Clip Conv ConvTranspose DepthToSpace Elu Gelu Gemm
+    GlobalAveragePool GlobalMaxPool GroupNormalization HardSigmoid HardSwish InstanceNormalization
+    LRN LayerNormalization LeakyRelu LogSoftmax MaxPool Mish PRelu Relu Resize Selu Sigmoid Softmax
+    Softplus Softsign SpaceToDepth Tanh ThresholdedRelu Upsample"""
+)
+_TOGETHER = {
+    tuple(sorted(words.split()))
+    for words in (
+        "Sigmoid Mul",
+        "HardSigmoid Mul",
+        "Softplus Tanh Mul",
+        "Div Erf Add Mul Mul",
+        "MatMul Add",
+        "Reshape InstanceNormalization Reshape Mul Add",
+        "Reshape InstanceNormalization Shape Reshape Mul Add",
+    )
+}
 
 
 def unwrapped(module: str) -> str:
@@ -24,8 +47,10 @@ def unwrapped(module: str) -> str:
 class _Members:
     """The nodes of each call of each module."""
 
-    def __init__(self, trace: Trace, scopes: Sequence[Scope | None]) -> None:
+    def __init__(self, trace: Trace, scopes: Sequence[Scope | None], changes: Changes) -> None:
         self._trace = trace
+        self._scopes = scopes
+        self._changes = changes
         self._finals = {value.name for value in trace.model.graph.output}
         self.own: dict[tuple[str, int], set[int]] = {}
         self.all: dict[str, set[int]] = {}
@@ -43,6 +68,20 @@ class _Members:
         own = {index for (name, _), members in self.own.items() if name == module for index in members}
         return self.all[module] == own
 
+    def is_whole(self, module: str, own: set[int]) -> bool:
+        """Whether the nodes that a changed graph has left of a module are surely all that there were."""
+        ops = tuple(sorted(self._changes.operator(index) for index in own))
+        bias = f"{module}.bias"
+        biased = bias in self._trace.stored or bias in self._trace.users
+        if ops in (("MatMul",), ("Add",)):
+            return biased == (ops == ("Add",))
+        if len(ops) > 1:
+            return ops in _TOGETHER
+        # Where channels are turned to the end for it and back, the turns may have been cancelled.
+        shape = self._trace.shapes.get(self._trace.nodes[min(own)].output[0])
+        turned = ops[0] == "LayerNormalization" and (shape is None or len(shape) == 4)
+        return ops[0] in _WHOLE and not turned
+
     def output(self, members: set[int], single: bool) -> str:
         """The one tensor that leaves a set of nodes; empty where it is not one.
 
@@ -56,6 +95,10 @@ class _Members:
                 outside = [user for user in users if user not in members]
                 if name not in trace.from_image or not (outside or name in self._finals):
                     continue
+                if self._changes.doubt(index) or name in self._changes.blocked:
+                    return ""
+                if not single and any(self._scopes[user] is None for user in outside):
+                    return ""  # who reads it may belong to the module
                 if not single and any(metadata(trace.nodes[user], RULE) for user in outside):
                     return ""
                 found.append(name)
@@ -63,23 +106,34 @@ class _Members:
 
 
 def module_outputs(
-    trace: Trace, scopes: Sequence[Scope | None]
+    trace: Trace, scopes: Sequence[Scope | None], changes: Changes
 ) -> tuple[dict[str, str], dict[str, list[str]]]:
     """Tensors that are surely the output of a module, by tensor.
+
+    In a graph that was changed after its export, these are outputs of single layers only.
+
+    Arguments:
+        trace: The graph.
+        scopes: The module call that made each node's output; None where that is not known.
+        changes: What was done to the graph after its export.
 
     Returns:
         The module whose own operation made the tensor (``relu@1`` for a second call), and the
         modules around that return the same tensor.
     """
-    members = _Members(trace, scopes)
+    members = _Members(trace, scopes, changes)
     names: dict[str, str] = {}
     around: dict[str, list[str]] = {}
     for (module, call), own in members.own.items():
         scope = scopes[min(own)]
         if scope is None or not scope.certain or not members.is_leaf(module):
             continue
-        if out := members.output(own, scope.single):
+        if changes.by and not members.is_whole(module, own):
+            continue
+        if out := members.output(own, scope.single or bool(changes.by)):
             names[out] = unwrapped(module) + (f"@{call}" if scope.calls > 1 else "")
+    if changes.by:
+        return names, around
     for module, nodes in sorted(members.all.items(), key=lambda item: -len(item[0])):
         if module in members.unsure or members.is_leaf(module) or not (out := members.output(nodes, False)):
             continue

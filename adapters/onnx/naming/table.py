@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import onnx
@@ -13,6 +13,7 @@ from ctinv.adapters.onnx.graph.quantisation import Quantised, plain
 from ctinv.adapters.onnx.graph.trace import Trace
 from ctinv.adapters.onnx.graph.weights import inner_graphs
 
+from .changes import Changes
 from .modules import RULE, module_outputs, unwrapped
 from .scopes import Scope, metadata, read_scopes
 
@@ -44,6 +45,7 @@ class Entry:
     aliases: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     instead: Entry | None = None
+    counted: bool = False
 
     @property
     def note(self) -> str:
@@ -51,14 +53,18 @@ class Entry:
         return "; ".join(dict.fromkeys(self.notes))
 
 
-def layer_table(trace: Trace) -> list[Entry]:
+def layer_table(trace: Trace, changes: Changes) -> list[Entry]:
     """Every place of a graph that depends on the image, in execution order.
 
     The name is the module's where exactly one tensor can be that module's output (``relu@1`` for a
     second call), else the node's where no other node has it, else the tensor's. The other forms
     are aliases, unless they would say something untrue.
+
+    Arguments:
+        trace: The graph.
+        changes: What was done to it after its export.
     """
-    return _Table(trace).entries
+    return _Table(trace, changes).entries
 
 
 def _inside(node: onnx.NodeProto, outer: str) -> Iterator[Entry]:
@@ -76,12 +82,13 @@ def _inside(node: onnx.NodeProto, outer: str) -> Iterator[Entry]:
 class _Table:
     """Builds the entries of one graph."""
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Trace, changes: Changes) -> None:
         self._trace = trace
         self._quantised = Quantised(trace)
+        self._changes = changes
         self._absorbed: dict[int, str] = {}
-        scopes, self._lost = self._scopes()
-        self._modules, self._around = module_outputs(trace, scopes)
+        self._scopes, self._lost = self._read_scopes()
+        self._modules, self._around = module_outputs(trace, self._scopes, self._changes)
         self.entries: list[Entry] = []
         for index, node in enumerate(trace.nodes):
             outputs = [name for name in node.output if name in trace.from_image]
@@ -91,28 +98,28 @@ class _Table:
                 self._add(index, node, outputs)
                 for entry in inside:
                     entry.instead = self.entries[-1] if self.entries[-1].want else None
+        self._lead_out_of_blocks()
         self._settle_names()
 
-    def _scopes(self) -> tuple[list[Scope | None], dict[int, Scope | None]]:
+    def _read_scopes(self) -> tuple[list[Scope | None], dict[int, Scope | None]]:
         """Scopes of the nodes, by what they return, and of those whose own output is gone."""
         stand_ins: list[onnx.NodeProto] = []
         places: list[tuple[int, bool]] = []
         for index, node in enumerate(self._trace.nodes):
-            name = self._renamed(node)
+            name, own = self._renamed(node), _plain_node(node.name)
             if name:
-                stand_ins.append(
-                    onnx.NodeProto(name=_plain_node(node.name), metadata_props=node.metadata_props)
-                )
-                places.append((index, True))
                 self._absorbed[index] = name
-            if node.op_type in _CONVERSIONS:  # named after tensors, these would pass for parts of modules
-                stand_in = onnx.NodeProto()
+            elif node.op_type in _CONVERSIONS or self._changes.blocked & set(node.output):
+                own = ""  # named after tensors, these would pass for parts of modules
             else:
-                stand_in = onnx.NodeProto(name=name or _plain_node(node.name))
-            if not name:
-                stand_in.metadata_props.extend(node.metadata_props)
-            stand_ins.append(stand_in)
-            places.append((index, False))
+                name = self._changes.exported_as(index).removesuffix("_quant")
+            gone = bool(own) and (own != name or bool(self._changes.suffix(index)))
+            for title, lost in ((own, True), (name, False)) if gone else ((name, False),):
+                stand_in = onnx.NodeProto(name=title)
+                if lost == gone:  # what the exporter recorded is of the node as it was
+                    stand_in.metadata_props.extend(node.metadata_props)
+                stand_ins.append(stand_in)
+                places.append((index, lost))
         found = read_scopes(stand_ins, set(self._trace.stored))
         scopes: list[Scope | None] = [None] * len(self._trace.nodes)
         lost: dict[int, Scope | None] = {}
@@ -122,6 +129,15 @@ class _Table:
             else:
                 scopes[index] = scope
         return scopes, lost
+
+    def _lead_out_of_blocks(self) -> None:
+        """Say where next to read what is kept in blocks of channels."""
+        plain_ones = {entry.tensor: entry for entry in self.entries if entry.want}
+        for entry in self.entries:
+            if entry.tensor not in self._changes.blocked:
+                continue
+            after = (plain_ones[name] for name in self._changes.beyond([entry.tensor]) if name in plain_ones)
+            entry.instead = next(after, None)
 
     def _clipped(self, node: onnx.NodeProto) -> bool:
         """Whether quantisation lets nothing negative out of a linear operator: it is a ReLU as well."""
@@ -143,6 +159,12 @@ class _Table:
         trace, quantised = self._trace, self._quantised
         wants: dict[str, Wanted] = {}
         for tensor in outputs:
+            if tensor in self._changes.blocked:
+                note = "ONNX Runtime keeps it in blocks of channels here"
+                self.entries.append(
+                    Entry(node.op_type, None, tensor, node.name, notes=[note], counted=_counts(node))
+                )
+                continue
             want = quantised.wanted(tensor)
             if want is None or quantised.stands_for(tensor):
                 continue
@@ -160,6 +182,11 @@ class _Table:
             if want.scale:
                 entry.notes.append("quantised, read dequantised")
             self._describe(entry, index, node)
+            if entry.module and (reader := self._changes.takes_in(tensor)):
+                entry.notes.append(
+                    f"{reader} was merged with something after the export; if that was the layer's last "
+                    "operation, the layer is read before it"
+                )
             self.entries.append(entry)
 
     def _describe(self, entry: Entry, index: int, node: onnx.NodeProto) -> None:
@@ -184,6 +211,8 @@ class _Table:
                 self._lose(
                     entry, lost, f"a ReLU was absorbed into it at quantisation; {there!r} comes after it"
                 )
+        elif self._merged(entry, index, node) or self._doubted(entry, index, node):
+            pass
         elif _folded(node, self._trace, rule):
             lost = owner if rule else entry.module
             if not rule and entry.module:
@@ -195,16 +224,65 @@ class _Table:
                     f"a batch norm was folded into it at export; {there!r} is the output after the batch norm"
                 )
                 self._lose(entry, lost, note)
-        elif owner and re.fullmatch(rf"{node.op_type}_\d+", node.name):
+        elif owner and re.fullmatch(rf"{node.op_type}_\d+", node.name) and not self._changes.by:
             entry.aliases.append(owner)
         if "SuccessiveRelu" in rule:
             entry.notes.append(
                 "successive ReLUs were merged at export, so its calls may be numbered otherwise"
             )
 
-    def _lose(self, entry: Entry, module: str, note: str) -> None:
+    def _merged(self, entry: Entry, index: int, node: onnx.NodeProto) -> bool:
+        """Describe a node that does more than the one that it is named after; False for others."""
+        changes = self._changes
+        suffix = changes.suffix(index)
+        if not suffix and not changes.replaced(index):
+            return False
+        scope, own = self._lost.get(index), _plain_node(node.name)
+        lost = (_called(scope) if scope else "") or unwrapped(_bias_owner(node, self._trace))
+        if node.op_type == "ReorderOutput":
+            entry.notes.append(
+                "its weights are kept in blocks of channels and cannot be told by name; the layer is what "
+                "its name says where nothing was folded into it before"
+            )
+        if entry.node != entry.tensor:
+            entry.aliases = [alias for alias in entry.aliases if alias != entry.node]
+        entry.node = changes.exported_as(index) if changes.replaced(index) else ""
+        entry.aliases.append(entry.node)
+        base = "+bn" if _folded(node, self._trace, "") else ""
+        if lost and suffix and lost != entry.module:
+            entry.aliases.append(entry.module)
+            entry.module = f"{lost}{base}{suffix}"
+        there = entry.module or entry.node or entry.tensor
+        what = "what follows" if not suffix else suffix.lstrip("+").replace("+", " and ")
+        if lost and lost != entry.module:
+            note = f"{what} was merged into it after the export; {there!r} comes after that"
+            self._lose(entry, lost, note, node.op_type.removeprefix("Fused"))
+        elif not lost and own.startswith("node_") and own not in (there, entry.node):
+            note = f"{what} was merged into it after the export; {there!r} comes after that"
+            self._lose(entry, own, note, node.op_type.removeprefix("Fused"), [own.removeprefix("node_")])
+        if suffix:
+            entry.notes.append(f"{what} was merged into {node.op_type} after the export")
+        return True
+
+    def _doubted(self, entry: Entry, index: int, node: onnx.NodeProto) -> bool:
+        """Describe a node whose weights are not those of its name; False for others."""
+        reason = self._changes.doubt(index)
+        if not reason:
+            return False
+        scope = self._scopes[index]
+        module = _called(scope) if scope and scope.module else ""
+        lost = module or node.name or entry.tensor
+        entry.module = f"{lost}{self._changes.suffix(index) or '+folded'}"
+        entry.notes.append(reason)
+        self._lose(entry, lost, reason, node.op_type, entry.aliases)
+        entry.aliases, entry.node = [], ""
+        return True
+
+    def _lose(self, entry: Entry, module: str, note: str, op: str = "", aliases: Sequence[str] = ()) -> None:
         """List a module whose own output no longer exists."""
-        self.entries.append(Entry(entry.op, None, module=module, notes=[note], instead=entry))
+        lost = Entry(op or entry.op, None, module=module, aliases=list(aliases), notes=[note], instead=entry)
+        lost.counted = bool(op) and op != entry.op
+        self.entries.append(lost)
 
     def _settle_names(self) -> None:
         """Give each entry a name of its own, then drop aliases that mean another entry."""
@@ -233,7 +311,20 @@ def _usable(name: str) -> bool:
 
 
 def _plain_node(name: str) -> str:
-    return name.removesuffix("_quant")
+    return re.sub(r"/\w+Fusion$", "", name.removesuffix("_quant"))
+
+
+def _counts(node: onnx.NodeProto) -> bool:
+    """Whether an operator is a convolution or the like, which users count."""
+    return node.op_type in _WEIGHTED
+
+
+def _bias_owner(node: onnx.NodeProto, trace: Trace) -> str:
+    """The module whose bias a contrib operator adds before it goes on."""
+    if node.op_type not in ("BiasGelu", "FastGelu") or len(node.input) < 2:
+        return ""
+    owner, _, kind = node.input[1].rpartition(".")
+    return owner if kind == "bias" and node.input[1] in trace.stored else ""
 
 
 def _called(scope: Scope) -> str:
@@ -250,7 +341,7 @@ def _weight_owner(node: onnx.NodeProto, trace: Trace) -> str:
 
 def _folded(node: onnx.NodeProto, trace: Trace, rule: str) -> bool:
     """Whether a batch norm has been folded into this node's weights."""
-    if node.op_type not in ("Conv", "ConvTranspose", "Gemm"):
+    if node.op_type not in ("Conv", "ConvTranspose", "FusedConv", "FusedGemm", "Gemm"):
         return False
     if "BatchNorm" in rule:
         return True

@@ -24,6 +24,8 @@ __all__ = ["TwinDenoiser", "make_twin"]
 
 _TOLERANCE = 1e-4
 _MORE = (24, 16)
+# Operators that are rebuilt for images refuse other tensors in many ways.
+_FAILURES = (NotPlainError, CtinvError, RuntimeError, TypeError, ValueError, IndexError, KeyError)
 
 
 class _Borrowed(Geometry):
@@ -95,7 +97,7 @@ def make_twin(
         layer = OUTPUT if whole else "phi"
         if not all(_same(theirs, twin.features(x, layer)) for x, theirs in expected):
             return None
-    except (NotPlainError, CtinvError):
+    except _FAILURES:
         return None
     return twin, layer
 

@@ -13,16 +13,34 @@ from ctinv.adapters.onnx.graph.prune import Wanted, prefix
 from ctinv.adapters.onnx.graph.trace import Trace
 from torch import Tensor, nn
 
-from . import ops_norms as _onnx_ops_norms
-from . import ops_resize as _onnx_ops_resize
-from . import ops_windows as _onnx_ops_windows
-from .ops import BUILDERS, Node, NotPlainError, Operator
-from .ops_shapes import constant, stored
+from . import (
+    ops_attention,
+    ops_control,
+    ops_index,
+    ops_norms,
+    ops_quantised,
+    ops_recurrent,
+    ops_resize,
+    ops_spectral,
+    ops_windows,
+)
+from .ops import NotPlainError
+from .program import read_steps, run_steps
 
 __all__ = ["GraphModule", "NotPlainError", "Observed", "rebuilt"]
 
 # Importing them fills the registry.
-_REGISTERED = (_onnx_ops_norms, _onnx_ops_resize, _onnx_ops_windows)
+_REGISTERED = (
+    ops_attention,
+    ops_control,
+    ops_index,
+    ops_norms,
+    ops_quantised,
+    ops_recurrent,
+    ops_resize,
+    ops_spectral,
+    ops_windows,
+)
 
 
 class GraphModule(nn.Module):
@@ -44,41 +62,15 @@ class GraphModule(nn.Module):
         self._inputs, self._output = inputs, graph.output[0].name
         self._weights: dict[str, str] = {}
         self._fixed: dict[str, Tensor] = {}
-        for tensor in graph.initializer:
-            self._keep(tensor.name, stored(tensor))
-        if graph.sparse_initializer:
-            raise NotPlainError("sparse weights")
         opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
-        steps: list[tuple[Operator, list[str], list[str]]] = []
-        known = {inputs.image, *inputs.fed, *self._weights, *self._fixed}
-        digest = hashlib.sha256(str(opset).encode())
-        for node in graph.node:
-            attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-            if node.op_type == "Constant":
-                self._keep(node.output[0], constant(attributes))
-            elif (build := BUILDERS.get(node.op_type)) and node.domain in ("", "ai.onnx"):
-                operator = build(Node(attributes, opset, len(node.output)))
-                steps.append((operator, list(node.input), list(node.output)))
-            else:
-                raise NotPlainError(f"operator {node.op_type}")
-            known.update(node.output)
-            digest.update(f"{node.op_type}{list(node.input)}{list(node.output)}{node.attribute}".encode())
-        missing = {name for _, names, _ in steps for name in names if name} - known
-        if missing or self._output not in known:
-            raise NotPlainError(f"tensor {next(iter(missing), self._output)} from outside")
+        known = {inputs.image, *inputs.fed}
+        self._steps, graph_digest = read_steps(graph, opset, known, [self._output], self._keep)
+        digest = hashlib.sha256(graph_digest.encode())
         fed = {name: torch.from_numpy(np.array(value)) for name, (value, _) in inputs.fed.items()}
         for name, value in {**self._fixed, **fed}.items():
             digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
             digest.update(np.ascontiguousarray(value.numpy()).tobytes())
         self._graph = digest.hexdigest()
-        # Each step with what nothing later needs.
-        wanted = {self._output}
-        self._steps: list[tuple[Operator, list[str], list[str], list[str]]] = []
-        for operator, read, made in reversed(steps):
-            done = [name for name in dict.fromkeys((*read, *made)) if name and name not in wanted]
-            wanted.update(read)
-            self._steps.append((operator, read, made, done))
-        self._steps.reverse()
 
     def _keep(self, name: str, value: Tensor) -> None:
         if value.dtype != torch.float32:
@@ -100,17 +92,7 @@ class GraphModule(nn.Module):
             feeds = self._inputs.feeds(np.broadcast_to(np.float32(0), tuple(x.shape)))
             values.update({name: torch.tensor(feeds[name], device=x.device) for name in self._inputs.fed})
         values[self._inputs.image] = x
-        for operator, inputs, outputs, done in self._steps:
-            # Inputs left out at the end are left to the operator's own default.
-            given = [values[name] if name else None for name in inputs]
-            while given and given[-1] is None:
-                given.pop()
-            found = operator(*given)
-            if len(outputs) == 1 and not isinstance(found, tuple):
-                found = (found,)
-            values.update(zip(outputs, found, strict=True))
-            for name in done:
-                values.pop(name, None)
+        run_steps(self._steps, values)
         result: Tensor = values[self._output]
         return result
 

@@ -29,11 +29,13 @@ class Node:
         attributes: Its attributes.
         opset: Version of the operator set that the model states.
         outputs: How many outputs it has.
+        around: What its subgraphs read from around them; given to it after its inputs.
     """
 
     attributes: dict[str, Any]
     opset: int
     outputs: int = 1
+    around: tuple[str, ...] = ()
 
     def get(self, name: str, default: Any = None) -> Any:
         """An attribute, text as ``str``."""
@@ -93,10 +95,22 @@ def _mean(*parts: Tensor) -> Tensor:
 
 _EACH: dict[str, Operator] = {
     "Abs": torch.abs,
+    "Acos": torch.acos,
+    "Acosh": torch.acosh,
     "Add": torch.add,
     "And": torch.logical_and,
+    "Asin": torch.asin,
+    "Asinh": torch.asinh,
+    "Atan": torch.atan,
+    "Atanh": torch.atanh,
+    "BitwiseAnd": torch.bitwise_and,
+    "BitwiseNot": torch.bitwise_not,
+    "BitwiseOr": torch.bitwise_or,
+    "BitwiseXor": torch.bitwise_xor,
     "Ceil": torch.ceil,
     "Cos": torch.cos,
+    "Cosh": torch.cosh,
+    "Det": torch.linalg.det,
     "Div": _divided,
     "Equal": torch.eq,
     "Erf": torch.erf,
@@ -105,6 +119,7 @@ _EACH: dict[str, Operator] = {
     "Greater": torch.gt,
     "GreaterOrEqual": torch.ge,
     "HardSwish": _hard_swish,
+    "IsNaN": torch.isnan,
     "Less": torch.lt,
     "LessOrEqual": torch.le,
     "Log": torch.log,
@@ -124,12 +139,15 @@ _EACH: dict[str, Operator] = {
     "Sigmoid": torch.sigmoid,
     "Sign": torch.sign,
     "Sin": torch.sin,
+    "Sinh": torch.sinh,
     "Softsign": _softsign,
     "Sqrt": torch.sqrt,
     "Sub": torch.sub,
     "Sum": lambda *parts: reduce(torch.add, parts),
+    "Tan": torch.tan,
     "Tanh": torch.tanh,
     "Where": _chosen,
+    "Xor": torch.logical_xor,
 }
 BUILDERS.update({name: _plain(function) for name, function in _EACH.items()})
 
@@ -159,7 +177,8 @@ def _clip(node: Node) -> Operator:
     def run(x: Tensor, lo: Any = low, hi: Any = high) -> Tensor:
         if lo is None and hi is None:
             return x
-        return x.clamp(None if lo is None else float(lo), None if hi is None else float(hi))
+        number = float if x.is_floating_point() else int
+        return x.clamp(None if lo is None else number(lo), None if hi is None else number(hi))
 
     return run
 
@@ -183,6 +202,39 @@ def _celu(node: Node) -> Operator:
 def _selu(node: Node) -> Operator:
     alpha, gamma = node.get("alpha", 1.6732632423543772), node.get("gamma", 1.0507009873554805)
     return lambda x: gamma * F.elu(x, alpha)
+
+
+@operator("Swish")
+def _swish(node: Node) -> Operator:
+    alpha = node.get("alpha", 1.0)
+    return lambda x: x * torch.sigmoid(alpha * x)
+
+
+@operator("Shrink")
+def _shrink(node: Node) -> Operator:
+    bias, edge = node.get("bias", 0.0), node.get("lambd", 0.5)
+
+    def run(x: Tensor) -> Tensor:
+        inner = torch.zeros_like(x)
+        return torch.where(x < -edge, x + bias, torch.where(x > edge, x - bias, inner)).to(x.dtype)
+
+    return run
+
+
+@operator("Mod")
+def _mod(node: Node) -> Operator:
+    return torch.fmod if node.get("fmod", 0) else torch.remainder
+
+
+@operator("BitShift")
+def _bit_shift(node: Node) -> Operator:
+    return torch.bitwise_left_shift if node.get("direction") == "LEFT" else torch.bitwise_right_shift
+
+
+@operator("IsInf")
+def _is_inf(node: Node) -> Operator:
+    low, high = node.get("detect_negative", 1), node.get("detect_positive", 1)
+    return lambda x: torch.isinf(x) & (((x < 0) & bool(low)) | ((x > 0) & bool(high)))
 
 
 @operator("Softplus")
@@ -211,6 +263,8 @@ _TYPES = {
     onnx.TensorProto.DOUBLE: torch.float64,
     onnx.TensorProto.FLOAT: torch.float32,
     onnx.TensorProto.FLOAT16: torch.float16,
+    onnx.TensorProto.INT8: torch.int8,
+    onnx.TensorProto.INT16: torch.int16,
     onnx.TensorProto.INT32: torch.int32,
     onnx.TensorProto.INT64: torch.int64,
     onnx.TensorProto.UINT8: torch.uint8,

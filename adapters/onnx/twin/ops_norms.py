@@ -44,6 +44,52 @@ def _layer_norm(node: Node) -> Operator:
     return run
 
 
+@operator("RMSNormalization")
+def _rms_norm(node: Node) -> Operator:
+    axis, eps = node.get("axis", -1), node.get("epsilon", 1e-5)
+
+    def run(x: Tensor, scale: Tensor) -> Tensor:
+        axes = tuple(range(axis % x.ndim, x.ndim))
+        return x * torch.rsqrt(x.square().mean(axes, keepdim=True) + eps) * scale
+
+    return run
+
+
+@operator("LpNormalization")
+def _lp_norm(node: Node) -> Operator:
+    axis, power = node.get("axis", -1), node.get("p", 2)
+
+    def run(x: Tensor) -> Tensor:
+        size = torch.linalg.vector_norm(x, power, dim=axis, keepdim=True)
+        return torch.where(size == 0, torch.zeros_like(x), x / torch.where(size == 0, 1.0, size))
+
+    return run
+
+
+@operator("MeanVarianceNormalization")
+def _standardised(node: Node) -> Operator:
+    axes = tuple(node.get("axes", [0, 2, 3]))
+
+    def run(x: Tensor) -> Tensor:
+        mean = x.mean(axes, keepdim=True)
+        return (x - mean) / ((x.square().mean(axes, keepdim=True) - mean.square()).sqrt() + 1e-9)
+
+    return run
+
+
+@operator("LRN")
+def _local_response(node: Node) -> Operator:
+    size, alpha = node.get("size"), node.get("alpha", 1e-4)
+    beta, bias = node.get("beta", 0.75), node.get("bias", 1.0)
+
+    def run(x: Tensor) -> Tensor:
+        before = (size - 1) // 2
+        squares = F.pad(x.square(), [0, 0] * (x.ndim - 2) + [before, size - 1 - before])
+        return x / (bias + alpha / size * squares.unfold(1, size, 1).sum(-1)) ** beta
+
+    return run
+
+
 @operator("GroupNormalization")
 def _group_norm(node: Node) -> Operator:
     groups, eps = node.get("num_groups"), node.get("epsilon", 1e-5)
@@ -76,7 +122,13 @@ def _soft(node: Node, function: Callable[..., Tensor]) -> Operator:
     return run
 
 
-BUILDERS["MatMul"] = lambda _: torch.matmul
+def _product_of_matrices(a: Tensor, b: Tensor) -> Tensor:
+    if a.dtype == torch.float16:  # rounded otherwise from one runtime to the next
+        raise NotPlainError("a product in half precision")
+    return torch.matmul(a, b)
+
+
+BUILDERS["MatMul"] = lambda _: _product_of_matrices
 
 
 @operator("Gemm")
@@ -135,6 +187,7 @@ def _reduced(function: Callable[..., Tensor]) -> Builder:
 _REDUCTIONS: dict[str, Callable[..., Tensor]] = {
     "ReduceL1": _norm(1),
     "ReduceL2": _norm(2),
+    "ReduceLogSum": lambda x, dim, keepdim: torch.log(torch.sum(x, dim=dim, keepdim=keepdim)),
     "ReduceLogSumExp": torch.logsumexp,
     "ReduceMax": torch.amax,
     "ReduceMean": torch.mean,

@@ -45,7 +45,10 @@ def _resize(node: Node) -> Operator:
             else:
                 factors[axis] = float(scales[k])
                 lengths[axis] = math.floor(x.shape[axis] * factors[axis])
-        exact = rule.endswith("half_pixel") or (rule, rounding) == ("asymmetric", "floor")
+                if rule == "align_corners" and lengths[axis] != x.shape[axis] * factors[axis]:
+                    raise NotPlainError("aligned corners at a part of a pixel, which runtimes disagree on")
+        halves = rule.endswith("half_pixel") and rounding.startswith("round")
+        exact = halves or (rule, rounding) == ("asymmetric", "floor")
         if mode == "nearest" and exact and x.ndim == 4 and _repeats(factors):
             return F.interpolate(x, scale_factor=(factors[2], factors[3]))
         for axis, (factor, length) in enumerate(zip(factors, lengths, strict=True)):
@@ -55,6 +58,26 @@ def _resize(node: Node) -> Operator:
         return x
 
     return run
+
+
+@operator("GridSample")
+def _grid_sample(node: Node) -> Operator:
+    mode, border = node.get("mode", "linear"), node.get("padding_mode", "zeros")
+    way = {"linear": "bilinear", "cubic": "bicubic"}.get(mode, mode)
+    corners = bool(node.get("align_corners", 0))
+
+    def run(x: Tensor, grid: Tensor) -> Tensor:
+        if way == "bicubic" and x.ndim != 4:
+            raise NotPlainError("cubic sampling of volumes")
+        return F.grid_sample(x, grid, way, border, corners)
+
+    return run
+
+
+@operator("AffineGrid")
+def _affine_grid(node: Node) -> Operator:
+    corners = bool(node.get("align_corners", 0))
+    return lambda theta, size: F.affine_grid(theta, [int(n) for n in size], corners)
 
 
 def _repeats(factors: list[float]) -> bool:

@@ -18,7 +18,7 @@ __all__ = ["constant", "stored"]
 
 
 def _ints(values: Any) -> list[int]:
-    return [int(value) for value in (values.tolist() if isinstance(values, Tensor) else values)]
+    return [int(value) for value in (values.reshape(-1).tolist() if isinstance(values, Tensor) else values)]
 
 
 @operator("Shape")
@@ -159,18 +159,6 @@ def _constant_of_shape(node: Node) -> Operator:
 @operator("Range")
 def _range(_: Node) -> Operator:
     return lambda start, limit, step: torch.arange(start.item(), limit.item(), step.item(), dtype=start.dtype)
-
-
-@operator("ScatterND")
-def _scatter(node: Node) -> Operator:
-    if node.get("reduction", "none") != "none":
-        raise NotPlainError("scattering that reduces")
-
-    def run(x: Tensor, index: Tensor, values: Tensor) -> Tensor:
-        places = tuple(index.to(x.device).unbind(-1))
-        return torch.index_put(x, places, values.to(x.device))
-
-    return run
 
 
 def constant(attributes: dict[str, Any]) -> Tensor:

@@ -134,6 +134,25 @@ def _average_pool(node: Node) -> Operator:
     return run
 
 
+@operator("LpPool")
+def _lp_pool(node: Node) -> Operator:
+    kernel, power = list(node.get("kernel_shape")), node.get("p", 2)
+    rank = len(kernel)
+    step, dilation = node.get("strides", [1] * rank), node.get("dilations", [1] * rank)
+    if node.get("ceil_mode", 0):
+        raise NotPlainError("a norm over windows rounded up")
+
+    def run(x: Tensor) -> Tensor:
+        before, after = _ends(node, x.shape[2:], kernel, step)
+        channels = x.shape[1]
+        ones = torch.ones(channels, 1, *kernel, dtype=x.dtype, device=x.device)
+        powers = _grown(x.abs() ** power, before, after)
+        found: Tensor = _CONVS[rank](powers, ones, None, step, 0, dilation, channels)
+        return found ** (1 / power)
+
+    return run
+
+
 @operator("GlobalAveragePool")
 def _global_average(_: Node) -> Operator:
     return lambda x: x.mean(dim=tuple(range(2, x.ndim)), keepdim=True)
@@ -188,10 +207,11 @@ def _depth_to_space(node: Node) -> Operator:
 @operator("SpaceToDepth")
 def _space_to_depth(node: Node) -> Operator:
     size = node.get("blocksize")
+    order = (0, 3, 5, 1, 2, 4) if node.get("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
 
     def run(x: Tensor) -> Tensor:
         n, c, h, w = x.shape
-        parts = x.reshape(n, c, h // size, size, w // size, size).permute(0, 3, 5, 1, 2, 4)
+        parts = x.reshape(n, c, h // size, size, w // size, size).permute(order)
         return parts.reshape(n, c * size**2, h // size, w // size)
 
     return run

@@ -121,7 +121,7 @@ def test_concatenation_and_constants(tmp_path):
 
 
 OTHER = {
-    "operator": [CONV, node("Shrink", ["c"], ["y"])],
+    "operator": [CONV, node("GlobalLpPool", ["c"], ["y"])],
     "dropout mask": [CONV, node("Dropout", ["c"], ["y", "mask"])],
     "antialias": [CONV, node("Resize", ["c", "", "twice"], ["y"], mode="linear", antialias=1)],
     "mean": [CONV, node("LayerNormalization", ["c", "half"], ["y", "mean"])],
