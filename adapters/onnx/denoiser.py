@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["OnnxDenoiser"]
 
+_LAST = "{}: its channels come last; layers are given with their channels first"
+
 
 class OnnxDenoiser(Denoiser):
     """A denoiser read from an ONNX file; any float tensor of its graph can be observed.
@@ -111,13 +113,8 @@ class OnnxDenoiser(Denoiser):
             channels=self._runner.channels or 1,
         )
         self._runner.open(self._places[OUTPUT])
-        last = f"{where}: its channels come last; layers are given with their channels first"
-        changed = (
-            f"{where}: {changes.by} changed the file after its export; layers that were merged, and modules "
-            "of several operations, cannot be read by name"
-        )
-        told = (changed if changes.by else "", ambiguous, last if found == "NHWC" else "")
-        for notice in filter(None, (self._sessions.notice, *told)):
+        told = (self._sessions.notice, _changed(where, changes.by), ambiguous)
+        for notice in filter(None, (*told, _LAST.format(where) if found == "NHWC" else "")):
             self._notify(notice)
         if not self._runner.free and not self._runner.lifted():
             self._geometry = LeastSize(self._output_shape, self._probe_image, self._runner.size, self._notify)
@@ -255,6 +252,16 @@ class OnnxDenoiser(Denoiser):
                     f"{self.path}: at {name!r} the optimised graph is {apart:.3g} away from the plain one; "
                     "choose another layer or another onnxruntime"
                 )
+
+
+def _changed(where: str, by: str) -> str:
+    """What to tell of a file that was changed after its export; empty for others."""
+    if not by:
+        return ""
+    return (
+        f"{where}: {by} changed the file after its export; layers that were merged, and modules of several "
+        "operations, cannot be read by name"
+    )
 
 
 def _stated_intensity(metadata: Mapping[str, str]) -> Intensity | None:

@@ -28,6 +28,29 @@ def _bias(mask: Tensor | None, like: Tensor, length: int) -> Tensor:
     return torch.nn.functional.pad(mask, [0, lacking], value=-math.inf) if lacking > 0 else mask
 
 
+def _allowed(
+    sizes: tuple[int, int], offset: Any, reach: tuple[int, int, int], device: torch.device
+) -> Tensor:
+    """Which key each query may look at, (..., queries, keys).
+
+    Arguments:
+        sizes: Numbers of queries and keys.
+        offset: How many keys precede the first query; a tensor (B, 1, 1, 1) where that differs.
+        reach: Whether later keys are out (0 for yes), and how far to look back and ahead; -1 for anywhere.
+        device: Where to put the result.
+    """
+    late, left, right = reach
+    apart = torch.arange(sizes[0], device=device)[:, None] + offset - torch.arange(sizes[1], device=device)
+    kept = torch.ones_like(apart, dtype=torch.bool)
+    if late == 0:
+        kept &= apart >= 0
+    if left >= 0:
+        kept &= apart <= left
+    if right >= 0:
+        kept &= -apart <= right
+    return kept
+
+
 @operator("Attention")
 def _attention(node: Node) -> Operator:
     attributes = ("is_causal", "softcap", "qk_matmul_output_mode", "left_window_size", "right_window_size")
@@ -36,18 +59,6 @@ def _attention(node: Node) -> Operator:
     precision = node.get("softmax_precision")
     if precision is not None and precision not in _TYPES:
         raise NotPlainError(f"a softmax of type {precision}")
-
-    def allowed(queries: int, keys: int, offset: Any, device: torch.device) -> Tensor:
-        """Which key each query may look at, (..., queries, keys)."""
-        apart = torch.arange(queries, device=device)[:, None] + offset - torch.arange(keys, device=device)
-        kept = torch.ones_like(apart, dtype=torch.bool)
-        if causal:
-            kept &= apart >= 0
-        if left >= 0:
-            kept &= apart <= left
-        if right >= 0:
-            kept &= -apart <= right
-        return kept
 
     def run(
         q: Tensor,
@@ -73,7 +84,7 @@ def _attention(node: Node) -> Operator:
             offset: Any = 0 if past_key is None else past_key.shape[2]
             if lengths is not None:
                 offset = (lengths.reshape(-1) - queries).reshape(-1, 1, 1, 1)
-            kept = allowed(queries, keys, offset, q.device)
+            kept = _allowed((queries, keys), offset, (-1 if not causal else 0, left, right), q.device)
             bias = bias + torch.where(kept, 0.0, -math.inf).to(q.dtype)
         if lengths is not None:
             inside = torch.arange(keys, device=q.device) < lengths.reshape(-1, 1, 1, 1)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from ctinv.adapters.onnx.twin.ops import BUILDERS
 
-from .test_operators import CASES
+from .test_ops import CASES
 
 LEAST = 1100
 
@@ -15,7 +15,7 @@ LEAST = 1100
 @pytest.fixture(scope="module")
 def scoreboard():
     """The benchmark that prints the table, and its cases."""
-    folder = str(Path(__file__).parents[3] / "benchmarks")
+    folder = str(Path(__file__).parents[4] / "benchmarks")
     sys.path.insert(0, folder)
     try:
         import onnx_nodes

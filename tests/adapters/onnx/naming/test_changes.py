@@ -18,7 +18,7 @@ IMAGE = np.random.default_rng(0).normal(0, 300, (2, 1, 16, 16)).astype(np.float3
 @pytest.fixture(scope="module")
 def changing():
     """The benchmark that changes files and compares."""
-    folder = str(Path(__file__).parents[3] / "benchmarks")
+    folder = str(Path(__file__).parents[4] / "benchmarks")
     sys.path.insert(0, folder)
     try:
         import changed_files
