@@ -44,6 +44,11 @@ def _unquantised(name: str) -> str:
     return name.removesuffix("_quant")
 
 
+def _plain_type(node: onnx.NodeProto) -> str:
+    """Operator type without what quantisers put before it."""
+    return re.sub(r"^Q(Linear)?(?=[A-Z])", "", node.op_type)
+
+
 class Changes:
     """What was done to a graph since its exporter wrote it.
 
@@ -54,6 +59,7 @@ class Changes:
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
         self._finals = {plain(value.name) for value in trace.model.graph.output}
+        self.by = ""
         self._scoped = any(_TENSOR.fullmatch(name) for node in trace.nodes for name in node.output)
         self.by = self._changed_by()
         self.blocked = self._in_blocks()
@@ -77,10 +83,8 @@ class Changes:
         """Whether a node is none that an exporter of PyTorch writes."""
         if node.domain not in ("", "ai.onnx", "com.microsoft") or self.doubt(index):
             return True
-        return self._scoped and any(
-            name in self._trace.from_image - self._finals and not name.startswith(f"{node.name}_output_")
-            for name in node.output
-        )
+        inner = [name for name in node.output if name in self._trace.from_image and name not in self._finals]
+        return self._scoped and any(not name.startswith(f"{node.name}_output_") for name in inner)
 
     def _in_blocks(self) -> set[str]:
         """Tensors whose channels are kept in blocks of eight or sixteen, as no other operator reads them."""
@@ -116,8 +120,11 @@ class Changes:
             return tensor[1]
         if self.by and node.name.startswith("/"):
             written = _OPERATOR.fullmatch(_unquantised(node.name).rpartition("/")[2])
-            same = written is not None and written[1] == re.sub(r"^Q(Linear)?(?=[A-Z])", "", node.op_type)
-            if not same or plain(node.output[0]) not in self._finals:
+            if (
+                written is None
+                or written[1] != _plain_type(node)
+                or plain(node.output[0]) not in self._finals
+            ):
                 return ""
         return str(node.name)
 
@@ -142,6 +149,9 @@ class Changes:
     def doubt(self, index: int) -> str:
         """Why a node's numbers need not be those of the module that it is named after; empty if none."""
         node = self._trace.nodes[index]
+        written = node.name.startswith("/") and self.exported_as(index) == node.name
+        if written and self.operator(index) != _plain_type(node):
+            return f"its operator is {node.op_type} where the export wrote {self.operator(index)}"
         if node.op_type not in _WEIGHTED:
             return ""
         for name in node.input:

@@ -261,12 +261,13 @@ def _col2im(node: Node) -> Operator:
             channels //= k
         parts, found = x.reshape(n, channels, *kernel, *spans), x.new_zeros(n, channels, *grown)
         for place in itertools.product(*(range(k) for k in kernel)):
-            ends = [
+            ends: Any = [
                 slice(p * d, p * d + (c - 1) * s + 1, s)
                 for p, d, c, s in zip(place, dilation, spans, step, strict=True)
             ]
-            found[(..., *ends)] += parts[(slice(None), slice(None), *place)]
-        inner = [slice(b, b + size) for b, size in zip(pads[:rank], sizes, strict=True)]
-        return found[(..., *inner)]
+            target: Any = (..., *ends)
+            found[target] += parts[(slice(None), slice(None), *place)]
+        inner: Any = (..., *(slice(b, b + size) for b, size in zip(pads[:rank], sizes, strict=True)))
+        return found[inner]
 
     return run

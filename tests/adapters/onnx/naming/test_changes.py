@@ -198,6 +198,23 @@ def test_weights_that_tools_made_are_told_by_their_names(conv_graph, open_onnx, 
     assert denoiser.features(IMAGE, caught.value.matches[0]).shape == (2, 3, 16, 16)
 
 
+def test_an_operator_that_another_took_the_place_of_is_refused(conv_graph, open_onnx):
+    """As where a ReLU and a clip after it became one clip, under the name of the ReLU."""
+
+    def rename(model):
+        names = ("/c/Conv_output_0", "/r/Relu_output_0")
+        for node, old, new in zip(model.graph.node, ("a", "b"), names, strict=False):
+            node.output[0] = new
+            for user in model.graph.node:
+                user.input[:] = [new if text == old else text for text in user.input]
+        model.graph.node[1].op_type, model.producer_name = "Sigmoid", "pytorch"
+
+    denoiser = open_onnx(conv_graph(names=("/c/Conv", "/r/Relu", "/d/Conv"), change=rename))
+    assert denoiser.resolve("c").tappable
+    with pytest.raises(LayerError, match="its operator is Sigmoid where the export wrote Relu"):
+        denoiser.features(IMAGE, "r")
+
+
 def test_the_end_of_a_name_leads_nowhere_else_in_a_changed_file(optimised, open_onnx):
     """``conv`` alone must not be taken for another layer's ``x.conv`` once it may be gone."""
 
