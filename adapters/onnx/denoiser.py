@@ -96,13 +96,11 @@ class OnnxDenoiser(Denoiser):
         found = image_layout(self._trace, inputs.shape, layout)
         self._runner = Runner(self._trace, inputs, found, self._sessions, self._notify)
         _check_channels(where, inputs, found, self._runner.channels)
-        changes = Changes(self._trace)
-        self._since = f"; {changes.by} changed the file after its export" if changes.by else ""
-        self._entries = layer_table(self._trace, changes)
+        self._changes = Changes(self._trace)
+        self._entries = layer_table(self._trace, self._changes)
         self._places = {entry.name: entry.want for entry in self._entries if entry.want}
-        self._places[OUTPUT], ambiguous = image_output(
-            self._trace, where, output_tensor, self._runner.channels
-        )
+        channels = self._runner.channels
+        self._places[OUTPUT], ambiguous = image_output(self._trace, where, output_tensor, channels)
         self._verify = verify
         self._fingerprint = fingerprint(model, weights, self._settings(inputs, found))
         metadata = {entry.key: entry.value for entry in model.metadata_props}
@@ -110,14 +108,22 @@ class OnnxDenoiser(Denoiser):
             name or metadata.get("ctinv.name") or self.path.stem,
             intensity or _stated_intensity(metadata),
             output or _stated_output(metadata, where),
-            channels=self._runner.channels or 1,
+            channels=channels or 1,
         )
         self._runner.open(self._places[OUTPUT])
-        told = (self._sessions.notice, _changed(where, changes.by), ambiguous)
-        for notice in filter(None, (*told, _LAST.format(where) if found == "NHWC" else "")):
-            self._notify(notice)
+        self._tell(where, self._sessions.notice, ambiguous, _LAST.format(where) if found == "NHWC" else "")
         if not self._runner.free and not self._runner.lifted():
             self._geometry = LeastSize(self._output_shape, self._probe_image, self._runner.size, self._notify)
+
+    def _tell(self, where: str, *notices: str) -> None:
+        """Announce how the file is read, as far as there is something to tell."""
+        for notice in filter(None, (_changed(where, self._changes.by), *notices)):
+            self._notify(notice)
+
+    @property
+    def _since(self) -> str:
+        by = self._changes.by
+        return f"; {by} changed the file after its export" if by else ""
 
     def _settings(self, inputs: Inputs, layout: str) -> dict[str, Any]:
         """What decides the outputs besides the file."""

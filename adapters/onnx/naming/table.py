@@ -246,6 +246,9 @@ class _Table:
             )
         if entry.node != entry.tensor:
             entry.aliases = [alias for alias in entry.aliases if alias != entry.node]
+        untrue = []
+        if own.startswith("/") and changes.exported_as(index) == own and suffix:
+            untrue, entry.aliases = [own, *entry.aliases], []
         entry.node = changes.exported_as(index) if changes.replaced(index) else ""
         entry.aliases.append(entry.node)
         base = "+bn" if _folded(node, self._trace, "") else ""
@@ -256,7 +259,7 @@ class _Table:
         what = "what follows" if not suffix else suffix.lstrip("+").replace("+", " and ")
         if lost and lost != entry.module:
             note = f"{what} was merged into it after the export; {there!r} comes after that"
-            self._lose(entry, lost, note, node.op_type.removeprefix("Fused"))
+            self._lose(entry, lost, note, node.op_type.removeprefix("Fused"), untrue)
         elif not lost and own.startswith("node_") and own not in (there, entry.node):
             note = f"{what} was merged into it after the export; {there!r} comes after that"
             self._lose(entry, own, note, node.op_type.removeprefix("Fused"), [own.removeprefix("node_")])
