@@ -114,12 +114,12 @@ class _Table:
             else:
                 name = self._changes.exported_as(index).removesuffix("_quant")
             gone = bool(own) and (own != name or bool(self._changes.suffix(index)))
-            for title, lost in ((own, True), (name, False)) if gone else ((name, False),):
+            for title, bare in ((own, True), (name, False)) if gone else ((name, False),):
                 stand_in = onnx.NodeProto(name=title)
-                if lost == gone:  # what the exporter recorded is of the node as it was
+                if bare == gone:  # what the exporter recorded is of the node as it was
                     stand_in.metadata_props.extend(node.metadata_props)
                 stand_ins.append(stand_in)
-                places.append((index, lost))
+                places.append((index, bare))
         found = read_scopes(stand_ins, set(self._trace.stored))
         scopes: list[Scope | None] = [None] * len(self._trace.nodes)
         lost: dict[int, Scope | None] = {}

@@ -266,7 +266,8 @@ def _col2im(node: Node) -> Operator:
                 for p, d, c, s in zip(place, dilation, spans, step, strict=True)
             ]
             target: Any = (..., *ends)
-            found[target] += parts[(slice(None), slice(None), *place)]
+            source: Any = (slice(None), slice(None), *place)
+            found[target] += parts[source]
         inner: Any = (..., *(slice(b, b + size) for b, size in zip(pads[:rank], sizes, strict=True)))
         return found[inner]
 

@@ -193,7 +193,7 @@ def test_weights_that_tools_made_are_told_by_their_names(conv_graph, open_onnx, 
     with pytest.raises(LayerError, match=r"'c' .*(fold|merg)ed into it") as caught:
         denoiser.features(IMAGE, "c")
     for alias in ("/c/Conv", "/c/Conv_output_0"):
-        with pytest.raises(LayerError, match="(fold|merg)ed into it"):
+        with pytest.raises(LayerError, match=r"(fold|merg)ed into it"):
             denoiser.features(IMAGE, alias)
     assert denoiser.features(IMAGE, caught.value.matches[0]).shape == (2, 3, 16, 16)
 
