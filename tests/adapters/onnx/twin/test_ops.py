@@ -217,11 +217,11 @@ CASES: dict[str, list] = {
             body=inner(
                 [
                     n("Identity", "on", "go"),
-                    n("Mul", "v half", "w"),
-                    n("Add", "w c", "z"),
-                    n("Sin", "z", "s"),
+                    n("Mul", "v half", "v2"),
+                    n("Add", "v2 c", "v3"),
+                    n("Sin", "v3", "v4"),
                 ],
-                ["go", "z", "s"],
+                ["go", "v3", "v4"],
                 ["i", "on", "v"],
             ),
         ),
