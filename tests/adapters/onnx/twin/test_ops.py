@@ -92,7 +92,7 @@ def inner(nodes, outputs, inputs=()):
     """A subgraph; its inputs are a count and a condition, and floats."""
     kinds = [TensorProto.INT64, TensorProto.BOOL]
     values = [
-        helper.make_tensor_value_info(name, (*kinds, *[TensorProto.FLOAT] * 9)[k], None)
+        helper.make_tensor_value_info(name, (*kinds, *[TensorProto.FLOAT] * 9)[k], [] if k < 2 else None)
         for k, name in enumerate(inputs)
     ]
     found = [
