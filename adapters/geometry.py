@@ -82,7 +82,7 @@ class Geometry:
 
         Raises:
             ImageError: The model takes one size only, and it is another.
-            ModelError: No padding up to multiples of 64 helps; the network's own error is told.
+            ModelError: No padding up to multiples of 128 helps; the network's own error is told.
         """
         size = (int(u.shape[-2]), int(u.shape[-1]))
         if size not in self._pads:

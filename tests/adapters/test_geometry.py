@@ -49,24 +49,36 @@ def test_what_a_network_crops_is_found_once_and_told(crop):
     geometry = network.geometry()
     assert (geometry.crop, geometry.probe_size) == (crop, (64, 64))
     assert geometry.pads(image(40, 50)) == (0, 0)
-    assert len(network.seen) == 2
+    assert len(network.seen) == 2 + bool(crop)  # a crop is held against a second size
     told = [f"its output lacks {crop} pixels on each side" in notice for notice in network.notices]
     assert told == [True] * bool(crop)
 
 
-@pytest.mark.parametrize(("least", "side"), [(1, 64), (65, 128), (200, 256), (300, 512)])
+@pytest.mark.parametrize(("least", "side"), [(1, 64), (65, 80), (200, 224), (300, 320)])
 def test_the_smallest_probe_that_works_is_taken(least, side):
     network = Network(least=least)
     geometry = network.geometry()
     assert geometry.probe_size == (side, side)
-    assert [u.shape[-1] for u in network.seen] == [s for s in (64, 128, 256, 512) if s <= side]
+    sides = (33, 48, 55, 80, 96, 100, 128, 144, 192, 224, 256, 320, 384, 448, 512)
+    assert [u.shape[-1] for u in network.seen] == [64, *(s for s in sides if s <= side != 64)]
+
+
+def test_the_size_of_the_image_given_is_tried_before_the_list():
+    network = Network()
+    whole = network.run
+    network.run = lambda u: whole(u) if u.shape[-2:] == (72, 90) else whole(u[..., :0, :0])
+    network.least = 1
+    geometry = network.geometry()
+    geometry.given((72, 90))
+    assert geometry.probe_size == (72, 90)
+    assert len(network.seen) == 2
 
 
 def test_a_network_that_takes_no_probe_tells_its_first_error():
     network = Network(least=10**6)
     with pytest.raises(ModelError, match="64x64 is too small"):
         _ = network.geometry().crop
-    assert len(network.seen) == 4
+    assert len(network.seen) == 16
 
 
 @pytest.mark.parametrize("multiple", [2, 8, 64])
@@ -96,18 +108,19 @@ def test_no_size_is_tried_twice_nor_mirrored_more_than_it_has():
     geometry._probe = (64, 64)
     with pytest.raises(ModelError, match="12x5 is no multiple of 1000"):
         geometry.pads(image(12, 5))
-    assert [u.shape[-2:] for u in network.seen] == [(12, 5), (12, 6), (12, 8), (16, 8)]
+    tried = [u.shape[-2:] for u in network.seen]
+    assert tried == [(12, 5), (12, 6), (12, 8), (16, 8), (14, 7), (15, 5)]
     network.seen.clear()
     with pytest.raises(ModelError):
         geometry.pads(image(8, 4))  # 8 more rows, or 4 more columns, would mirror the whole image
-    assert [u.shape[-2:] for u in network.seen] == [(8, 4)]
+    assert all(rows < 16 and columns < 8 for rows, columns in (u.shape[-2:] for u in network.seen))
 
 
 def test_images_that_come_out_too_small_are_refused():
     network = Network()
     whole = network.run
     network.run = lambda u: whole(u) if u.shape[-1] <= 256 else (1, 1, 256, 256)
-    with pytest.raises(ModelError, match=r"300x300 .* mirrored to multiples of 64; give images like 64x64"):
+    with pytest.raises(ModelError, match=r"300x300 .* mirrored to multiples of 128; give images like 64x64"):
         network.geometry().pads(image(300, 300))
 
 
