@@ -96,7 +96,7 @@ def test_interrupted_fits_end_as_if_nothing_had_happened(whole, moments):
 
 
 def test_a_fit_that_was_about_to_end_early_ends_there(whole):
-    changes = {"fit.check": 1, "fit.patience": 2, "fit.rate": 3.0, "fit.warmup": 1}
+    changes = {"fit.check": 1, "fit.patience": 1, "fit.rate": 3.0, "fit.warmup": 1}
     steps = []
     stopped = fit(lambda stage, done, total: steps.append(done) if stage == "flow" else None, **changes)
     count = len(steps)
