@@ -19,7 +19,7 @@ __all__ = ["Field", "PixelCode", "gaussian_truth"]
 
 SCALE = 100.0  # HU
 PATCH = 16
-NOISE = 0.15  # spread of a code about its image, in units of SCALE: the VAE's posterior
+NOISE = 0.15  # jitter of a code about its image, in units of SCALE
 
 
 class Field:
@@ -85,6 +85,7 @@ def sizes(steps: int, patches: int) -> Preset:
             "fit.patches": patches,
             "fit.patience": 1000,
             "fit.batch": 64,
+            "flow.jitter": NOISE,  # the field has unit variance in units of SCALE
         },
     )
 
@@ -114,12 +115,18 @@ def gaussian_truth(
     conditional = sigma - gain @ pool @ sigma
     wanted = SCALE * np.sqrt(np.diag(conditional) + NOISE**2).reshape(PATCH, PATCH)
 
-    fresh = field.draw(max(pairs, contexts), numbers)[:, :PATCH, :PATCH]
-    x = torch.from_numpy(np.ascontiguousarray(fresh))[:, None]
+    fresh = torch.from_numpy(field.draw(max(pairs, contexts), numbers))[:, None]
+    corner = 64  # far from the border, where the reading is another one
+    part = (..., slice(corner, corner + PATCH), slice(corner, corner + PATCH))
+    x = fresh[part].contiguous()
     with torch.no_grad():
         z = F.avg_pool2d(x, 2)
-        where = coordinates([(0, 0)] * len(x), [(128, 128)] * len(x), PATCH, PATCH // 2)
-        context = embedder(z, where)
+        where = coordinates([(corner, corner)] * len(x), [(128, 128)] * len(x), PATCH, PATCH // 2)
+        read = None
+        if fitted.reading is not None:
+            image = fitted.reading(F.avg_pool2d(fresh, 2), fitted.geometry, (128, 128))
+            read = vae.posterior(image[part])[0]
+        context = embedder(z, where, read)
 
     normal = generator(seed, Purpose.TRUTH_DRAWS)
 

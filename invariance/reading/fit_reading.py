@@ -192,11 +192,10 @@ class ReadingFit:
         config = self._config
         maps = torch.cat([one.maps for one in self._learned])
         targets = torch.cat([one.targets for one in self._learned])
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(torch.randint(2**31, (1,), generator=self._generator)))
-            for layer in network:
-                if isinstance(layer, nn.Conv2d):
-                    layer.reset_parameters()
+        for layer in network:
+            if isinstance(layer, nn.Conv2d) and layer.bias is not None:
+                nn.init.kaiming_uniform_(layer.weight, math.sqrt(5), generator=self._generator)
+                nn.init.zeros_(layer.bias)
         nn.init.zeros_(network[-1].weight)  # type: ignore[arg-type]
         nn.init.zeros_(network[-1].bias)  # type: ignore[arg-type]
         rim = max(3, self._window // 2)

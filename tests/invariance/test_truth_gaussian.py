@@ -16,6 +16,8 @@ def gaussian_truth(monkeypatch):
 def test_a_fit_comes_near_the_closed_form(gaussian_truth):
     sizes = {"fields": 40, "contexts": 4, "pairs": 48, "draws": 200}
     short, longer = (gaussian_truth(3, steps=steps, **sizes) for steps in (10, 200))
-    assert longer["std_error"] < 0.15 < short["std_error"]
+    # 200 draws alone make 0.05 of it; the fit starts at the Gaussian law about what is read, so that
+    # few steps bring it there.
+    assert max(longer["std_error"], short["std_error"]) < 0.1
     # No density beats the entropy of the law itself, but by the chance of few pairs.
-    assert longer["nll_bound"] - 0.05 < longer["nll"] < short["nll"]
+    assert longer["nll_bound"] - 0.05 < longer["nll"] < short["nll"] < short["nll_bound"] + 0.05
