@@ -27,6 +27,7 @@ import onnxruntime as ort
 import torch
 from ctinv import adapters
 from ctinv.adapters.errors import CtinvError
+from ctinv.invariance.infra.randomness import Purpose, rng
 from random_networks import random_network
 from torch import nn
 
@@ -114,7 +115,7 @@ class Tally:
 
     def file(self, path: Path, network: nn.Module, what: str) -> None:
         """Read a file by every name and compare."""
-        x = np.random.default_rng(0).normal(0, 300, (2, 1, SIZE, SIZE)).astype(np.float32)
+        x = rng(0, Purpose.WORKLOAD).normal(0, 300, (2, 1, SIZE, SIZE)).astype(np.float32)
         seen = hooked(network, (x + 1024) / 4096)
         try:
             denoiser = adapters.load(

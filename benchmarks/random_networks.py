@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import torch
+from ctinv.invariance.infra.randomness import Purpose, torch_seed
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -296,7 +297,7 @@ def random_network(seed: int, fixed: bool = False) -> nn.Module:
         fixed: Whether parts may be used that are exported for one image size only.
     """
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(torch_seed(seed, Purpose.WORKLOAD))
         network = RandomNetwork(seed, fixed).eval()
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d | nn.InstanceNorm2d | nn.GroupNorm | nn.LayerNorm):
