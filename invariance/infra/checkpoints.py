@@ -30,16 +30,15 @@ def write_state(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, A
     Raises:
         OSError: The file cannot be written.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with replacing(path) as draft:
-        try:
-            save_file(plain, draft, metadata={_HEADER: json.dumps(dict(facts))})
-        except SafetensorError as error:
-            raise OSError(str(error)) from error
-        with draft.open("rb") as written:
+        # Not by the library's own writer: what that leaves when it is killed has names that nobody knows.
+        content = save(plain, metadata={_HEADER: json.dumps(dict(facts))})
+        with draft.open("wb") as written:
+            written.write(content)
+            written.flush()
             os.fsync(written.fileno())
 
 
