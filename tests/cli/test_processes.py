@@ -41,7 +41,12 @@ def torchrun(count, *words, cache):
     environment = {**os.environ, "CTINV_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
     agent = ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}") if count > 1 else ()
     run = [sys.executable, *agent, *map(str, words)]
-    done = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=300)
+    for _ in range(4):
+        done = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=300)
+        # On few processors torch.distributed at times ends a process while its own threads still run:
+        # "terminate called without an active exception", and nothing of ours has failed.
+        if done.returncode == 0 or "terminate called without an active exception" not in done.stderr:
+            break
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
