@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from ctinv.adapters._types import Image, Progress
 from ctinv.invariance.audit.evidence import Evidence
 from ctinv.invariance.audit.summary import audit
@@ -74,8 +75,12 @@ def spread_map(images: Image) -> tuple[Image, float]:
     """
     if len(images) < 2:
         return np.zeros(images.shape[1:], dtype=np.float32), 0.0
-    variance = images.astype(np.float64).var(0, ddof=1)
-    width = max(0.0, math.sqrt(_PLENTY / len(images)) - 1)
+    return _smooth_root(images.astype(np.float64).var(0, ddof=1), len(images))
+
+
+def _smooth_root(variance: npt.NDArray[np.float64], count: int) -> tuple[Image, float]:
+    """The root of a variance (H, W) of so many images, smoothed, and the Gaussian's width in pixels."""
+    width = max(0.0, math.sqrt(_PLENTY / count) - 1)
     if width:
         variance = gaussian_filter(variance, width, mode="nearest")
     return np.sqrt(np.maximum(variance, 0)).astype(np.float32), width
@@ -229,9 +234,7 @@ class _NoiseMap:
         )
         # Noise is as likely as its negative: its mean is 0 and need not be taken from so few.
         square = np.square(refined.at(rho), dtype=np.float64).mean(0)
-        width = max(0.0, math.sqrt(_PLENTY / len(some)) - 1)
-        square = gaussian_filter(square, width, mode="nearest") if width else square
-        return cls(refined, np.sqrt(np.maximum(square, 0)).astype(np.float32))
+        return cls(refined, _smooth_root(square, len(some))[0])
 
 
 @dataclass(frozen=True, eq=False)
