@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .console import Screen
@@ -92,9 +92,13 @@ def explain_all(screen: Screen, task: Task, layers: Sequence[str], make: Maker) 
     ordered = [done[key] for key in sorted(done)]
     report = None
     if task.by_slice or len(ordered) > 1:
-        from ctinv.invariance.reporting.report import summary
+        from ctinv.invariance.reporting.report import Case, summary
 
-        report = summary([explanation for explanation, _ in ordered], task.out / "report.html")
+        cases = [
+            Case.of(e, PurePosixPath(files["report.html"].relative_to(task.out).as_posix()))
+            for e, files in ordered
+        ]
+        report = summary(cases, task.out / "report.html")
     show(screen, ordered, report)
 
 

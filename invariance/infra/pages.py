@@ -1,28 +1,39 @@
-"""HTML pages that hold their pictures and style, load nothing and run no scripts."""
+"""HTML pages that hold their pictures, style and scripts, and load nothing."""
 
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 import math
+from collections.abc import Sequence
 from numbers import Integral
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
-__all__ = ["number", "page"]
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+__all__ = ["link", "number", "page"]
 
 _TEMPLATES = Path(__file__).parents[1] / "templates"
 
 
-def page(name: str, **contents: Any) -> str:
+def page(name: str, scripts: Sequence[str] = (), **contents: Any) -> str:
     """Fill a template that extends ``page.html.j2``.
 
-    Whatever it is given is escaped; it knows the filters ``number`` and, for a PNG file's bytes, ``png``.
+    Whatever it is given is escaped. It knows the filters ``number``; ``png`` and ``webp`` for a picture
+    file's bytes; and ``stored`` for what scripts read as JSON. The page's policy allows the scripts named
+    here and no others, by their hash, and no request.
 
     Arguments:
         name: File name, such as ``report.html.j2``.
+        scripts: Files in ``templates/js``, in the order in which they run. They share one scope.
         contents: What the template asks for; all of it must be there.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
 
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
@@ -32,8 +43,50 @@ def page(name: str, **contents: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters["number"] = number
-    environment.filters["png"] = lambda raw: "data:image/png;base64," + base64.b64encode(raw).decode("ascii")
-    return environment.get_template(name).render(**contents)
+    environment.filters["png"] = lambda raw: _data_url("image/png", raw)
+    environment.filters["webp"] = lambda raw: _data_url("image/webp", raw)
+    environment.filters["stored"] = _stored
+    code = _joined(scripts)
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode("ascii")
+    allowed = f"'sha256-{digest}'" if code else "'none'"
+    return environment.get_template(name).render(
+        script=Markup(code),  # ours, see templates/js
+        policy=f"default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src {allowed}; "
+        "base-uri 'none'; form-action 'none'",
+        **contents,
+    )
+
+
+def _joined(scripts: Sequence[str]) -> str:
+    """The scripts as one that leaves no global names behind."""
+    if not scripts:
+        return ""
+    parts = [(_TEMPLATES / "js" / name).read_text(encoding="utf-8") for name in scripts]
+    return "\n".join(['(() => {\n"use strict";', *parts, "})();"])
+
+
+def _data_url(kind: str, raw: bytes) -> str:
+    return f"data:{kind};base64," + base64.b64encode(raw).decode("ascii")
+
+
+def _stored(value: Any) -> Markup:
+    """JSON for the inside of a script element, which nothing in it can end."""
+    from markupsafe import Markup
+
+    text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def link(path: str | PurePosixPath) -> str:
+    """A relative path as a link of a page; whatever its parts are called, it names a file.
+
+    Example:
+        >>> link("javascript:1/a b#.html")
+        './javascript%3A1/a%20b%23.html'
+    """
+    return "./" + quote(str(path))
 
 
 def number(value: float) -> str:

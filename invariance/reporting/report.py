@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ctinv.invariance.audit.scores import Score, scores
-from ctinv.invariance.infra.files import write_files
 from ctinv.invariance.infra.pages import number, page
 from ctinv.invariance.infra.records import plain
 
 from .figure import figure_png, layers_png
+from .overview import Case, summary
 
 if TYPE_CHECKING:
     from .result import AnalysisResult
 
-__all__ = ["report_html", "summary"]
+__all__ = ["Case", "report_html", "summary"]
 
 _HEADLINES = 5
 
@@ -47,20 +47,6 @@ def report_html(explanations: Sequence[AnalysisResult], figures: Sequence[bytes]
         facts=facts,
         notices=notices,
     )
-
-
-def summary(explanations: Sequence[AnalysisResult], path: str | Path) -> Path:
-    """Write one report that spans several layers, or several images.
-
-    Arguments:
-        explanations: At least one.
-        path: The HTML file to write; it appears whole or not at all.
-
-    Raises:
-        CtinvError: The folder cannot be written.
-    """
-    path = Path(path)
-    return write_files(path.parent, {path.name: report_html(explanations).encode()})[path.name]
 
 
 def _title(explanations: Sequence[AnalysisResult]) -> str:
