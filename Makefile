@@ -1,10 +1,10 @@
-# Both targets need Python 3.11 or later and make; everything else is installed into $(VENV).
+# All targets need Python 3.11 or later and make; everything else is installed into $(VENV).
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test clean
+.PHONY: demo test docs clean
 
 # Exports a denoiser of the zoo as ONNX and analyses one of its layers; see demo/report.html.
 demo: $(BIN)/python
@@ -22,8 +22,15 @@ test: $(BIN)/python
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
+# The site, in docs/_build/index.html; a warning is an error.
+docs: $(BIN)/python
+	rm -rf build
+	$(PIP) install --quiet -c constraints.txt -e '.[docs]' --config-settings editable_mode=strict
+	rm -rf docs/_build docs/_generated
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
+
 clean:
-	rm -rf $(VENV) build *.egg-info demo model.onnx
+	rm -rf $(VENV) build *.egg-info demo docs/_build docs/_generated model.onnx
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
