@@ -11,17 +11,9 @@ import pytest
 from ctinv.invariance.audit.record import Audit, ControlsFigure, CurvePoint, Figure, Tissues
 from ctinv.invariance.audit.scores import scores
 from ctinv.invariance.data.windows import choose_window
-from ctinv.invariance.reporting.figure import (
-    _CAPTION,
-    _GAP,
-    _HEAD,
-    _MARGIN,
-    _PANEL,
-    _TITLE,
-    figure_png,
-    layers_png,
-)
+from ctinv.invariance.reporting.figure import figure_png, layers_png
 from ctinv.invariance.reporting.report import report_html
+from ctinv.invariance.reporting.sheet import _CAPTION, _GAP, _HEAD, _MARGIN, _PANEL, _TITLE
 from PIL import Image
 
 from .test_result import make
