@@ -59,7 +59,7 @@ class Sheet:
         self._text(_MARGIN, self._height - _MARGIN - 4, text, color=QUIET)
 
     def panel(self, row: int, column: int, image: Any, title: str, caption: str, **style: Any) -> Any:
-        """An image (H, W) with its title and caption; the style is that of ``imshow``. Gives axes and image."""
+        """An image (H, W) with title and caption, in the style of ``imshow``; gives axes and image."""
         left = _MARGIN + column * (_PANEL + _GAP)
         top = _HEAD + row * self._row + _TITLE
         axes = self._axes(left, top, *self._panel)
