@@ -66,6 +66,14 @@ class Purpose(enum.IntEnum):
     """Noise on the whole slice, that a lesion's move is compared with."""
     LESION_NOISE = 41
     """Noise that hides a lesion; the portion's number follows."""
+    OBSERVER_HALVES = 42
+    """Which cases teach an observer and which judge it; the split's number follows."""
+    OBSERVER_CASES = 43
+    """Cases resampled for the intervals of an observer's figures."""
+    PROTOCOL_NOISE = 44
+    """Noise of a protocol's images; the dose's and the portion's numbers follow."""
+    PROTOCOL_PLACES = 45
+    """Where a protocol looks in anatomy; the portion's number follows."""
 
     DENOISER_WEIGHTS = 50
     DENOISER_STEP = 51
