@@ -137,6 +137,8 @@ def probe(
                 samples=max(samples, 2),
                 progress=progress,
             )
+        for notice in dict.fromkeys(n for p in probes for n in p.meta.notices if n not in denoiser.notices):
+            screen.note(f"note: {notice}")
         probes = tuple(replace(p, meta=replace(p.meta, intensity_found=found_by)) for p in probes)
         _show(screen, *_write(probes, names, out))
 

@@ -18,12 +18,16 @@ from .observation import Shift
 from .provenance import ProbeProvenance
 from .recovery import Recovery
 
-__all__ = ["LEVEL", "Finding", "Probe", "ProbeFigures", "figures", "result", "verdict"]
+__all__ = ["KEPT", "LEVEL", "Finding", "Probe", "ProbeFigures", "figures", "result", "verdict"]
 
 _PROBE_SCHEMA = 1
 
 LEVEL = 3.0
 """Detectability from which on a lesion counts as visible: 98 % right decisions between two images."""
+
+KEPT = 0.5
+"""Share below which most of a lesion is lost, however low the noise: of its information, and of the energy
+of the change that it makes. A trace of a strong lesion exceeds any level of d', but it is no lesion."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,23 @@ class Finding:
         if self.layer.value >= level:
             return "visible"
         return "lost" if self.image.value >= level else "below the noise"
+
+    def gain(self, of: str) -> float:
+        """Length of the change in ``layer`` or ``output`` over that in the image."""
+        change: float = getattr(self, of).change
+        return change / self.image.change if self.image.change > 0 else math.nan
+
+    def keeps(self, of: str, gain: float) -> bool:
+        """Whether half of the lesion is left: of its information, or of the change that it should make.
+
+        Arguments:
+            of: ``image``, ``layer`` or ``output``.
+            gain: What :meth:`gain` is for a lesion that nothing drops: a large one of the same contrast.
+        """
+        value: float = getattr(self, of).value
+        informed = not math.isfinite(self.image.value) or value >= math.sqrt(KEPT) * self.image.value
+        own = self.gain(of)
+        return informed or not (math.isfinite(own) and gain > 0) or own >= math.sqrt(KEPT) * gain
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,10 +117,17 @@ class Probe:
         return values.reshape(-1, len(self.grid.sizes)) if self.grid else values.reshape(0, 0)
 
     def thresholds(self, of: str) -> list[float | None]:
-        """Per contrast the smallest size of the grid, mm, from which on all are visible; None if none."""
+        """Per contrast the smallest size of the grid, mm, from which on all are visible; None if none.
+
+        Visible means a ``d'`` of the level or more, and no mere trace of what the largest size shows.
+        """
         sizes: list[float | None] = []
-        for row in self.map(of):
-            visible = int(np.cumprod((row >= self.level)[::-1]).sum())
+        count = len(self.grid.sizes) if self.grid else 1
+        for start in range(0, len(self.findings), count):
+            row = self.findings[start : start + count]
+            largest = row[-1].gain(of)
+            seen = [getattr(f, of).value >= self.level and f.keeps(of, largest) for f in row]
+            visible = int(np.cumprod(seen[::-1]).sum())
             sizes.append(self.grid.sizes[-visible] if self.grid and visible else None)
         return sizes
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,10 +24,13 @@ class Detectability:
         value: Difference of the scores' means over their standard deviation; 3 means that 98 % of
             decisions between two images, one with the lesion, are right.
         error: Standard error of the value.
+        change: Length of the mean change that the lesion makes in the map; below 0 where it is none but
+            for chance.
     """
 
     value: float
     error: float
+    change: float = math.nan
 
 
 class Hotelling:
@@ -91,9 +94,10 @@ def cross_fit(absent: Tensor, present: Tensor, known: list[Hotelling] | None = N
     known = [] if known is None else known
     count = len(absent) // 2
     without, having = [], []
+    changes = [(present[half::2] - absent[half::2]).mean(0) for half in (0, 1)]
     for half in (0, 1):
         taught, judged = slice(half, None, 2), slice(1 - half, None, 2)
-        change = (present[taught] - absent[taught]).mean(0)
+        change = changes[half]
         if len(known) > half and known[half].fits_all:
             observer = known[half]
         else:
@@ -102,7 +106,9 @@ def cross_fit(absent: Tensor, present: Tensor, known: list[Hotelling] | None = N
         template, middle = observer.template(change), absent[taught].mean(0)
         without.append(((absent[judged] - middle) * template).sum((1, 2, 3))[:count])
         having.append(((present[judged] - middle) * template).sum((1, 2, 3))[:count])
-    return measure(torch.stack(without), torch.stack(having))
+    power = float((changes[0] * changes[1]).sum())  # of two halves: noise adds nothing to it on average
+    length = math.copysign(math.sqrt(abs(power)), power)
+    return replace(measure(torch.stack(without), torch.stack(having)), change=length)
 
 
 def _basis(residual: Tensor, signals: Tensor) -> Tensor | None:

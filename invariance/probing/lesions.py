@@ -13,7 +13,7 @@ from ctinv.adapters._types import Image
 from ctinv.adapters.errors import CtinvError, ImageError
 from ctinv.invariance.data import body_mask
 
-__all__ = ["EDGE", "Lesion", "LesionGrid", "calm_place", "lesion_signal", "place_lesion"]
+__all__ = ["EDGE", "Lesion", "LesionGrid", "calm_place", "lesion_signal", "nearest_place", "place_lesion"]
 
 EDGE = 0.6
 """Standard deviation of the Gaussian that blurs a lesion's edge, mm: a body kernel's resolution."""
@@ -227,23 +227,65 @@ def place_lesion(
     return column, row
 
 
-def calm_place(x: Image, size: float, spacing: tuple[float, float]) -> tuple[int, int]:
-    """Column and row of the most homogeneous soft tissue that a lesion fits into.
+def nearest_place(
+    x: Image, size: float, spacing: tuple[float, float]
+) -> tuple[tuple[int, int], float, str | None]:
+    """Where a lesion fits or, failing that, where the nearest lesion does that the slice can serve.
 
-    Homogeneous is where the smoothed slice varies least within the lesion and 5 mm around it. The
-    slice alone decides, so that the same slice always gives the same place.
+    First less homogeneous tissue is asked for around the lesion, then a smaller lesion.
 
     Arguments:
         x: The slice (H, W), HU.
         size: Diameter of the lesion, mm.
         spacing: Row and column spacing, mm.
 
+    Returns:
+        Column and row; the diameter that fits there, mm; what to tell the user where that is not what
+        was asked for.
+
+    Raises:
+        ImageError: No soft tissue even for a lesion of two pixels.
+    """
+    least = 2 * max(spacing)
+    smaller = np.arange(math.ceil(size * 2) / 2 - 0.5, least, -0.5)
+    for fitting in (size, *(float(s) for s in smaller if least <= s < size)):
+        for room in (_ROOM, _ROOM / 2, 0.0):
+            try:
+                at = calm_place(x, fitting, spacing, room)
+            except ImageError:
+                continue
+            if (fitting, room) == (size, _ROOM):
+                return at, size, None
+            return (
+                at,
+                fitting,
+                (
+                    f"the slice has no homogeneous soft tissue for a lesion of {size:g} mm with {_ROOM:g} mm "
+                    f"around it; one of {fitting:g} mm with {room:g} mm around it is probed, "
+                    f"at column {at[0]}, row {at[1]}"
+                ),
+            )
+    return calm_place(x, size, spacing), size, None
+
+
+def calm_place(x: Image, size: float, spacing: tuple[float, float], room: float = _ROOM) -> tuple[int, int]:
+    """Column and row of the most homogeneous soft tissue that a lesion fits into.
+
+    Homogeneous is where the smoothed slice varies least within the lesion and some mm around it. The
+    slice alone decides, so that the same slice always gives the same place.
+
+    Arguments:
+        x: The slice (H, W), HU.
+        size: Diameter of the lesion, mm.
+        spacing: Row and column spacing, mm.
+        room: Homogeneous tissue around the lesion, mm.
+
     Raises:
         ImageError: No soft tissue of that size.
     """
     from scipy.ndimage import gaussian_filter, uniform_filter
 
-    reach = [round((size / 2 + _ROOM) / step) for step in spacing]
+    reach = [max(1, round((size / 2 + room) / step)) for step in spacing]
     smooth = gaussian_filter(x, [2.0 / step for step in spacing]).astype(np.float64)
     window = [2 * n + 1 for n in reach]
     soft = ((smooth > _SOFT[0]) & (smooth < _SOFT[1])).astype(np.float64)

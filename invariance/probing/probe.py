@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .findings import LEVEL, Finding, Probe
 from .hotelling import Detectability, Hotelling, cross_fit
-from .lesions import Lesion, LesionGrid, lesion_signal, place_lesion
+from .lesions import Lesion, LesionGrid, lesion_signal, nearest_place, place_lesion
 from .observation import Observation, Target, observation
 from .provenance import ProbeProvenance, Timings
 
@@ -96,7 +96,8 @@ def probe(
         denoiser: The denoiser; no gradients are needed.
         layer: A layer's name, or several, which then share the noise.
         image: One slice (H, W) in HU, an array or a :class:`ctinv.invariance.data.CTSlice`.
-        lesion: The lesion; without a place it goes into the most homogeneous soft tissue.
+        lesion: The lesion; without a place it goes into the most homogeneous soft tissue, smaller where
+            the slice has no room for it (a notice says so).
         grid: Sizes and contrasts of a detectability map, at the same place.
         level: ``d'`` from which on a lesion counts as visible.
         realisations: Noise realisations, 16 or more.
@@ -157,7 +158,7 @@ def probe(
         )
         shift = place.shifts[name]
         images = x, signal, denoised, place.place
-        probes.append(Probe(*images, findings[0], shift, meta, grid, findings[1:], recovery))
+        probes.append(Probe(*images, findings[0], shift, meta, case.grid, findings[1:], recovery))
     return probes[0] if isinstance(layer, str) else tuple(probes)
 
 
@@ -170,6 +171,8 @@ class _Case:
     signals: tuple[Image, ...]
     spacing_known: bool
     source: str
+    grid: LesionGrid | None = None
+    notice: str | None = None
 
 
 def _case(image: Any, lesion: Lesion, grid: LesionGrid | None, spacing: tuple[float, float] | None) -> _Case:
@@ -184,12 +187,28 @@ def _case(image: Any, lesion: Lesion, grid: LesionGrid | None, spacing: tuple[fl
     pixel = known or SPACING
     sizes = (lesion.size, *(grid.sizes if grid else ()))
     lesion_signal(x.shape, Lesion(min(sizes), 1.0), (0, 0), pixel)  # refuses what is too small
-    at = place_lesion(x, Lesion(max(sizes), lesion.contrast, lesion.at), pixel)
+    notice = None
+    if lesion.at is None:
+        at, largest, notice = nearest_place(x, max(sizes), pixel)
+        lesion, grid = _at_most(lesion, grid, largest)
+    else:
+        at = place_lesion(x, Lesion(max(sizes), lesion.contrast, lesion.at), pixel)
+        largest = max(sizes)
     lesions = (Lesion(lesion.size, lesion.contrast, at), *_on(grid, at))
     signals = tuple(lesion_signal(x.shape, one, at, pixel) for one in lesions)
-    reach = math.ceil(max(sizes) / 2 / min(pixel))
+    reach = math.ceil(largest / 2 / min(pixel))
     source = str(getattr(image, "name", None) or "array")
-    return _Case(Target(x, signals[0], at, reach, pixel), lesions, signals, known is not None, source)
+    target = Target(x, signals[0], at, reach, pixel)
+    return _Case(target, lesions, signals, known is not None, source, grid, notice)
+
+
+def _at_most(lesion: Lesion, grid: LesionGrid | None, largest: float) -> tuple[Lesion, LesionGrid | None]:
+    """The lesion and the grid without what the slice has no room for."""
+    lesion = dataclasses.replace(lesion, size=min(lesion.size, largest))
+    if grid is None:
+        return lesion, None
+    fitting = tuple(size for size in grid.sizes if size <= largest)
+    return lesion, LesionGrid(fitting or (largest,), grid.contrasts)
 
 
 def _on(grid: LesionGrid | None, at: tuple[int, int]) -> list[Lesion]:
@@ -239,7 +258,7 @@ def _provenance(denoiser: Denoiser, layer: str, place: Observation, case: _Case)
         op=resolved.op,
         intensity=str(denoiser.intensity),
         output=denoiser.output,
-        notices=tuple(denoiser.notices),
+        notices=(*denoiser.notices, *([case.notice] if case.notice else [])),
         shown=f"{'a crop' if place.cropped else 'the whole slice'}, {part} pixels",
         window=(place.window[2], place.window[2]),
         versions={name: importlib.metadata.version(name) for name in ("ctinv", "torch", "numpy")},
