@@ -2,43 +2,49 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from .app import CasesFailedError
 from .console import Screen
-from .images import Images, read_slices
-from .models import ModelSpec, distinct, open_model, settle_units
+from .images import Images, find_slices
+from .models import ModelSpec, distinct_in_each, open_model, settle_units, some_slices
 from .options import (
     data_option,
     device_option,
     input_options,
     json_option,
-    layer_option,
+    layers_option,
     memory_option,
-    model_options,
+    models_options,
     out_option,
     preset_options,
     quantiles_option,
     quiet_option,
     refine_options,
+    run_options,
     samples_option,
     seed_option,
 )
-from .work import Task, explain_all
+from .work import Subject, Task, explain_all
 
 if TYPE_CHECKING:
+    from ctinv.adapters import Denoiser
     from ctinv.adapters._types import Progress
+    from ctinv.invariance import Explainer
+    from ctinv.invariance.runs.cases import Shard
+
+    from .work import Maker
 
 __all__ = ["analyze"]
 
 
 @click.command()
-@model_options
-@layer_option
+@models_options
+@layers_option
 @input_options
 @out_option("ctinv-out")
 @samples_option
@@ -48,11 +54,13 @@ __all__ = ["analyze"]
 @preset_options
 @data_option()
 @click.option("--no-cache", is_flag=True, help="Fit anew and keep nothing in the user's cache.")
+@run_options
 @device_option
 @seed_option
 @json_option
 @quiet_option
 def analyze(
+    models: tuple[str, ...],
     layers: tuple[str, ...],
     images: Images,
     out: Path,
@@ -65,59 +73,84 @@ def analyze(
     overrides: tuple[tuple[str, str], ...],
     data: str | None,
     no_cache: bool,
+    shard: Shard,
+    fail_fast: bool,
+    restart: bool,
     seed: int,
     as_json: bool,
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Show what layers of a denoiser cannot see.
+    """Show what layers of a denoiser, or of several, cannot see.
 
-    DIR receives result.json, arrays.npz, figure.png and report.html; with several layers each has a
-    folder of its own, and with a folder as input so has each slice. Started by torchrun, all
-    processes fit together and divide the slices.
+    DIR receives result.json, arrays.npz, figure.png and report.html; with several models each has a
+    folder of its own in it, with a folder as input so has each slice, and with several layers each
+    layer: DIR/MODEL/SLICE/LAYER. Then runs.csv has one row for each of these cases. What is finished
+    in DIR is not analysed again; a case that fails leaves error.json, and the exit code is 3. Started
+    by torchrun, all processes fit together and divide the cases.
 
     \b
     Examples:
       ctinv analyze --model model.onnx --layer conv7
       ctinv analyze -m yang -l conv1 -l conv7 -l conv13 -i slice.dcm -o out
+      ctinv analyze -m chen -m yang -l 'conv*' -i scans -o out --shard 1/4
       torchrun --nproc-per-node 2 -m ctinv.cli analyze -m yang -l conv7 -i scans -o out
     """
-    spec = ModelSpec(**options)
     from ctinv.invariance.infra.distributed import joined
 
     with joined() as everyone, Screen(as_json, quiet, everyone.leads) as screen:
         from ctinv.invariance.infra.files import check_writable
         from ctinv.invariance.presets import preset as find_preset
+        from ctinv.invariance.runs.keys import FitIdentity
 
         # Everything that can be refused is refused here, before anything long.
         check_writable(out)
-        find_preset(preset, dict(overrides))
-        denoiser = open_model(dataclasses.replace(spec, device=everyone.device(spec.device)))
-        wanted = distinct(denoiser, layers)
-        slices = read_slices(images, screen)
-        known = {"intensity_found": settle_units(denoiser, spec, slices, screen)}
-        for notice in denoiser.notices:
+        chosen = find_preset(preset, dict(overrides))
+        options["device"] = everyone.device(options["device"])
+        specs = [ModelSpec(model, **options) for model in dict.fromkeys(models)]
+        denoisers = [open_model(spec) for spec in specs]
+        wanted = distinct_in_each(denoisers, layers, screen)
+        slices = find_slices(images, screen)
+        some = some_slices(slices)
+        units = [settle_units(d, s, some, screen) for d, s in zip(denoisers, specs, strict=True)]
+        for notice in dict.fromkeys(notice for denoiser in denoisers for notice in denoiser.notices):
             screen.note(f"note: {notice}")
+        fitting = {
+            "data": data,
+            "preset": preset,
+            "overrides": dict(overrides),
+            "seed": seed,
+            "cache": not no_cache,
+        }
+        identity = FitIdentity(chosen, seed, _data_key(data), everyone.size)
+        drawing = {"samples": samples, "refine": refine, "rho": rho, "quantiles": quantiles, "seed": seed}
+        subjects = [
+            Subject(denoiser, names, {"intensity_found": found}, _maker(denoiser, fitting), identity)
+            for denoiser, names, found in zip(denoisers, wanted, units, strict=True)
+        ]
+        task = Task(images.source, slices, out, subjects, drawing, shard, memory, fail_fast, restart)
+        failed = explain_all(screen, task)
+    if failed:
+        raise CasesFailedError(failed, task.count, out)
 
+
+def _maker(denoiser: Denoiser, fitting: dict[str, Any]) -> Maker:
+    """Fits layers of one model."""
+
+    def fit(names: Sequence[str], progress: Progress | None) -> Sequence[Explainer]:
         from ctinv import invariance
 
-        def fit(names: Sequence[str], progress: Progress | None) -> list[invariance.Explainer]:
-            return invariance.fit(
-                denoiser,
-                names,
-                data=data,
-                preset=preset,
-                overrides=dict(overrides),
-                seed=seed,
-                cache=not no_cache,
-                progress=progress,
-            )
+        return invariance.fit(denoiser, names, **fitting, progress=progress)
 
-        drawing = {
-            "samples": samples,
-            "refine": refine,
-            "rho": rho,
-            "quantiles": quantiles,
-            "seed": seed,
-        }
-        explain_all(screen, Task(images.source, slices, out, drawing, known, memory), wanted, fit)
+    return fit
+
+
+def _data_key(data: str | None) -> str:
+    """What the fit rests on, before it is read."""
+    if data is None or data == "phantom":
+        return "phantom"
+    from ctinv.invariance.data.pairing import sources_of
+    from ctinv.invariance.runs.keys import files_key
+
+    sources = sources_of(data)
+    return files_key(*(p for p in (sources.folder, sources.low, sources.high) if p is not None))

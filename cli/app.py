@@ -9,17 +9,19 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 import click
 
-__all__ = ["cli", "main"]
+__all__ = ["CasesFailedError", "cli", "main"]
 
-DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, BAD_INPUT, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 
 _COMMANDS = {
     "layers": "layers:layers",
     "analyze": "analyze:analyze",
+    "gather": "gather:gather",
     "fit": "fit:fit",
     "sample": "fit:sample",
     "audit": "audit:audit",
@@ -30,6 +32,21 @@ _COMMANDS = {
     "bench": "bench:bench",
 }
 _ALIASES = {"compare": "compare-models"}
+
+
+class CasesFailedError(Exception):
+    """Some cases of a run came to nothing; the others are there.
+
+    Arguments:
+        failed: How many.
+        total: Of how many.
+        out: The folder of the run.
+    """
+
+    def __init__(self, failed: int, total: int, out: Path) -> None:
+        super().__init__(
+            f"{failed} of {total} failed; runs.csv in {out} says why, and the same command tries them again"
+        )
 
 
 class _LazyGroup(click.Group):
@@ -61,7 +78,8 @@ def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 def cli() -> None:
     """Show, as images, what a layer of a CT denoiser cannot see, and how far they can be trusted.
 
-    Exit codes: 0 done, 1 our own failure, 2 bad usage or bad input, 130 interrupted.
+    Exit codes: 0 done, 1 our own failure, 2 bad usage or bad input, 3 some cases of a run failed,
+    130 interrupted.
     """
 
 
@@ -93,6 +111,8 @@ def main(args: Sequence[str] | None = None) -> int:
         if isinstance(error, click.UsageError):
             hint = f" (see {error.ctx.command_path if error.ctx else 'ctinv'} --help)"
         return _complain(BAD_INPUT, error.format_message().rstrip(".") + hint)
+    except CasesFailedError as error:
+        return _complain(SOME_FAILED, str(error))
     except (KeyboardInterrupt, click.Abort):
         return _complain(INTERRUPTED, "interrupted; no file is left half-written")
     except BrokenPipeError:  # the reader of our output has had enough, as head does
@@ -116,17 +136,19 @@ def _complain(code: int, message: str) -> int:
 
 @contextmanager
 def _termination_interrupts() -> Iterator[None]:
-    """Let SIGTERM end the work as Ctrl-C does, so that temporary files are taken away."""
+    """Let SIGTERM and SIGHUP end the work as Ctrl-C does, so that temporary files are taken away."""
 
     def interrupt(_: int, __: FrameType | None) -> None:
         raise KeyboardInterrupt
 
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     try:
-        before = signal.signal(signal.SIGTERM, interrupt)
+        before = {name: signal.signal(getattr(signal, name), interrupt) for name in names}
     except ValueError:  # not in the main thread: whoever runs us there handles signals
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .console import Screen
-from .images import Images, folder_names, read_slices, tell_left_out
+from .images import Images, read_slices, tell_left_out
 from .options import (
     json_option,
     name_options,
@@ -203,6 +203,7 @@ def simulate(
         from ctinv.invariance.data import new_series_uid, simulate_low_dose, write_dicom
         from ctinv.invariance.infra.files import check_writable
         from ctinv.invariance.infra.randomness import Purpose, rng
+        from ctinv.invariance.runs.cases import folder_names
 
         check_writable(out)
         slices = read_slices(Images(source, series, offset, scale, names), screen)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .app import CasesFailedError
 from .console import Screen
-from .images import Images, folder_names, read_slices
-from .models import ModelSpec, distinct, open_model, settle_units
+from .images import Images, find_slices
+from .models import ModelSpec, distinct, open_model, settle_units, some_slices
 from .options import (
     data_option,
     device_option,
@@ -25,13 +26,15 @@ from .options import (
     quantiles_option,
     quiet_option,
     refine_options,
+    run_options,
     samples_option,
     seed_option,
 )
-from .work import Task, explain_all, notes
+from .work import Subject, Task, explain_all, notes
 
 if TYPE_CHECKING:
     from ctinv.adapters._types import Progress
+    from ctinv.invariance.runs.cases import Shard
 
 __all__ = ["fit", "sample"]
 
@@ -98,6 +101,8 @@ def fit(
             return
         for note in dict.fromkeys(note for e in explainers for note in notes(e)):
             screen.note(note)
+        from ctinv.invariance.runs.cases import folder_names
+
         places = [out / name for name in folder_names(wanted)] if len(wanted) > 1 else [out]
         results: list[dict[str, Any]] = []
         for explainer, place in zip(explainers, places, strict=True):
@@ -125,6 +130,7 @@ def fit(
 @refine_options
 @quantiles_option
 @memory_option
+@run_options
 @device_option
 @seed_option
 @json_option
@@ -138,6 +144,9 @@ def sample(
     memory: int | None,
     rho: float,
     quantiles: tuple[float, ...],
+    shard: Shard,
+    fail_fast: bool,
+    restart: bool,
     seed: int,
     as_json: bool,
     quiet: bool,
@@ -157,23 +166,21 @@ def sample(
 
         check_writable(out)
         denoiser = open_model(dataclasses.replace(spec, device=everyone.device(spec.device)))
-        slices = read_slices(images, screen)
-        known = {"intensity_found": settle_units(denoiser, spec, slices, screen)}
+        slices = find_slices(images, screen)
+        known = {"intensity_found": settle_units(denoiser, spec, some_slices(slices), screen)}
 
         from ctinv import invariance
+        from ctinv.invariance.runs.keys import FitIdentity, files_key
 
         explainer = invariance.Explainer.load(fitted, denoiser)
 
         def ready(names: Sequence[str], progress: Progress | None) -> list[invariance.Explainer]:
             return [explainer]
 
-        drawing = {
-            "samples": samples,
-            "refine": refine,
-            "rho": rho,
-            "quantiles": quantiles,
-            "seed": seed,
-        }
-        explain_all(
-            screen, Task(images.source, slices, out, drawing, known, memory), [explainer.layer], ready
-        )
+        drawing = {"samples": samples, "refine": refine, "rho": rho, "quantiles": quantiles, "seed": seed}
+        identity = FitIdentity(None, None, files_key(fitted))
+        subject = Subject(denoiser, [explainer.layer], known, ready, identity)
+        task = Task(images.source, slices, out, [subject], drawing, shard, memory, fail_fast, restart)
+        failed = explain_all(screen, task)
+    if failed:
+        raise CasesFailedError(failed, task.count, out)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from .console import Screen
 
 if TYPE_CHECKING:
-    from ctinv.invariance.data import CTSlice
+    from ctinv.invariance.data import CTSlice, Reading
+    from ctinv.invariance.data.io.stored import StoredReading, StoredSlice
 
-__all__ = ["Images", "folder_names", "read_slices", "tell_left_out"]
+__all__ = ["Images", "find_slices", "read_slices", "tell_left_out"]
 
 _SMALLEST = 8
 _MOST_TOLD = 20
@@ -48,28 +49,64 @@ def read_slices(images: Images, screen: Screen | None = None) -> list[CTSlice]:
     Raises:
         ImageError: Not there, not CT, not finite, too small, or values that do not look like HU.
     """
-    from ctinv.adapters.errors import ImageError
     from ctinv.invariance import data
 
     if images.source is None:
         return [data.default_slice()]
     reading = data.load(images.source, series=images.series, offset=images.offset, scale=images.scale)
     for one in reading.slices:
-        if min(one.shape) < _SMALLEST:
-            raise ImageError(
-                f"{one.source or 'the image'} has {one.shape[0]} x {one.shape[1]} pixels; give a slice of at "
-                f"least {_SMALLEST} x {_SMALLEST}"
-            )
-        if doubt := one.meta.get("doubt"):
-            raise ImageError(f"{one.source or 'the image'}: {doubt}")
-    if screen is not None:
-        for note in reading.notes:
-            screen.note(f"note: {note}")
-        tell_left_out(screen, reading.left_out)
+        _check(one)
+    _tell(screen, reading)
     if images.names is None:
         return list(reading.slices)
     keep = {"keep_name": images.names == "keep"}
     return [replace(one, meta={**one.meta, **keep}) for one in reading.slices]
+
+
+def find_slices(images: Images, screen: Screen | None = None) -> list[StoredSlice]:
+    """The slices of :func:`read_slices`, checked, but left on disk until they are needed.
+
+    Raises:
+        ImageError: As there.
+    """
+    from ctinv.invariance import data
+    from ctinv.invariance.data.io.stored import in_memory, stored
+
+    if images.source is None:
+        return [in_memory(data.default_slice())]
+    with contextlib.nullcontext() if screen is None else screen.progress() as progress:
+        reading = stored(
+            images.source,
+            series=images.series,
+            offset=images.offset,
+            scale=images.scale,
+            progress=progress,
+        )
+    for one in reading.slices:
+        _check(one.header)
+    _tell(screen, reading)
+    if images.names is None:
+        return list(reading.slices)
+    return [one.named(images.names == "keep") for one in reading.slices]
+
+
+def _check(one: CTSlice) -> None:
+    from ctinv.adapters.errors import ImageError
+
+    if min(one.shape) < _SMALLEST:
+        raise ImageError(
+            f"{one.source or 'the image'} has {one.shape[0]} x {one.shape[1]} pixels; give a slice of at "
+            f"least {_SMALLEST} x {_SMALLEST}"
+        )
+    if doubt := one.meta.get("doubt"):
+        raise ImageError(f"{one.source or 'the image'}: {doubt}")
+
+
+def _tell(screen: Screen | None, reading: Reading | StoredReading) -> None:
+    if screen is not None:
+        for note in reading.notes:
+            screen.note(f"note: {note}")
+        tell_left_out(screen, reading.left_out)
 
 
 def tell_left_out(screen: Screen, left_out: Sequence[tuple[Path, str]]) -> None:
@@ -78,21 +115,3 @@ def tell_left_out(screen: Screen, left_out: Sequence[tuple[Path, str]]) -> None:
         screen.note(f"left out: {reason if str(file) in reason else f'{file}: {reason}'}")
     if len(left_out) > _MOST_TOLD:
         screen.note(f"left out: {len(left_out) - _MOST_TOLD} more files")
-
-
-def folder_names(names: Sequence[str]) -> list[str]:
-    """Names that can be folders: safe characters only, all different.
-
-    Example:
-        >>> folder_names(["/conv7/Conv", "conv7", "conv7"])
-        ['conv7_Conv', 'conv7', 'conv7-2']
-    """
-    chosen: list[str] = []
-    for name in names:
-        plain = re.sub(r"[^\w.@+-]+", "_", name).strip("_.") or "unnamed"
-        candidate, count = plain, 1
-        while candidate.lower() in {other.lower() for other in chosen}:
-            count += 1
-            candidate = f"{plain}-{count}"
-        chosen.append(candidate)
-    return chosen

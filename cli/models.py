@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import math
 import re
 import sys
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
     import numpy as np
     from ctinv.adapters import Denoiser
     from ctinv.invariance.data import CTSlice
+    from ctinv.invariance.data.io.stored import StoredSlice
     from numpy.typing import NDArray
 
-__all__ = ["ModelSpec", "distinct", "open_model", "settle_units"]
+__all__ = ["ModelSpec", "distinct", "distinct_in_each", "open_model", "settle_units", "some_slices"]
 
 _CALIBRATION_SLICES = 8
 
@@ -83,13 +85,68 @@ def open_model(spec: ModelSpec) -> Denoiser:
 def distinct(denoiser: Denoiser, layers: Sequence[str]) -> list[str]:
     """The layers as the user calls them, each once, in the order given.
 
+    A name that is no layer may be a pattern, such as ``conv*``, or ``all``: it stands for the layers
+    that can be read, in their own order.
+
     Raises:
-        LayerError: One of them does not exist or cannot be read.
+        LayerError: One of them does not exist or cannot be read, or a pattern fits none.
     """
     first: dict[str, str] = {}
     for name in layers:
-        first.setdefault(denoiser.resolve(name).name, name)
+        for found in _matching(denoiser, name):
+            first.setdefault(denoiser.resolve(found).name, found)
     return list(first.values())
+
+
+def distinct_in_each(denoisers: Sequence[Denoiser], layers: Sequence[str], screen: Screen) -> list[list[str]]:
+    """The layers of each of several models; what one model lacks, another must have.
+
+    Raises:
+        LayerError: No model has a layer of some name, or a model has none of them.
+    """
+    from ctinv.adapters.errors import LayerError
+
+    refusals: dict[str, list[tuple[str, LayerError]]] = {name: [] for name in layers}
+    found: list[list[str]] = []
+    for denoiser in denoisers:
+        own = []
+        for name, refused in refusals.items():
+            try:
+                distinct(denoiser, [name])
+                own.append(name)
+            except LayerError as error:
+                refused.append((denoiser.name, error))
+                if len(refused) == len(denoisers):
+                    raise
+        if not own:
+            raise refusals[layers[0]][-1][1]
+        found.append(distinct(denoiser, own))
+    for model, refusal in (one for refused in refusals.values() for one in refused):
+        screen.note(f"note: left out of {model}: {refusal}")
+    return found
+
+
+def _matching(denoiser: Denoiser, name: str) -> list[str]:
+    from ctinv.adapters.errors import LayerError
+
+    every = name == "all"
+    if not every and not any(sign in name for sign in "*?["):
+        return [name]
+    try:
+        denoiser.resolve(name)  # ONNX allows any character in a name
+        return [name]
+    except LayerError:
+        pattern = "*" if every else name
+    readable = [layer for layer in denoiser.layers if layer.tappable]
+    fitting = [
+        layer.name
+        for layer in readable
+        if any(fnmatch.fnmatchcase(called, pattern) for called in (layer.name, *layer.aliases))
+    ]
+    if not fitting:
+        known = ", ".join(layer.name for layer in readable[:8])
+        raise LayerError(f"no layer of {denoiser.name} fits {name!r}; there are {known}, and so on")
+    return fitting
 
 
 def _zoo_name(given: str) -> str | None:
@@ -141,6 +198,12 @@ def settle_units(denoiser: Denoiser, spec: ModelSpec, slices: Sequence[CTSlice],
     with screen.progress() as progress:
         found = denoiser.calibrate(stack, progress=progress)
     return f"calibration on CT; the next convention is {math.exp(found.margin):.1f} times worse"
+
+
+def some_slices(slices: Sequence[StoredSlice]) -> list[CTSlice]:
+    """A few of many slices, evenly spaced, for :func:`settle_units`; the same few for every shard."""
+    step = max(1, -(-len(slices) // _CALIBRATION_SLICES))
+    return [one.read() for one in slices[::step]]
 
 
 def _tell_texture(denoiser: Denoiser, slices: Sequence[CTSlice]) -> None:

@@ -17,14 +17,17 @@ __all__ = [
     "input_options",
     "json_option",
     "layer_option",
+    "layers_option",
     "memory_option",
     "model_options",
+    "models_options",
     "name_options",
     "out_option",
     "preset_options",
     "quantiles_option",
     "quiet_option",
     "refine_options",
+    "run_options",
     "samples_option",
     "seed_option",
     "series_option",
@@ -50,16 +53,26 @@ def _pairs(
 _PATH = click.Path(path_type=Path)
 
 
+_MODEL = "An .onnx file, a zoo name (chen, yang), or package.module:callable[?weights=FILE]"
+
+
 def model_options(function: _F) -> _F:
     """``--model`` and how to understand it."""
+    return click.option("--model", "-m", required=True, metavar="M", help=f"{_MODEL}.")(
+        reading_options(function)
+    )
+
+
+def models_options(function: _F) -> _F:
+    """``--model``, which may be given several times, and how to understand all of them."""
+    return click.option(
+        "--model", "-m", "models", multiple=True, required=True, metavar="M", help=f"{_MODEL}; repeatable."
+    )(reading_options(function))
+
+
+def reading_options(function: _F) -> _F:
+    """How to understand a model."""
     options = (
-        click.option(
-            "--model",
-            "-m",
-            required=True,
-            metavar="M",
-            help="An .onnx file, a zoo name (chen, yang), or package.module:callable[?weights=FILE].",
-        ),
         click.option(
             "--intensity",
             default="auto",
@@ -179,6 +192,15 @@ def refine_options(function: _F) -> _F:
     )(function)
 
 
+layers_option = click.option(
+    "--layer",
+    "-l",
+    "layers",
+    multiple=True,
+    required=True,
+    metavar="L",
+    help="A layer's name, a pattern such as 'conv*', or all; repeatable.",
+)
 layer_option = click.option(
     "--layer", "-l", "layers", multiple=True, required=True, metavar="L", help="A layer's name; repeatable."
 )
@@ -278,6 +300,36 @@ device_option = click.option(
 seed_option = click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, nothing else.")
 quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress and no notes.")
+
+
+def _shard(ctx: click.Context, param: click.Parameter, value: str) -> Any:
+    from ctinv.adapters.errors import CtinvError
+    from ctinv.invariance.runs.cases import Shard
+
+    try:
+        return Shard.parse(value)
+    except CtinvError as error:
+        raise click.BadParameter(str(error), ctx, param) from error
+
+
+def run_options(function: _F) -> _F:
+    """``--shard``, ``--fail-fast`` and ``--restart``: how many cases are worked through."""
+    options = (
+        click.option(
+            "--shard",
+            default="1/1",
+            callback=_shard,
+            metavar="I/N",
+            help="Only every N-th case, from the I-th; all shards may share one DIR.",
+        ),
+        click.option(
+            "--fail-fast", is_flag=True, help="End at the first case that fails.  [default: go on, exit 3]"
+        ),
+        click.option("--restart", is_flag=True, help="Analyse anew what is finished in DIR."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
 
 
 def out_option(default: str) -> Callable[[_F], _F]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .console import Screen
-from .images import Images, folder_names, read_slices
+from .images import Images, read_slices
 from .models import ModelSpec, distinct, open_model, settle_units
 from .options import (
     data_option,
@@ -165,6 +165,7 @@ def _write(
 ) -> tuple[list[tuple[Probe, Mapping[str, Path]]], Path | None]:
     """Write each probe, and for several one report on all: the probes with their files, and the report."""
     from ctinv.invariance.probing.report import save, save_report
+    from ctinv.invariance.runs.cases import folder_names
 
     folders = [out / name for name in folder_names(names)] if len(names) > 1 else [out]
     files = [save(one, folder) for one, folder in zip(probes, folders, strict=True)]

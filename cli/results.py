@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["division", "show", "with_meta"]
 
 _ROWS = 9
+_MOST_SHOWN = 12
 _MOST_PATIENTS = 20
 _PARTS = {"train": "training", "validation": "validation", "test": "test"}
 
@@ -55,23 +56,66 @@ def _few(patients: Sequence[str]) -> str:
     return ", ".join(patients[:_MOST_PATIENTS]) + more
 
 
-def show(screen: Screen, done: Sequence[tuple[Explanation, Mapping[str, Path]]], report: Path | None) -> None:
-    """Print the verdicts, the main audit figures and the files of finished analyses."""
-    if screen.as_json:
-        results = [{**e.result, "files": {n: str(p) for n, p in files.items()}} for e, files in done]
-        screen.result(results[0] if len(results) == 1 and report is None else results)
-        return
-    from ctinv.invariance.audit.scores import scores
+def show(screen: Screen, out: Path, folders: Sequence[Path], report: Path | None, single: bool) -> int:
+    """Print the verdicts, the main audit figures and the files of finished cases, one after another.
 
-    for e, files in done:
-        source = Path(e.meta.source or "image").name
-        screen.line(f"\n{e.meta.model}, {e.meta.layer}, {source}")
-        rows = [(s.title, s.text, "" if s.n is None else str(s.n)) for s in scores(e.audit)[:_ROWS]]
-        if rows:
-            screen.table("", ("Audit", "Value", "n"), rows)
-        for line in e.audit.verdict:
-            screen.line(line)
-        folder = next(iter(files.values())).parent
-        screen.line(f"written to {folder}: {', '.join(sorted(files, reverse=True))}")
+    Of many cases only the numbers and the failures are printed; ``--json`` has them all.
+
+    Arguments:
+        screen: Where to print.
+        out: The folder of the run.
+        folders: Those of the cases, below it.
+        report: The page on all of them, where there is one.
+        single: Whether the run is one analysis alone.
+
+    Returns:
+        How many of the cases have failed.
+    """
+    from ctinv.invariance.runs.outcomes import outcome
+    from ctinv.invariance.runs.table import TABLE
+
+    failed = 0
+
+    def results() -> Iterator[Mapping[str, Any]]:
+        nonlocal failed
+        for folder in folders:
+            found = outcome(out / folder)
+            if found is None:
+                continue
+            failed += "error" in found
+            yield {**found, "files": {n: str(p) for n, p in _files(out / folder).items()}}
+
+    if screen.as_json:
+        screen.result(next(results()) if single else results())
+        return failed
+    many = len(folders) > _MOST_SHOWN
+    for folder, found in zip(folders, results(), strict=False):
+        if not many and "error" not in found:
+            _show_one(screen, out / folder)
+    if many:
+        screen.line(f"\n{len(folders)} cases, {failed} of them failed")
     if report is not None:
         screen.line(f"\nthe report on all of them: {report}")
+    if not single:
+        screen.line(f"the table of all of them: {out / TABLE}")
+    return failed
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    from ctinv.invariance.runs.outcomes import ERROR, FILES
+
+    return {name: folder / name for name in sorted((*FILES, ERROR)) if (folder / name).is_file()}
+
+
+def _show_one(screen: Screen, folder: Path) -> None:
+    from ctinv.invariance import Explanation
+    from ctinv.invariance.audit.scores import scores
+
+    e = Explanation.load(folder)
+    screen.line(f"\n{e.meta.model}, {e.meta.layer}, {Path(e.meta.source or 'image').name}")
+    rows = [(s.title, s.text, "" if s.n is None else str(s.n)) for s in scores(e.audit)[:_ROWS]]
+    if rows:
+        screen.table("", ("Audit", "Value", "n"), rows)
+    for line in e.audit.verdict:
+        screen.line(line)
+    screen.line(f"written to {folder}: {', '.join(sorted(_files(folder), reverse=True))}")

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .console import Screen
-from .images import folder_names
 from .results import division, show, with_meta
 
 if TYPE_CHECKING:
+    from ctinv.adapters import Denoiser
     from ctinv.adapters._types import Progress
     from ctinv.invariance import Explainer
     from ctinv.invariance.data import CTSlice
+    from ctinv.invariance.data.io.stored import StoredSlice
     from ctinv.invariance.reporting.explanation import Explanation
+    from ctinv.invariance.runs.cases import Case, Plan, Shard
+    from ctinv.invariance.runs.keys import FitIdentity
+    from ctinv.invariance.runs.outcomes import Failure
 
-__all__ = ["Task", "explain_all", "notes"]
+__all__ = ["Analyst", "Subject", "Task", "explain_all", "notes", "own_cases"]
+
+_FEW = 50  # cases up to which answers go into the cache as well; the folder itself is what a restart reads
+_MOST_TOLD = 20
 
 
 class Maker(Protocol):
@@ -25,81 +35,247 @@ class Maker(Protocol):
     def __call__(self, layers: Sequence[str], progress: Progress | None, /) -> Sequence[Explainer]: ...
 
 
+@dataclass
+class Subject:
+    """One model that is looked into.
+
+    Arguments:
+        denoiser: The model, with its units known.
+        layers: Which layers, as the user calls them.
+        known: What else the report should say of the origin.
+        make: Fits its layers.
+        fit: What decides those fits.
+    """
+
+    denoiser: Denoiser
+    layers: Sequence[str]
+    known: Mapping[str, Any]
+    make: Maker
+    fit: FitIdentity
+
+
+@dataclass
 class Task:
     """What to draw, from what, and where to write it.
 
     Arguments:
         source: What the user gave as input; a folder has one sub-folder per slice.
-        slices: The slices read from it.
+        slices: The slices found in it.
         out: Where to write.
+        subjects: The models.
         drawing: How to draw: samples, refine, rho, quantiles and seed, see ``Explainer.explain``.
-        known: What else the report should say of the origin.
+        shard: Which part of it.
         memory: Bytes that sampling may take; None for a quarter of what is free.
+        fail_fast: Let the first error end the run.
+        again: Analyse what is there already, too.
     """
 
-    def __init__(
-        self,
-        source: Path | None,
-        slices: Sequence[CTSlice],
-        out: Path,
-        drawing: Mapping[str, Any],
-        known: Mapping[str, Any],
-        memory: int | None = None,
-    ) -> None:
-        self.by_slice = source is not None and source.is_dir()
-        self.slices, self.out = slices, out
-        self.drawing, self.known, self.memory = drawing, known, memory
-        self.names = folder_names([Path(s.name).stem for s in slices])
+    source: Path | None
+    slices: Sequence[StoredSlice]
+    out: Path
+    subjects: Sequence[Subject]
+    drawing: Mapping[str, Any]
+    shard: Shard
+    memory: int | None = None
+    fail_fast: bool = False
+    again: bool = False
+    plan: Plan = field(init=False)
 
-    def place(self, row: int, layer: str | None) -> Path:
-        """The folder for one slice and, where there are several, one layer."""
-        folder = self.out / self.names[row] if self.by_slice else self.out
-        return folder if layer is None else folder / layer
+    def __post_init__(self) -> None:
+        from ctinv.invariance.runs.cases import Plan
+
+        self.plan = Plan(
+            tuple(subject.denoiser.name for subject in self.subjects),
+            tuple(tuple(subject.layers) for subject in self.subjects),
+            tuple(one.name for one in self.slices),
+            by_slice=self.source is not None and self.source.is_dir(),
+        )
+
+    def cases(self) -> Iterator[Case]:
+        """Those of this shard."""
+        return self.shard.of(iter(self.plan))
+
+    @property
+    def count(self) -> int:
+        """How many these are."""
+        return len(range(self.shard.number - 1, len(self.plan), self.shard.count))
 
 
-def explain_all(screen: Screen, task: Task, layers: Sequence[str], make: Maker) -> None:
+def explain_all(screen: Screen, task: Task) -> int:
     """Explain every slice at every layer, write each result at once, and show what was found.
 
-    Processes that torchrun started divide the slices; the first of them shows and sums up, from
-    what the others wrote.
+    Processes that torchrun started divide the cases; the first of them shows and sums up, from
+    what all of them wrote.
+
+    Returns:
+        How many cases of this shard have failed.
     """
     from ctinv.invariance.infra.distributed import world
-    from ctinv.invariance.reporting.explanation import Explanation
+    from ctinv.invariance.runs.locks import alone_in
+    from ctinv.invariance.runs.loop import run_cases
 
     everyone = world()
-    folders: list[str | None] = [*folder_names(layers)] if len(layers) > 1 else [None]
-    done: dict[tuple[int, int], tuple[Explanation, Mapping[str, Path]]] = {}
-    with screen.progress() as progress:
-        explainers = make(layers, progress)
-        for note in dict.fromkeys(note for e in explainers for note in notes(e)):
-            screen.note(note)
-        for column, explainer in enumerate(explainers):
-            explainer.memory = task.memory
-            for row in range(everyone.rank, len(task.slices), everyone.size):
-                one = task.slices[row]
-                found = explainer.explain(one, **task.drawing, progress=progress)
-                found = with_meta(found, **task.known)
-                done[row, column] = found, found.save(task.place(row, folders[column]))
-    everyone.wait()
-    if not everyone.leads:
-        return
-    for row in range(len(task.slices)):
-        for column, folder in enumerate(folders):
-            if (row, column) not in done:
-                place = task.place(row, folder)
-                files = {path.name: path for path in sorted(place.iterdir()) if path.is_file()}
-                done[row, column] = Explanation.load(place), files
-    ordered = [done[key] for key in sorted(done)]
-    report = None
-    if task.by_slice or len(ordered) > 1:
-        from ctinv.invariance.reporting.report import Case, summary
+    with alone_in(task.out, task.shard) if everyone.leads else contextlib.nullcontext():
+        try:
+            with screen.progress() as progress:
+                analyst = Analyst(screen, task, progress)
+                if not everyone.alone:  # all of them fit together, whoever needs it
+                    analyst.prepare()
+                run_cases(
+                    own_cases(task),
+                    len(range(everyone.rank, task.count, everyone.size)),
+                    task.out,
+                    analyst,
+                    fail_fast=task.fail_fast or task.plan.single,
+                    again=task.again,
+                    progress=progress,
+                )
+        except BaseException:
+            if everyone.leads and not task.plan.single and task.out.is_dir():
+                _table(task)
+            raise
+        everyone.wait()
+        return _sum_up(screen, task) if everyone.leads else 0
 
-        cases = [
-            Case.of(e, PurePosixPath(files["report.html"].relative_to(task.out).as_posix()))
-            for e, files in ordered
-        ]
-        report = summary(cases, task.out / "report.html")
-    show(screen, ordered, report)
+
+def own_cases(task: Task) -> Iterator[Case]:
+    """The cases of this process, of all that torchrun started."""
+    from ctinv.invariance.infra.distributed import world
+
+    everyone = world()
+    return islice(task.cases(), everyone.rank, None, everyone.size)
+
+
+class Analyst:
+    """Analyses the cases of a task, with the fits of one model at a time."""
+
+    def __init__(self, screen: Screen, task: Task, progress: Progress | None) -> None:
+        self._screen, self._task, self._progress = screen, task, progress
+        self._fits: dict[int, dict[int, Explainer | Exception]] = {}
+        self._slice: tuple[int, CTSlice] | None = None
+        self._told = 0
+        self._cache = len(task.plan) <= _FEW
+
+    def key(self, case: Case) -> str:
+        """What decides the outcome of a case."""
+        from ctinv.invariance.runs.keys import case_key
+
+        subject = self._task.subjects[case.model]
+        one = self._task.slices[case.slice]
+        return case_key(
+            subject.denoiser, subject.layers[case.layer], one, subject.fit, dict(self._task.drawing)
+        )
+
+    def solve(self, case: Case, key: str) -> Explanation:
+        """The explanation of a case, with its key and what else is known."""
+        explainer = self._explainer(case)
+        explainer.memory = self._task.memory
+        one = self._read(case.slice)
+        found = explainer.explain(one, **self._task.drawing, cache=self._cache, progress=self._progress)
+        return with_meta(found, **self._task.subjects[case.model].known, case=key)
+
+    def failure(self, case: Case, key: str, error: Exception) -> Failure:
+        """The record of a case that failed, without any path of the input; the user is told."""
+        from ctinv.invariance.runs.outcomes import Failure, without_paths
+
+        subject, one = self._task.subjects[case.model], self._task.slices[case.slice]
+        reason = without_paths(error, one.header.source, self._task.source, name=one.name)
+        self._told += 1
+        if self._told <= _MOST_TOLD:
+            self._screen.note(f"failed: {case.folder}: {reason}")
+        return Failure(
+            subject.denoiser.name,
+            subject.denoiser.fingerprint,
+            subject.denoiser.resolve(subject.layers[case.layer]).name,
+            one.name,
+            key,
+            reason,
+            type(error).__name__,
+        )
+
+    def prepare(self) -> None:
+        """Fit all layers of all models now."""
+        for number, subject in enumerate(self._task.subjects):
+            self._fits[number] = self._fitted(number, range(len(subject.layers)))
+
+    def _explainer(self, case: Case) -> Explainer:
+        if case.layer not in self._fits.get(case.model, {}):
+            self._fits = {case.model: self._fitted(case.model, self._needed(case))}
+        found = self._fits[case.model][case.layer]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def _needed(self, first: Case) -> Sequence[int]:
+        """Numbers of the layers of a case's model that have anything left to do here."""
+        from ctinv.invariance.runs.outcomes import done
+
+        def open_(case: Case) -> bool:
+            return self._task.again or not done(self._task.out / case.folder, self.key(case))
+
+        left: list[int] = []
+        for layer in range(len(self._task.subjects[first.model].layers)):
+            same = (c for c in own_cases(self._task) if (c.model, c.layer) == (first.model, layer))
+            if layer == first.layer or any(open_(case) for case in same):
+                left.append(layer)
+        return left
+
+    def _fitted(self, model: int, layers: Sequence[int]) -> dict[int, Explainer | Exception]:
+        """The explainers of some layers; where not all can be fitted, the reasons of those that cannot.
+
+        Raises:
+            Exception: Nothing can be fitted, and there is no other model.
+        """
+        subject = self._task.subjects[model]
+        names = [subject.layers[layer] for layer in layers]
+        found: dict[int, Explainer | Exception] = {}
+        try:
+            found = dict(zip(layers, subject.make(names, self._progress), strict=True))
+        except Exception as error:
+            if len(layers) == 1 or self._task.fail_fast:
+                found = dict.fromkeys(layers, error)
+            else:
+                found = {layer: self._alone(subject, layer) for layer in layers}
+        errors = [e for e in found.values() if isinstance(e, Exception)]
+        if errors and (self._task.fail_fast or (len(errors) == len(found) and len(self._task.subjects) == 1)):
+            raise errors[0]
+        fits = [e for e in found.values() if not isinstance(e, Exception)]
+        for note in dict.fromkeys(note for e in fits for note in notes(e)):
+            self._screen.note(note)
+        return found
+
+    def _alone(self, subject: Subject, layer: int) -> Explainer | Exception:
+        try:
+            return subject.make([subject.layers[layer]], self._progress)[0]
+        except Exception as error:
+            return error
+
+    def _read(self, number: int) -> CTSlice:
+        """A slice; the last one is kept, as all layers look at it one after another."""
+        if self._slice is None or self._slice[0] != number:
+            self._slice = None
+            self._slice = number, self._task.slices[number].read()
+        return self._slice[1]
+
+
+def _table(task: Task) -> None:
+    from ctinv.invariance.runs.locks import in_turn
+    from ctinv.invariance.runs.table import rows_of, write_table
+
+    with in_turn(task.out):
+        write_table(task.out, rows_of(task.out, (case.folder for case in task.plan)))
+
+
+def _sum_up(screen: Screen, task: Task) -> int:
+    """Table and page of the whole run, and what this shard has found; how many of its cases failed."""
+    from ctinv.invariance.runs.pages import write_page
+
+    report = None
+    if not task.plan.single:
+        _table(task)
+        report = write_page(task.out)
+    folders = [case.folder for case in task.cases()]
+    return show(screen, task.out, folders, report, task.plan.single)
 
 
 def notes(explainer: Explainer) -> Sequence[str]:

@@ -17,6 +17,7 @@ FLOORS = (
     "zoo.training",
     "zoo",
     "invariance",
+    "invariance.runs",
     "invariance.probing.protocol",
     "invariance.probing.bench",
     "invariance.probing.tasks",

@@ -59,6 +59,7 @@ class Provenance(JsonRecord):
         spacing: Row and column spacing in mm.
         source: What the image is called: see ``CTSlice.name``; never a path.
         timings: Seconds by stage.
+        case: SHA-256 of all that was asked, where it was one case of a run.
     """
 
     intensity_found: str | None = None
@@ -84,6 +85,7 @@ class Provenance(JsonRecord):
     spacing: tuple[float, float] | None = field(default=None, metadata=NULL)
     source: str | None = None
     timings: Timings = field(default_factory=Timings)
+    case: str | None = None
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Provenance:

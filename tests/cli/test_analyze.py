@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 FILES = {"arrays.npz", "figure.png", "report.html", "result.json"}
+TOGETHER = {"report.html", "runs.csv"}
 
 
 def names(folder):
@@ -28,7 +29,7 @@ def test_several_layers_have_folders_and_a_report(run, fits, tmp_path):
     options = [word for name in layers for word in ("-l", name)]
     result = run("analyze", "-m", "chen", *options, "-o", tmp_path)
     assert result.code == 0
-    assert names(tmp_path) == {f"{layer}/{file}" for layer in layers for file in FILES} | {"report.html"}
+    assert names(tmp_path) == {f"{layer}/{file}" for layer in layers for file in FILES} | TOGETHER
     assert [layer for layer, _ in fits] == layers
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert all(layer in text for layer in layers)
@@ -44,7 +45,7 @@ def test_a_folder_gives_one_folder_per_slice(run, fits, tmp_path, slices):
         "analyze", "-m", "chen", "-l", "conv1", "-i", slices, "-o", tmp_path / "out", "--json", "--keep-names"
     )
     assert result.code == 0
-    assert names(tmp_path / "out") == {f"{s}/{file}" for s in "ab" for file in FILES} | {"report.html"}
+    assert names(tmp_path / "out") == {f"{s}/{file}" for s in "ab" for file in FILES} | TOGETHER
     assert len(fits) == 1
     assert [entry["source"] for entry in result.json] == ["a.npy", "b.npy"]
 
@@ -66,7 +67,7 @@ def test_a_folder_and_several_layers_nest(run, fits, tmp_path, slices):
     )
     assert result.code == 0
     wanted = {f"{s}/{layer}/{file}" for s in "ab" for layer in ("conv1", "conv3") for file in FILES}
-    assert names(tmp_path / "out") == wanted | {"report.html"}
+    assert names(tmp_path / "out") == wanted | TOGETHER
 
 
 def test_json_is_the_result_and_nothing_else(run, fits, tmp_path):

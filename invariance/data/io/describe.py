@@ -12,7 +12,8 @@ from ctinv.adapters.errors import ImageError
 
 from .arrays import array_kind
 from .dicom import open_ct
-from .series import Found, Series, find_series, steps_of
+from .order import steps_of
+from .series import Found, Series, find_series
 from .tags import floats
 
 __all__ = ["inspect"]

@@ -12,7 +12,7 @@ from .dicom import read_frames
 from .series import Found, Reading, Series, find_series
 from .slices import CTSlice
 
-__all__ = ["Found", "Reading", "Series", "default_slice", "find_series", "load", "read"]
+__all__ = ["Found", "Reading", "Series", "choose_series", "default_slice", "find_series", "load", "read"]
 
 _Progress = Callable[[str, int, int], None]
 
@@ -60,14 +60,30 @@ def load(
     Raises:
         ImageError: See :func:`read`.
     """
+    chosen, skipped = choose_series(path, series=series, offset=offset, scale=scale)
+    reading = chosen.load(progress)
+    return replace(reading, left_out=(*skipped, *reading.left_out))
+
+
+def choose_series(
+    path: str | Path,
+    *,
+    series: str | None = None,
+    offset: float | None = None,
+    scale: float | None = None,
+) -> tuple[Series, tuple[tuple[Path, str], ...]]:
+    """The series that :func:`read` reads, and the files of the folder that belong to none.
+
+    Raises:
+        ImageError: Nothing there, no CT, or several series and none chosen.
+    """
     target = Path(path)
     if not target.exists():
         raise ImageError(f"{target} does not exist; give a CT slice or a folder of slices")
     if not target.is_dir():
-        return Series(target.name, "", (target,), offset=offset, scale=scale).load(progress)
+        return Series(target.name, "", (target,), offset=offset, scale=scale), ()
     found = find_series(target, offset=offset, scale=scale, all_derived=series is not None)
-    reading = _choose(target, found.series, series).load(progress)
-    return replace(reading, left_out=(*found.skipped, *reading.left_out))
+    return _choose(target, found.series, series), found.skipped
 
 
 def default_slice() -> CTSlice:

@@ -5,22 +5,29 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ctinv.adapters.errors import ImageError
 
 from .arrays import array_kind, read_array, refuse_unread
 from .decode import refuse_without_rescale
 from .dicom import open_ct, read_frames
+from .order import notes_on, sort_slices
 from .slices import CTSlice
 from .tags import derived, floats, line, phase_words, refuse_by_tags, text
 
-__all__ = ["Found", "Reading", "Series", "files_below", "find_series", "read_file", "reason_of", "steps_of"]
+__all__ = [
+    "Found",
+    "Reading",
+    "Series",
+    "files_below",
+    "find_series",
+    "read_file",
+    "reason_of",
+]
 
 _Progress = Callable[[str, int, int], None]
 
@@ -68,8 +75,25 @@ class Series:
         Raises:
             ImageError: None of them can be read; the first reason.
         """
-        slices: list[CTSlice] = []
         left_out: list[tuple[Path, str]] = []
+        slices = [one for _, _, one in self.walk(left_out, progress)]
+        if not slices:
+            raise ImageError(left_out[0][1])
+        ordered = sort_slices(slices)
+        return Reading(tuple(ordered), tuple(left_out), tuple(notes_on(ordered)))
+
+    def walk(
+        self, left_out: list[tuple[Path, str]], progress: _Progress | None = None
+    ) -> Iterator[tuple[Path, int, CTSlice]]:
+        """Read file by file: each slice once, with its file and its number in it, as the files lie.
+
+        Arguments:
+            left_out: Gets the files that cannot be read, with the reason.
+            progress: Told ("reading", done, total).
+
+        Raises:
+            ImageError: The only file cannot be read.
+        """
         seen: set[tuple[Any, ...]] = set()
         for done, file in enumerate(self.files):
             try:
@@ -79,19 +103,15 @@ class Series:
                     raise
                 left_out.append((file, str(error)))
                 parts = []
-            for part in parts:
+            for number, part in enumerate(parts):
                 own = None if array_kind(file) is None else file
                 digest = hashlib.sha256(part.hu.tobytes()).digest()
                 print_ = (own, part.meta.get("sop_uid"), part.meta.get("frame"), part.position, digest)
                 if print_ not in seen:
-                    slices.append(part)
+                    yield file, number, part
                 seen.add(print_)
             if progress is not None:
                 progress("reading", done + 1, len(self.files))
-        if not slices:
-            raise ImageError(left_out[0][1])
-        ordered = _sorted(slices)
-        return Reading(tuple(ordered), tuple(left_out), tuple(_notes(ordered)))
 
     def read(self, progress: _Progress | None = None) -> list[CTSlice]:
         """The slices of :meth:`load`."""
@@ -309,57 +329,6 @@ def read_file(path: Path, offset: float | None = None, scale: float | None = Non
         return read_array(path, offset, scale)
     refuse_unread(path)
     return read_frames(path, offset, scale)
-
-
-def _sorted(slices: list[CTSlice]) -> list[CTSlice]:
-    heights = [s.height for s in slices]
-    numbers = [s.meta.get("instance") for s in slices]
-    if all(h is not None for h in heights):
-        return [
-            s
-            for _, s in sorted(
-                enumerate(slices),
-                key=lambda p: (
-                    str(p[1].meta.get("phase", "")),
-                    p[1].height,
-                    p[1].meta.get("instance", 0),
-                    p[0],
-                ),
-            )
-        ]
-    if all(n is not None for n in numbers) and len(set(numbers)) == len(slices):
-        return sorted(slices, key=lambda s: s.meta["instance"])
-    return slices
-
-
-def _notes(slices: Sequence[CTSlice]) -> Iterable[str]:
-    """What a user should know of a series as a whole."""
-    yield from sorted({str(s.meta["doubt"]) for s in slices if "doubt" in s.meta})
-    phases = {s.meta["phase"] for s in slices if "phase" in s.meta}
-    if len(phases) > 1:
-        yield f"{len(phases)} phases at the same places"
-    if len(slices) > 1 and all("frame" in s.meta and s.position is None for s in slices):
-        yield "the file does not say where its frames lie"
-    uids = [s.meta["sop_uid"] for s in slices if "sop_uid" in s.meta and "frame" not in s.meta]
-    if len(set(uids)) < len(uids):
-        yield "several slices have the same SOP instance UID; all are kept, as their pixels differ"
-    steps = np.array(steps_of(slices))
-    if len(steps) > 1 and (middle := float(np.median(steps))) > 0.0:
-        wide = np.flatnonzero(steps > 1.5 * middle)
-        if wide.size:
-            missing = int(np.rint(steps[wide] / middle - 1.0).sum())
-            yield f"{missing} slices seem to be missing: gaps of up to {steps.max():g} mm, else {middle:g} mm"
-        elif float(steps.max() - steps.min()) > max(0.1 * middle, 0.01):
-            yield f"slices lie unevenly, {steps.min():g} to {steps.max():g} mm apart"
-
-
-def steps_of(slices: Sequence[CTSlice]) -> list[float]:
-    """Distances of neighbouring slices of one phase in mm; none where places are not known."""
-    return [
-        b.height - a.height
-        for a, b in pairwise(slices)
-        if a.height is not None and b.height is not None and a.meta.get("phase") == b.meta.get("phase")
-    ]
 
 
 def _belongs_to_a_header(file: Path) -> bool:

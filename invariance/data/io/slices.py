@@ -60,12 +60,20 @@ class CTSlice:
         (``meta["keep_name"]``); else eight digits of the pixels' hash, which tell nothing of the
         patient, and the slice's number.
         """
+        return self.called(self.digest)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the pixels."""
+        return hashlib.sha256(np.ascontiguousarray(self.hu).tobytes()).hexdigest()
+
+    def called(self, digest: str) -> str:
+        """The name of a slice like this one with such pixels."""
         keep = self.meta.get("keep_name", self.meta.get("deidentified", False))
         number = self.meta.get("frame", self.meta.get("instance"))
         if keep and self.source is not None:
             return self.source.name
-        digest = hashlib.sha256(np.ascontiguousarray(self.hu).tobytes()).hexdigest()[:8]
-        return f"slice-{digest}" if number is None else f"slice-{digest}-{number}"
+        return f"slice-{digest[:8]}" if number is None else f"slice-{digest[:8]}-{number}"
 
     def __repr__(self) -> str:
         name = self.source.name if self.source else "in memory"
