@@ -195,8 +195,13 @@ class Analyst:
 
     def prepare(self) -> None:
         """Fit all layers of all models now."""
+        from ctinv.invariance.runs.loop import RunEnds
+
         for number, subject in enumerate(self._task.subjects):
-            self._fits[number] = self._fitted(number, range(len(subject.layers)))
+            try:
+                self._fits[number] = self._fitted(number, range(len(subject.layers)))
+            except RunEnds as end:
+                raise end.reason from None
 
     def _explainer(self, case: Case) -> Explainer:
         if case.layer not in self._fits.get(case.model, {}):
@@ -224,8 +229,10 @@ class Analyst:
         """The explainers of some layers; where not all can be fitted, the reasons of those that cannot.
 
         Raises:
-            Exception: Nothing can be fitted, and there is no other model.
+            RunEnds: Nothing can be fitted, and there is no other model.
         """
+        from ctinv.invariance.runs.loop import RunEnds
+
         subject = self._task.subjects[model]
         names = [subject.layers[layer] for layer in layers]
         found: dict[int, Explainer | Exception] = {}
@@ -238,7 +245,7 @@ class Analyst:
                 found = {layer: self._alone(subject, layer) for layer in layers}
         errors = [e for e in found.values() if isinstance(e, Exception)]
         if errors and (self._task.fail_fast or (len(errors) == len(found) and len(self._task.subjects) == 1)):
-            raise errors[0]
+            raise RunEnds(errors[0])
         fits = [e for e in found.values() if not isinstance(e, Exception)]
         for note in dict.fromkeys(note for e in fits for note in notes(e)):
             self._screen.note(note)

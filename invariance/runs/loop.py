@@ -13,7 +13,19 @@ from ctinv.adapters._types import Progress
 from .cases import Case
 from .outcomes import clear_failure, done, record_failure
 
-__all__ = ["Tally", "Work", "run_cases"]
+__all__ = ["RunEnds", "Tally", "Work", "run_cases"]
+
+
+class RunEnds(Exception):  # noqa: N818  (it wraps the error that is told)
+    """Raised by work where going on makes no sense: every case would fail alike.
+
+    Arguments:
+        reason: What the run ends with.
+    """
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
 
 
 class Work(Protocol):
@@ -101,13 +113,16 @@ def run_cases(
             tally.failed += 1
             tally.seconds += clock() - started
         if progress is not None:
-            progress("cases", tally.over, total)
+            # What was there already tells nothing of how fast the rest goes.
+            progress("cases", tally.solved + tally.failed, total - tally.kept)
     return tally
 
 
 def _solved(case: Case, key: str, folder: Path, work: Work, fail_fast: bool) -> bool:
     try:
         found = work.solve(case, key)
+    except RunEnds as end:
+        raise end.reason from None
     except Exception as error:
         if fail_fast:
             raise
