@@ -191,7 +191,9 @@ def test_a_layer_that_cannot_be_fitted_costs_its_own_cases(analyze, tmp_path, mo
     assert "diverged" in result.err
 
 
-@pytest.mark.parametrize("count", [2, 4, 7])
+@pytest.mark.parametrize(
+    "count", [2, pytest.param(4, marks=pytest.mark.slow), pytest.param(7, marks=pytest.mark.slow)]
+)
 def test_shards_together_are_one_run(analyze, tmp_path, count):
     assert analyze("whole").code == 0
     order = np.random.default_rng(0).permutation(count) + 1
