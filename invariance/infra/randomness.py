@@ -81,6 +81,9 @@ class Purpose(enum.IntEnum):
     DENOISER_PATCHES = 52
     """Patches of one training step; its number follows."""
 
+    SPECTRUM = 54
+    """Starts of the search for a layer's most hidden and most amplified changes."""
+
     WORKLOAD = 60
     """Inputs of a speed measurement."""
     TRUTH_FIELD = 61

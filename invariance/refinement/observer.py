@@ -2,16 +2,51 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Protocol
+
 import torch
 from ctinv.adapters.base import Denoiser
-from ctinv.invariance.networks.embedder import Embedder
 from ctinv.invariance.representation.maps import as_map
 from ctinv.invariance.representation.reader import Looker
 from torch import Tensor
 
 from .jacobian import Linearised
 
-__all__ = ["Observer"]
+__all__ = ["ChannelStatistics", "Observer", "Standard"]
+
+
+class ChannelStatistics(Protocol):
+    """Mean and spread of a layer's channels, (C, 1, 1) each; embedders hold those of the fitting data."""
+
+    @property
+    def mean(self) -> Tensor: ...
+
+    @property
+    def std(self) -> Tensor: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Standard:
+    """Channel statistics that are known without a fit: those of one representation.
+
+    Arguments:
+        mean: Mean of each channel, (C, 1, 1).
+        std: Spread of each channel over its places, (C, 1, 1); infinite for one that never changes.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    @classmethod
+    def of(cls, z: Tensor) -> Standard:
+        """The statistics of representations (N, ...); a vector, which has no places, is left as it is."""
+        maps = as_map(z).float()
+        if maps.shape[0] * maps[0, 0].numel() == 1:
+            return cls(torch.zeros_like(maps[0]), torch.ones_like(maps[0]))
+        std, mean = torch.std_mean(maps, (0, 2, 3), keepdim=True)
+        std = torch.where(std > 1e-6 * mean.abs() + 1e-12, std, torch.inf)
+        return cls(mean[0], std[0])
 
 
 class Observer:
@@ -22,16 +57,18 @@ class Observer:
     Arguments:
         denoiser: The denoiser.
         layer: Canonical layer name; kept as ``layer``.
-        embedder: Holds the channels' mean and spread.
+        statistics: The channels' mean and spread.
         patch: For a layer whose output is not a map over the image: the side of the patches that
             it is shown instead of the image, next to each other.
     """
 
-    def __init__(self, denoiser: Denoiser, layer: str, embedder: Embedder, patch: int | None = None) -> None:
+    def __init__(
+        self, denoiser: Denoiser, layer: str, statistics: ChannelStatistics, patch: int | None = None
+    ) -> None:
         self.layer = layer
         source, inner = denoiser.twin(layer) or (denoiser, layer)
         self._look, self._inner = Looker(source), inner
-        self._mean, self._scale = embedder.mean, embedder.std.reciprocal()
+        self._mean, self._scale = statistics.mean, statistics.std.reciprocal()
         self._patch = patch
 
     @property

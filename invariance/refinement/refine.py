@@ -30,7 +30,17 @@ from .jacobian import Linearised
 from .krylov import Krylov
 from .observer import Observer
 
-__all__ = ["RHO", "RHOS", "TOLERANCE", "Refined", "affordable", "longest", "noise_change", "refine"]
+__all__ = [
+    "RHO",
+    "RHOS",
+    "TOLERANCE",
+    "Refined",
+    "affordable",
+    "linearised_near",
+    "longest",
+    "noise_change",
+    "refine",
+]
 
 RHO = 0.03
 """Noise ratio of a refined sample: the layer moves by at most 3 % of what noise moves it."""
@@ -150,7 +160,7 @@ def refine(
     reached = np.zeros((len(ratios), len(changes)))
     base = torch.from_numpy(np.ascontiguousarray(x))[None, None]
     z = observer(base)
-    jacobian, part = _linearised(observer, base, changes)
+    jacobian, part = linearised_near(observer, base, changes)
 
     def moved(d: Tensor) -> float:
         image = base.clone()
@@ -178,7 +188,7 @@ def refine(
     return Refined(ratios, refined, reached, steps, float(np.mean(growths)) if growths else 0.0)
 
 
-def _linearised(
+def linearised_near(
     observer: Observer, base: Tensor, changes: Image
 ) -> tuple[Linearised, tuple[slice, slice, slice, slice]]:
     """The Jacobian at the part of an image that holds the body, and that part.

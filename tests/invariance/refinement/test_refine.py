@@ -15,42 +15,7 @@ from ctinv.invariance.refinement.observer import Observer
 from ctinv.invariance.refinement.refine import RHO, RHOS, TOLERANCE, affordable, longest, noise_change, refine
 from torch import nn
 
-SIZE = 24
-
-
-def plain(channels):
-    """Channel statistics that change nothing."""
-    return SimpleNamespace(mean=torch.zeros(channels, 1, 1), std=torch.ones(channels, 1, 1))
-
-
-def layer(function, channels=1):
-    """A function of images as the layer ``phi`` of a denoiser, and its observer without standardisation."""
-
-    class Phi(nn.Module):
-        def forward(self, x):
-            return function(x)
-
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.phi = Phi()
-
-        def forward(self, x):
-            self.phi(x)
-            return x
-
-    denoiser = adapters.wrap(Net(), intensity="hu")
-    return Observer(denoiser, "phi", plain(channels))
-
-
-def draw(seed, count=3, size=SIZE):
-    return np.random.default_rng(seed).standard_normal((count, size, size)).astype(np.float32) * 30
-
-
-def half(x):
-    seen = torch.zeros(x.shape[-1])
-    seen[x.shape[-1] // 2 :] = 1
-    return x * seen
+from .toys import SIZE, draw, half, layer, plain
 
 
 def band(x):
