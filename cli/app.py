@@ -26,12 +26,12 @@ _COMMANDS = {
     "sample": "fit:sample",
     "audit": "audit:audit",
     "probe": "probe:probe",
+    "compare": "compare_runs:compare",
     "compare-models": "compare:compare",
     "zoo": "zoo:zoo",
     "data": "data:data",
     "bench": "bench:bench",
 }
-_ALIASES = {"compare": "compare-models"}
 
 
 class CasesFailedError(Exception):
@@ -56,7 +56,7 @@ class _LazyGroup(click.Group):
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        target = _COMMANDS.get(_ALIASES.get(cmd_name, cmd_name))
+        target = _COMMANDS.get(cmd_name)
         if target is None:
             return None
         module, _, name = target.partition(":")

@@ -31,7 +31,7 @@ def compare(
 ) -> None:
     """Compare the layers of two models, such as a network and its ONNX export, on one slice.
 
-    Also called compare.
+    To set analyses against each other, see compare.
 
     \b
     Example:

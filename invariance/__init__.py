@@ -6,6 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .comparing.compare import compare
+    from .comparing.record import Comparison
     from .explaining.explainer import Explainer
     from .explaining.fit import fit
     from .presets import PRESETS, Preset, preset
@@ -16,18 +18,22 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PRESETS",
+    "Comparison",
     "Explainer",
     "Explanation",
     "Lesion",
     "LesionGrid",
     "Preset",
     "Probe",
+    "compare",
     "fit",
     "preset",
     "probe",
 ]
 
 _HOMES = {
+    "Comparison": "comparing.record",
+    "compare": "comparing.compare",
     "Explainer": "explaining.explainer",
     "Explanation": "reporting.explanation",
     "Lesion": "probing.lesions",

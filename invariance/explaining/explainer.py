@@ -83,14 +83,18 @@ class Explainer(FittedLayer):
         x = as_slice(image)
         request = Request(samples, seed, min(keep, samples), refine, rho, shares)
         spacing, source = getattr(image, "spacing", None), str(getattr(image, "name", None) or "array")
+        dose = getattr(image, "meta", {}).get("simulated_dose")
         stored = self._stored(x, request) if cache else None
         answer = _read(stored) if stored is not None else None
         if answer is not None:
             # The same numbers may have been asked for under another name.
             name = self.denoiser.name
-            meta = dataclasses.replace(answer.meta, model=name, spacing=spacing, source=source)
+            meta = dataclasses.replace(answer.meta, model=name, spacing=spacing, source=source, dose=dose)
             return dataclasses.replace(answer, meta=meta)
         explanation = analyse(self, x, request, spacing, source, progress)
+        if dose is not None:
+            meta = dataclasses.replace(explanation.meta, dose=dose)
+            explanation = dataclasses.replace(explanation, meta=meta)
         if stored is not None:
             publish(stored, explanation.save_answer)
             keep_newest(stored.parent, _KEPT)

@@ -33,6 +33,9 @@ class Purpose(enum.IntEnum):
     NOISE = 5
     """Noise that an analysis compares the layer's changes with."""
 
+    DOSE_SERIES = 6
+    """Noise of one slice at several doses, the same pattern for all of them."""
+
     VAE_WEIGHTS = 10
     VAE_PATCHES = 11
     VAE_NOISE = 12

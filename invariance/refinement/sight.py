@@ -70,7 +70,7 @@ class Sight:
             patch: Side of the patches that a layer is shown whose output is no map of the image.
             statistics: Its channels' mean and spread; those at this slice where None.
         """
-        whole = pad_to(x, patch)
+        whole = np.array(pad_to(x, patch))  # records are read-only, which PyTorch does not take
         name = denoiser.resolve(layer).name
         z = represent(denoiser, name, whole[None, None])
         local = probe_geometry(z, (whole.shape[0], whole.shape[1]), patch).local
@@ -87,7 +87,7 @@ class Sight:
         observer = Observer(
             fitted.denoiser, fitted.layer, fitted.embedder, None if fitted.geometry.local else patch
         )
-        return cls._looking(observer, pad_to(x, patch), x.shape, seed, spacing)
+        return cls._looking(observer, np.array(pad_to(x, patch)), x.shape, seed, spacing)
 
     @classmethod
     def _looking(

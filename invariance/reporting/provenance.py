@@ -58,6 +58,7 @@ class Provenance(JsonRecord):
         quantiles: Shares of the quantile maps, where they were asked for.
         spacing: Row and column spacing in mm.
         source: What the image is called: see ``CTSlice.name``; never a path.
+        dose: Fraction of the slice's own dose, where a lower one was simulated.
         timings: Seconds by stage.
         case: SHA-256 of all that was asked, where it was one case of a run.
     """
@@ -84,6 +85,7 @@ class Provenance(JsonRecord):
     quantiles: tuple[float, ...] | None = None
     spacing: tuple[float, float] | None = field(default=None, metadata=NULL)
     source: str | None = None
+    dose: float | None = None
     timings: Timings = field(default_factory=Timings)
     case: str | None = None
 

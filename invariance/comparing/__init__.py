@@ -1,0 +1,1 @@
+"""Several analyses set against each other: what each layer hides, and what one shows that another hides."""
