@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .comparing.compare import compare
-    from .comparing.record import Comparison
+    from .comparing.comparison import Comparison
     from .explaining.explainer import Explainer
     from .explaining.fit import fit
     from .presets import PRESETS, Preset, preset
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Comparison": "comparing.record",
+    "Comparison": "comparing.comparison",
     "compare": "comparing.compare",
     "Explainer": "explaining.explainer",
     "Explanation": "reporting.explanation",

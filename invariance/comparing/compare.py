@@ -16,8 +16,9 @@ from ctinv.invariance.networks.fitted import versions
 from ctinv.invariance.refinement.sight import Sight
 from ctinv.invariance.reporting.result import AnalysisResult
 
+from .comparison import Comparison
 from .mutual import one_sided_pairs, read_in_all
-from .record import Case, Comparison, CurveValue, OneSided, Place
+from .record import Case, CurveValue, OneSided, Place
 from .table import Summary, common_ratio, rows_of, slice_of
 
 __all__ = ["compare", "find_analyses"]

@@ -19,7 +19,7 @@ from ctinv.invariance.reporting.sheet import (
 )
 from matplotlib.axes import Axes
 
-from .record import Case, Comparison, Place
+from .record import Case, ComparisonResult, Place
 
 __all__ = ["place_png"]
 
@@ -28,7 +28,7 @@ _PAIRS = 6
 _COLOURS = ("#1f4e79", "#b45309", "#047857", "#7c3aed", "#be123c", "#475569", "#0e7490", "#65a30d")
 
 
-def place_png(comparison: Comparison, place: Place) -> bytes:
+def place_png(comparison: ComparisonResult, place: Place) -> bytes:
     """Draw one slice of a comparison.
 
     First the slice and the maps of all layers on one scale; then the differences of the maps from the

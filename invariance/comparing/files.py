@@ -13,12 +13,12 @@ from ctinv.invariance.infra.files import write_files
 
 from .figure import place_png
 from .page import page_html
-from .record import Comparison
+from .record import ComparisonResult
 
 __all__ = ["save"]
 
 
-def save(comparison: Comparison, out_dir: str | Path) -> dict[str, Path]:
+def save(comparison: ComparisonResult, out_dir: str | Path) -> dict[str, Path]:
     """Write the figure, the images, the page and, last, ``result.json``; whole or not at all.
 
     ``images.npz`` holds for the slice number ``s`` the slice ``x_s``, the maps ``maps_s`` (L, H, W) in
@@ -44,7 +44,7 @@ def save(comparison: Comparison, out_dir: str | Path) -> dict[str, Path]:
     )
 
 
-def _images(comparison: Comparison) -> bytes:
+def _images(comparison: ComparisonResult) -> bytes:
     arrays: dict[str, npt.NDArray[np.float32]] = {}
     for s, place in enumerate(comparison.places):
         arrays[f"x_{s}"], arrays[f"maps_{s}"] = place.x, place.maps

@@ -11,7 +11,7 @@ from ctinv.invariance.audit.record import Figure
 from ctinv.invariance.infra.pages import link, number, page
 from ctinv.invariance.reporting.parts import SCRIPTS, Cell, Column, Matrix, Table, map_png, thumbnail
 
-from .record import Comparison, Place, Row
+from .record import ComparisonResult, Place, Row
 
 __all__ = ["HEADS", "cells", "page_html", "table_html"]
 
@@ -26,7 +26,7 @@ HEADS = ("Layer", "Slices", "Runs", "Anatomy hidden, at least [HU]", "Noise hidd
 
 
 def page_html(
-    comparison: Comparison, pictures: Sequence[bytes], links: Mapping[Path, PurePosixPath | None]
+    comparison: ComparisonResult, pictures: Sequence[bytes], links: Mapping[Path, PurePosixPath | None]
 ) -> str:
     """One self-contained page.
 
@@ -52,7 +52,7 @@ def page_html(
     )
 
 
-def table_html(comparison: Comparison) -> str:
+def table_html(comparison: ComparisonResult) -> str:
     """The rows as a small HTML table without style or scripts, and the verdict."""
     head = "".join(f"<th>{escape(text)}</th>" for text in HEADS)
     body = "".join(
@@ -63,7 +63,7 @@ def table_html(comparison: Comparison) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{said}"
 
 
-def _title(comparison: Comparison) -> str:
+def _title(comparison: ComparisonResult) -> str:
     count = len(comparison.rows)
     if count <= 3:
         return "What is hidden: " + " against ".join(row.label for row in comparison.rows)
@@ -87,7 +87,7 @@ def _figure(figure: Figure | None) -> str:
     return f"{text} ({number(figure.low)} to {number(figure.high)}; {figure.interval})"
 
 
-def _cases(comparison: Comparison, links: Mapping[Path, PurePosixPath | None]) -> Table:
+def _cases(comparison: ComparisonResult, links: Mapping[Path, PurePosixPath | None]) -> Table:
     words = [Column(k, t, number=False) for k, t in (("row", "Layer"), ("slice", "Image"), ("seed", "Seed"))]
     rows: list[list[str | float | None]] = []
     addresses: list[str | None] = []
@@ -142,7 +142,7 @@ def _sizes(place: Place) -> Matrix:
     return Matrix(caption, "hidden from / visible to", place.labels, place.labels, cells)
 
 
-def _facts(comparison: Comparison) -> list[tuple[str, str]]:
+def _facts(comparison: ComparisonResult) -> list[tuple[str, str]]:
     facts = [
         ("Noise ratio", "no sample was refined" if comparison.rho is None else f"{comparison.rho:g}"),
         ("Analyses", str(len(comparison.cases))),

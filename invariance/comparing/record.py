@@ -13,9 +13,18 @@ from ctinv.adapters._types import Image
 from ctinv.invariance.audit.record import Figure
 from ctinv.invariance.infra.records import plain
 
-__all__ = ["COMPARISON_SCHEMA", "Case", "Comparison", "CurveValue", "OneSided", "Place", "Row", "label_of"]
+__all__ = [
+    "_SCHEMA",
+    "Case",
+    "ComparisonResult",
+    "CurveValue",
+    "OneSided",
+    "Place",
+    "Row",
+    "label_of",
+]
 
-COMPARISON_SCHEMA = 1
+_SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -205,7 +214,7 @@ class Place:
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class ComparisonResult:
     """Several analyses set against each other.
 
     Arguments:
@@ -243,7 +252,7 @@ class Comparison:
             for p in self.places
         ]
         return {
-            "schema_version": COMPARISON_SCHEMA,
+            "schema_version": _SCHEMA,
             "kind": "comparison",
             "units": "HU",
             "rho": self.rho,
@@ -254,21 +263,6 @@ class Comparison:
             "notices": list(self.notices),
             "versions": self.versions,
         }
-
-    def save(self, out_dir: str | Path) -> dict[str, Path]:
-        """Write ``figure.png``, ``images.npz``, ``report.html`` and, last, ``result.json``.
-
-        Raises:
-            CtinvError: The folder cannot be written.
-        """
-        from .files import save
-
-        return save(self, out_dir)
-
-    def _repr_html_(self) -> str:
-        from .page import table_html
-
-        return table_html(self)
 
 
 def _most_and_least(rows: Sequence[Row]) -> list[str]:

@@ -74,9 +74,8 @@ def test_a_file_is_matched_by_its_content(run, tmp_path):
     from ctinv import adapters
 
     graph = adapters.load(tmp_path / "mine.onnx")
-    e = analysis(
-        "mine", "conv3", model_hash=graph.fingerprint, intensity=str(graph.intensity), output="image"
-    )
+    known = {"model_hash": graph.fingerprint, "intensity": str(graph.intensity), "output": "image"}
+    e = analysis("mine", "conv3", **known)
     e.save_answer(tmp_path / "run")
     without = run("compare", tmp_path / "run", "-o", tmp_path / "out")
     assert without.code == 0, without.err

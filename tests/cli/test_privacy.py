@@ -121,7 +121,8 @@ def test_the_search_finds_what_is_there(tmp_path):
 MODEL = ("--model", "yang", "--layer", "conv3")
 DRAW = ("-n", 4, "--refine", 0)
 COMMANDS = {  # {all}: the folder, {one}: a slice in it, {out}: where to write
-    "analyze": [("analyze", *MODEL, "-i", "{one}", "-o", "{out}/a", "--data", "{all}", *DRAW, *ARE_SHORT),
+    "analyze": [
+        ("analyze", *MODEL, "-i", "{one}", "-o", "{out}/a", "--data", "{all}", *DRAW, *ARE_SHORT),
         ("compare", "{out}/a", "-o", "{out}/c"),
     ],
     "sample": [

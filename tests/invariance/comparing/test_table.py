@@ -164,3 +164,12 @@ def test_a_slice_of_unknown_spacing_has_no_doses():
 
     with pytest.raises(ImageError, match="pixel spacing"):
         dose_series(dataclasses.replace(default_slice(), spacing=None), (0.5,))
+
+
+def test_notebooks_show_a_small_table_without_scripts():
+    shown = invariance.compare([analysis("<a>", lower=6), analysis("b", lower=4)])._repr_html_()
+    assert "&lt;a&gt; conv1" in shown
+    assert "<a> conv1" not in shown
+    assert "<script" not in shown
+    assert shown.count("<tr>") == 3
+    assert "hides most" in shown
