@@ -17,13 +17,10 @@ FLOORS = (
     "zoo.training",
     "zoo",
     "invariance",
-<<<<<<< HEAD
     "invariance.runs",
-=======
     "invariance.comparing",
     "invariance.explaining",
     "invariance.changes",
->>>>>>> aed7423 (Compare analyses of any models, layers, slices, seeds and doses; show what one layer hides and another sees)
     "invariance.probing.protocol",
     "invariance.probing.bench",
     "invariance.probing.tasks",

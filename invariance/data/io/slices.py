@@ -60,7 +60,6 @@ class CTSlice:
         (``meta["keep_name"]``); else eight digits of the pixels' hash, which tell nothing of the
         patient, and the slice's number.
         """
-<<<<<<< HEAD
         return self.called(self.digest)
 
     @property
@@ -70,10 +69,8 @@ class CTSlice:
 
     def called(self, digest: str) -> str:
         """The name of a slice like this one with such pixels."""
-=======
         if "simulated_name" in self.meta:  # a slice at a lower dose is called after the one it was made of
             return str(self.meta["simulated_name"])
->>>>>>> aed7423 (Compare analyses of any models, layers, slices, seeds and doses; show what one layer hides and another sees)
         keep = self.meta.get("keep_name", self.meta.get("deidentified", False))
         number = self.meta.get("frame", self.meta.get("instance"))
         if keep and self.source is not None:
