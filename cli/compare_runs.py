@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import click
 
 from .console import Screen
-from .images import folder_names
 from .models import ModelSpec, open_model
 from .options import device_option, json_option, out_option, quiet_option
 
@@ -145,6 +144,7 @@ def _at_doses(
     from ctinv.adapters.errors import CtinvError
     from ctinv.invariance.comparing.doses import at_doses
     from ctinv.invariance.reporting.result import AnalysisResult
+    from ctinv.invariance.runs.cases import folder_names
 
     models = {d.fingerprint: d for d in denoisers}
     written: list[Path] = []
