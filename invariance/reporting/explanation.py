@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from ctinv.adapters.errors import CtinvError
+from ctinv.invariance.data.io.slices import CTSlice
 from ctinv.invariance.infra.files import write_files
 
+from .dicom import dicom_files
 from .figure import figure_png
 from .report import report_html
 from .result import AnalysisResult
 
-__all__ = ["Explanation"]
+__all__ = ["FORMATS", "Explanation"]
+
+FORMATS = ("dicom",)
+"""What :meth:`Explanation.save` writes on request, besides its usual files."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +28,14 @@ class Explanation(AnalysisResult):
     The fields are those of :class:`ctinv.invariance.reporting.result.AnalysisResult`.
     """
 
-    def save(self, out_dir: str | Path) -> dict[str, Path]:
+    def save(
+        self,
+        out_dir: str | Path,
+        *,
+        formats: Collection[str] = (),
+        template: CTSlice | None = None,
+        deidentify: bool = False,
+    ) -> dict[str, Path]:
         """Write ``result.json``, ``arrays.npz``, ``figure.png`` and ``report.html``.
 
         The files appear whole or not at all; ``result.json`` comes last, so where it is, the
@@ -29,13 +43,23 @@ class Explanation(AnalysisResult):
 
         Arguments:
             out_dir: Folder; made where it does not exist.
+            formats: What to write besides: ``dicom``, see
+                :func:`ctinv.invariance.reporting.dicom.dicom_files`.
+            template: The slice that was explained; DICOM takes place and patient from it.
+            deidentify: Leave out of DICOM what tells the patient.
 
         Returns:
             The path of each file by name.
 
         Raises:
-            CtinvError: The folder cannot be written.
+            CtinvError: The folder cannot be written, or a format is unknown or cannot be made.
         """
+        unknown = set(formats) - set(FORMATS)
+        if unknown:
+            raise CtinvError(f"format {min(unknown)!r} is not known; choose one of: {', '.join(FORMATS)}")
+        if formats and template is None:
+            raise CtinvError("DICOM output needs the slice that was explained; give it as template")
+        more = dicom_files(self, template, deidentify=deidentify) if formats and template else {}
         png = figure_png(self)
         report = report_html([self], figures=[png]).encode()
         return write_files(
@@ -44,6 +68,7 @@ class Explanation(AnalysisResult):
                 "arrays.npz": self.npz_file(),
                 "figure.png": png,
                 "report.html": report,
+                **more,
                 "result.json": self.json_file(),
             },
         )

@@ -34,6 +34,8 @@ def basic_profile(dataset: Any) -> None:
 
     anonymize_dataset(dataset)
     for element in list(dataset):
+        if str(element.value).startswith(_NO_DATE.get(element.VR, " ")):
+            element.value = ""  # the package's stand-in is no valid date
         if element.VR == "SQ":
             for item in element.value:
                 basic_profile(item)
@@ -49,6 +51,7 @@ def basic_profile(dataset: Any) -> None:
     dataset.LongitudinalTemporalInformationModified = "REMOVED"
 
 
+_NO_DATE = {"DA": "00010101", "DT": "00010101"}
 _METHOD = (
     "PatientIdentityRemoved",
     "DeidentificationMethod",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 from datetime import datetime
@@ -12,34 +13,12 @@ import numpy as np
 from ctinv.adapters.errors import ImageError
 from numpy.typing import NDArray
 
-from .decode import quiet
-from .deidentify import basic_profile
-from .dicom import open_ct
 from .slices import CTSlice
+from .template import CT_IMAGE, source_tags
 
-__all__ = ["new_series_uid", "write_dicom"]
+__all__ = ["dicom_file", "encoded", "new_series_uid", "write_dicom"]
 
 _STEPS = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
-_GONE = (
-    "PixelPaddingValue",
-    "PixelPaddingRangeLimit",
-    "SmallestImagePixelValue",
-    "LargestImagePixelValue",
-    "ModalityLUTSequence",
-    "VOILUTSequence",
-    "IconImageSequence",
-    "LossyImageCompression",
-    "LossyImageCompressionRatio",
-    "LossyImageCompressionMethod",
-    "InstanceCreatorUID",
-    "NumberOfFrames",
-    "PerFrameFunctionalGroupsSequence",
-    "SharedFunctionalGroupsSequence",
-    "DimensionIndexSequence",
-    "DimensionOrganizationSequence",
-    "ReferencedImageSequence",
-)
-_CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 
 
 def new_series_uid() -> str:
@@ -87,22 +66,77 @@ def write_dicom(
         ImageError: The image is not finite or too large for 16 bits, the template cannot be read or
             has another size, or the path cannot be written.
     """
+    data = _derived(
+        image,
+        template,
+        description,
+        series_uid=series_uid,
+        instance=instance,
+        step=step,
+        deidentify=deidentify,
+    )
+    _save(data, Path(path))
+    return Path(path)
+
+
+def dicom_file(
+    image: CTSlice | NDArray[Any],
+    template: CTSlice | str | Path | None,
+    description: str,
+    *,
+    series_uid: str | None = None,
+    instance: int | None = None,
+    step: float | None = None,
+    deidentify: bool = False,
+    synthetic: bool = False,
+) -> bytes:
+    """What :func:`write_dicom` writes, as bytes.
+
+    Arguments:
+        image: See there; so is all that is not named here.
+        synthetic: Mark the image as made up, in the image type.
+
+    Raises:
+        ImageError: See there.
+    """
+    return encoded(
+        _derived(
+            image,
+            template,
+            description,
+            series_uid=series_uid,
+            instance=instance,
+            step=step,
+            deidentify=deidentify,
+            synthetic=synthetic,
+        ),
+        "the DICOM file",
+    )
+
+
+def _derived(
+    image: CTSlice | NDArray[Any],
+    template: CTSlice | str | Path | None,
+    description: str,
+    *,
+    series_uid: str | None,
+    instance: int | None,
+    step: float | None,
+    deidentify: bool,
+    synthetic: bool = False,
+) -> Any:
     hu = np.asarray(image.hu if isinstance(image, CTSlice) else image, dtype=np.float64)
     if hu.ndim != 2 or hu.size == 0 or not np.isfinite(hu).all():
         raise ImageError(f"only finite images (H, W) can be written, not {hu.shape} with NaN or infinity")
     stored, slope = _quantise(hu, step)
-    dataset = _blank(image) if template is None else _from_template(template)
-    _check_size(dataset, hu.shape)
-    dataset = _kept(dataset)
-    if deidentify:
-        with quiet():
-            basic_profile(dataset)
+    dataset = source_tags(image, template, hu.shape, deidentify=deidentify)
     _describe(dataset, description, series_uid or new_series_uid(), instance)
+    if synthetic:
+        dataset.ImageType = [*dataset.ImageType, "SYNTHETIC"]
     if deidentify:
         del dataset.InstanceCreationDate, dataset.InstanceCreationTime
     _fill(dataset, stored, slope)
-    _save(dataset, Path(path))
-    return Path(path)
+    return dataset
 
 
 def _quantise(hu: NDArray[np.float64], step: float | None) -> tuple[NDArray[np.int16], float]:
@@ -113,78 +147,6 @@ def _quantise(hu: NDArray[np.float64], step: float | None) -> tuple[NDArray[np.i
     raise ImageError(f"values from {low:g} to {high:g} HU do not fit into 16 bits with step {step or 1.0:g}")
 
 
-def _from_template(template: CTSlice | str | Path) -> Any:
-    source = template.source if isinstance(template, CTSlice) else Path(template)
-    if source is None:
-        raise ImageError("the template slice came from no file; give a DICOM file, or None")
-    dataset = open_ct(source, pixels=False)
-    if isinstance(template, CTSlice) and "frame" in template.meta:
-        _frame_geometry(dataset, template)
-    from pydicom.dataset import Dataset
-    from pydicom.sequence import Sequence
-
-    reference = Dataset()
-    reference.ReferencedSOPClassUID = dataset.get("SOPClassUID", _CT_IMAGE)
-    reference.ReferencedSOPInstanceUID = dataset.get("SOPInstanceUID", "")
-    if "frame" in (template.meta if isinstance(template, CTSlice) else {}):
-        reference.ReferencedFrameNumber = template.meta["frame"] + 1  # type: ignore[union-attr]
-    if reference.ReferencedSOPInstanceUID:
-        dataset.SourceImageSequence = Sequence([reference])
-    return dataset
-
-
-def _kept(template: Any) -> Any:
-    """A new data set, free of the file's encoding, without what no longer holds."""
-    from pydicom.datadict import tag_for_keyword
-    from pydicom.dataset import Dataset
-
-    template.remove_private_tags()
-    gone = {tag_for_keyword(keyword) for keyword in _GONE}
-    fresh = Dataset()
-    for element in template:
-        if element.tag not in gone and not 0x5000 <= element.tag.group <= 0x60FF:
-            fresh.add(element)
-    return fresh
-
-
-def _frame_geometry(dataset: Any, template: CTSlice) -> None:
-    """Put what an enhanced file says per frame where a single slice says it."""
-    if template.spacing is not None:
-        dataset.PixelSpacing = [float(f"{v:.8g}") for v in template.spacing]
-    if template.position is not None:
-        dataset.ImagePositionPatient = [float(f"{v:.8g}") for v in template.position]
-    if template.orientation is not None:
-        dataset.ImageOrientationPatient = [float(f"{v:.8g}") for v in template.orientation]
-    dataset.InstanceNumber = template.meta["frame"] + 1
-
-
-def _blank(image: CTSlice | NDArray[Any]) -> Any:
-    from pydicom.dataset import Dataset
-    from pydicom.uid import generate_uid
-
-    dataset = Dataset()
-    for keyword in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"):
-        setattr(dataset, keyword, "")
-    for keyword in ("StudyID", "AccessionNumber", "ReferringPhysicianName", "Manufacturer", "KVP"):
-        setattr(dataset, keyword, None if keyword == "KVP" else "")
-    dataset.StudyInstanceUID = generate_uid()
-    dataset.FrameOfReferenceUID = generate_uid()
-    known = image if isinstance(image, CTSlice) else None
-    if known is not None and known.spacing is not None:
-        dataset.PixelSpacing = [float(f"{v:.8g}") for v in known.spacing]
-        dataset.ImagePositionPatient = list(known.position or (0.0, 0.0, 0.0))
-        dataset.ImageOrientationPatient = list(known.orientation or (1.0, 0.0, 0.0, 0.0, 1.0, 0.0))
-    return dataset
-
-
-def _check_size(dataset: Any, shape: tuple[int, ...]) -> None:
-    rows, columns = dataset.get("Rows"), dataset.get("Columns")
-    if rows is not None and (int(rows), int(columns)) != shape:
-        raise ImageError(
-            f"the image is {shape[0]} x {shape[1]}, its template {rows} x {columns}; make them equal"
-        )
-
-
 def _describe(dataset: Any, description: str, series_uid: str, instance: int | None) -> None:
     from pydicom.uid import generate_uid
 
@@ -193,7 +155,7 @@ def _describe(dataset: Any, description: str, series_uid: str, instance: int | N
         now.strftime("%Y%m%d"),
         now.strftime("%H%M%S"),
     )
-    dataset.SOPClassUID = _CT_IMAGE
+    dataset.SOPClassUID = CT_IMAGE
     dataset.SOPInstanceUID = generate_uid()
     dataset.SeriesInstanceUID = series_uid
     dataset.Modality = "CT"
@@ -233,23 +195,40 @@ def _fill(dataset: Any, stored: NDArray[np.int16], slope: float) -> None:
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
 
 
-def _save(dataset: Any, path: Path) -> None:
+def encoded(dataset: Any, what: str | Path) -> bytes:
+    """A data set as the bytes of a file.
+
+    Arguments:
+        dataset: A ``pydicom.Dataset`` with its file meta group.
+        what: What the message calls it.
+
+    Raises:
+        ImageError: Values of the template cannot be written.
+    """
     import warnings
 
+    buffer = io.BytesIO()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # values of the template that bend the standard
+            dataset.save_as(buffer, enforce_file_format=True)
+    except Exception as error:
+        raise ImageError(f"{what} cannot be written with this template ({error})") from error
+    return buffer.getvalue()
+
+
+def _save(dataset: Any, path: Path) -> None:
+    content = encoded(dataset, path)
     temporary = None
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name[:16]}-", dir=path.parent)
         os.close(handle)
         temporary = Path(name)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # values of the template that bend the standard
-            dataset.save_as(temporary, enforce_file_format=True)
+        temporary.write_bytes(content)
         temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
         raise ImageError(f"{path} cannot be written: {error.strerror or error}") from error
-    except Exception as error:
-        raise ImageError(f"{path} cannot be written with this template ({error})") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
