@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .changes.ask import attack, hide, spectrum
     from .comparing.compare import compare
     from .comparing.comparison import Comparison
     from .explaining.explainer import Explainer
@@ -25,13 +26,19 @@ __all__ = [
     "LesionGrid",
     "Preset",
     "Probe",
+    "attack",
     "compare",
     "fit",
+    "hide",
     "preset",
     "probe",
+    "spectrum",
 ]
 
 _HOMES = {
+    "attack": "changes.ask",
+    "hide": "changes.ask",
+    "spectrum": "changes.ask",
     "Comparison": "comparing.comparison",
     "compare": "comparing.compare",
     "Explainer": "explaining.explainer",

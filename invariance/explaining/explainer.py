@@ -10,6 +10,12 @@ from typing import Any
 
 from ctinv.adapters._types import Image, Progress
 from ctinv.adapters.errors import CtinvError
+from ctinv.invariance.changes import ask
+from ctinv.invariance.changes.about import About
+from ctinv.invariance.changes.attack import Attack
+from ctinv.invariance.changes.hide import Vanishing
+from ctinv.invariance.changes.spectrum import Spectrum
+from ctinv.invariance.changes.swap import Swap, swap
 from ctinv.invariance.data.tiling import as_slice
 from ctinv.invariance.infra.cache import cache_root, content_key, held, image_digest, keep_newest, publish
 from ctinv.invariance.networks.fitted import FORMAT, FittedLayer
@@ -99,6 +105,55 @@ class Explainer(FittedLayer):
             publish(stored, explanation.save_answer)
             keep_newest(stored.parent, _KEPT)
         return explanation
+
+    def spectrum(self, image: Any, **options: Any) -> Spectrum:
+        """The changes that the layer sees least and most; see :func:`ctinv.invariance.spectrum`.
+
+        The layer's channels are standardised as they are on the fitting data.
+
+        Arguments:
+            image: One slice (H, W) in HU, an array or a :class:`ctinv.invariance.data.CTSlice`.
+            options: ``region``, ``size``, ``count``, ``steps``, ``rho``, ``seed`` and ``progress``.
+        """
+        return ask.spectrum(self.denoiser, self.layer, image, statistics=self.embedder, **options)
+
+    def hide(self, image: Any, **options: Any) -> Vanishing:
+        """Which share of a contrast can vanish unnoticed; see :func:`ctinv.invariance.hide`.
+
+        Arguments:
+            image: One slice (H, W) in HU, an array or a :class:`ctinv.invariance.data.CTSlice`.
+            options: ``lesion`` or ``region``, ``what``, ``rho``, ``realisations``, ``seed`` and
+                ``progress``.
+        """
+        return ask.hide(self.denoiser, self.layer, image, statistics=self.embedder, **options)
+
+    def attack(self, image: Any, **options: Any) -> Attack:
+        """The small change that moves ``f(x)`` most; see :func:`ctinv.invariance.attack`.
+
+        Arguments:
+            image: One slice (H, W) in HU, an array or a :class:`ctinv.invariance.data.CTSlice`.
+            options: ``layers``, ``region``, ``size``, ``seed`` and ``progress``.
+        """
+        return ask.attack(self.denoiser, image, **options)
+
+    def swap(
+        self, image: Any, other: Any, *, seed: int = 0, rho: float = RHO, progress: Progress | None = None
+    ) -> Swap:
+        """What the layer sees of one image with the invariances of another.
+
+        Arguments:
+            image: Whose representation is kept, (H, W) in HU.
+            other: Whose invariances are taken, of the same shape.
+            seed: Draws the noise that refinement is measured by.
+            rho: The noise ratio of the refined image.
+            progress: Called with (stage, done, total).
+
+        Raises:
+            ImageError: The images differ in shape, or are no slices.
+            CtinvError: A noise ratio that is not positive.
+        """
+        about = About.of(self.denoiser, self.layer, image, seed=seed, rho=ask.positive(rho))
+        return swap(self, as_slice(image), as_slice(other), about, rho=rho, progress=progress)
 
     def _stored(self, x: Image, request: Request) -> Path | None:
         """Where the cache keeps this answer; a bundle that was not fitted here has no key."""

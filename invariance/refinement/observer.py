@@ -55,7 +55,7 @@ class Observer:
     A plain ONNX graph is looked at through its PyTorch twin, which has gradients.
 
     Arguments:
-        denoiser: The denoiser.
+        denoiser: The denoiser; kept as ``denoiser``.
         layer: Canonical layer name; kept as ``layer``.
         statistics: The channels' mean and spread.
         patch: For a layer whose output is not a map over the image: the side of the patches that
@@ -65,7 +65,7 @@ class Observer:
     def __init__(
         self, denoiser: Denoiser, layer: str, statistics: ChannelStatistics, patch: int | None = None
     ) -> None:
-        self.layer = layer
+        self.denoiser, self.layer = denoiser, layer
         source, inner = denoiser.twin(layer) or (denoiser, layer)
         self._look, self._inner = Looker(source), inner
         self._mean, self._scale = statistics.mean, statistics.std.reciprocal()

@@ -58,6 +58,7 @@ class Sight:
         spacing: tuple[float, float] | None = None,
         patch: int = 64,
         statistics: ChannelStatistics | None = None,
+        noise: Image | None = None,
     ) -> Sight:
         """A layer at a slice, with the noise that an analysis of the same seed draws.
 
@@ -69,6 +70,7 @@ class Sight:
             spacing: Row and column spacing in mm, where known.
             patch: Side of the patches that a layer is shown whose output is no map of the image.
             statistics: Its channels' mean and spread; those at this slice where None.
+            noise: The noise where another layer's is to be used again, (3, H, W) of the extended slice, HU.
         """
         whole = np.array(pad_to(x, patch))  # records are read-only, which PyTorch does not take
         name = denoiser.resolve(layer).name
@@ -76,7 +78,7 @@ class Sight:
         local = probe_geometry(z, (whole.shape[0], whole.shape[1]), patch).local
         known = Standard.of(z) if statistics is None else statistics
         observer = Observer(denoiser, name, known, None if local else patch)
-        return cls._looking(observer, whole, x.shape, seed, spacing)
+        return cls._looking(observer, whole, x.shape, seed, spacing, noise)
 
     @classmethod
     def of_fit(
@@ -97,8 +99,10 @@ class Sight:
         shape: tuple[int, ...],
         seed: int,
         spacing: tuple[float, float] | None,
+        noise: Image | None = None,
     ) -> Sight:
-        noise = noise_like(whole, NOISES, rng(seed, Purpose.NOISE), spacing)
+        if noise is None:
+            noise = noise_like(whole, NOISES, rng(seed, Purpose.NOISE), spacing)
         return cls(observer, whole, noise, noise_change(observer, whole, noise), (shape[0], shape[1]))
 
     @property
