@@ -15,6 +15,7 @@ from .models import ModelSpec, distinct_in_each, open_model, settle_units, some_
 from .options import (
     data_option,
     device_option,
+    format_options,
     input_options,
     json_option,
     layers_option,
@@ -29,7 +30,7 @@ from .options import (
     samples_option,
     seed_option,
 )
-from .work import Subject, Task, explain_all
+from .work import Subject, Task, Written, explain_all
 
 if TYPE_CHECKING:
     from ctinv.adapters import Denoiser
@@ -54,6 +55,7 @@ __all__ = ["analyze"]
 @preset_options
 @data_option()
 @click.option("--no-cache", is_flag=True, help="Fit anew and keep nothing in the user's cache.")
+@format_options
 @run_options
 @device_option
 @seed_option
@@ -73,6 +75,8 @@ def analyze(
     overrides: tuple[tuple[str, str], ...],
     data: str | None,
     no_cache: bool,
+    formats: tuple[str, ...],
+    deidentify: bool,
     shard: Shard,
     fail_fast: bool,
     restart: bool,
@@ -111,6 +115,8 @@ def analyze(
         denoisers = [open_model(spec) for spec in specs]
         wanted = distinct_in_each(denoisers, layers, screen)
         slices = find_slices(images, screen)
+        written = Written(formats, deidentify)
+        written.check(slices, screen)
         some = some_slices(slices)
         units = [settle_units(d, s, some, screen) for d, s in zip(denoisers, specs, strict=True)]
         for notice in dict.fromkeys(notice for denoiser in denoisers for notice in denoiser.notices):
@@ -128,7 +134,7 @@ def analyze(
             Subject(denoiser, names, {"intensity_found": found}, _maker(denoiser, fitting), identity)
             for denoiser, names, found in zip(denoisers, wanted, units, strict=True)
         ]
-        task = Task(images.source, slices, out, subjects, drawing, shard, memory, fail_fast, restart)
+        task = Task(images.source, slices, out, subjects, drawing, shard, memory, fail_fast, restart, written)
         failed = explain_all(screen, task)
     if failed:
         raise CasesFailedError(failed, task.count, out)

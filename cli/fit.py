@@ -16,6 +16,7 @@ from .models import ModelSpec, distinct, open_model, settle_units, some_slices
 from .options import (
     data_option,
     device_option,
+    format_options,
     input_options,
     json_option,
     layer_option,
@@ -30,7 +31,7 @@ from .options import (
     samples_option,
     seed_option,
 )
-from .work import Subject, Task, explain_all, notes
+from .work import Subject, Task, Written, explain_all, notes
 
 if TYPE_CHECKING:
     from ctinv.adapters._types import Progress
@@ -130,6 +131,7 @@ def fit(
 @refine_options
 @quantiles_option
 @memory_option
+@format_options
 @run_options
 @device_option
 @seed_option
@@ -144,6 +146,8 @@ def sample(
     memory: int | None,
     rho: float,
     quantiles: tuple[float, ...],
+    formats: tuple[str, ...],
+    deidentify: bool,
     shard: Shard,
     fail_fast: bool,
     restart: bool,
@@ -167,6 +171,8 @@ def sample(
         check_writable(out)
         denoiser = open_model(dataclasses.replace(spec, device=everyone.device(spec.device)))
         slices = find_slices(images, screen)
+        written = Written(formats, deidentify)
+        written.check(slices, screen)
         known = {"intensity_found": settle_units(denoiser, spec, some_slices(slices), screen)}
 
         from ctinv import invariance
@@ -180,7 +186,9 @@ def sample(
         drawing = {"samples": samples, "refine": refine, "rho": rho, "quantiles": quantiles, "seed": seed}
         identity = FitIdentity(None, None, files_key(fitted))
         subject = Subject(denoiser, [explainer.layer], known, ready, identity)
-        task = Task(images.source, slices, out, [subject], drawing, shard, memory, fail_fast, restart)
+        task = Task(
+            images.source, slices, out, [subject], drawing, shard, memory, fail_fast, restart, written
+        )
         failed = explain_all(screen, task)
     if failed:
         raise CasesFailedError(failed, task.count, out)

@@ -14,6 +14,7 @@ from .images import Images
 __all__ = [
     "data_option",
     "device_option",
+    "format_options",
     "input_options",
     "json_option",
     "layer_option",
@@ -330,6 +331,20 @@ def run_options(function: _F) -> _F:
     for option in reversed(options):
         function = option(function)
     return function
+
+
+def format_options(function: _F) -> _F:
+    """``--format`` and ``--deidentify``: what is written besides the usual files."""
+    function = click.option(
+        "--deidentify", is_flag=True, help="Leave the patient out of DICOM (PS3.15, basic profile)."
+    )(function)
+    return click.option(
+        "--format",
+        "formats",
+        multiple=True,
+        type=click.Choice(["dicom"]),
+        help="Also write this: dicom for maps and samples that viewers lay over the slice.",
+    )(function)
 
 
 def out_option(default: str) -> Callable[[_F], _F]:

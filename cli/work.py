@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ctinv.invariance.runs.keys import FitIdentity
     from ctinv.invariance.runs.outcomes import Failure
 
-__all__ = ["Analyst", "Subject", "Task", "explain_all", "notes", "own_cases"]
+__all__ = ["Analyst", "Saving", "Subject", "Task", "Written", "explain_all", "notes", "own_cases"]
 
 _FEW = 50  # cases up to which answers go into the cache as well; the folder itself is what a restart reads
 _MOST_TOLD = 20
@@ -54,6 +54,52 @@ class Subject:
     fit: FitIdentity
 
 
+@dataclass(frozen=True)
+class Written:
+    """What is written of an explanation besides the usual files.
+
+    Arguments:
+        formats: See ``Explanation.save``.
+        deidentify: Leave the patient out of it.
+    """
+
+    formats: tuple[str, ...] = ()
+    deidentify: bool = False
+
+    def check(self, slices: Sequence[StoredSlice], screen: Screen) -> None:
+        """Refuse before anything long what could not be written; say what DICOM takes over.
+
+        Raises:
+            ImageError: See :func:`ctinv.invariance.reporting.dicom.check_dicom`.
+        """
+        if not self.formats:
+            return
+        from ctinv.invariance.reporting.dicom import check_dicom
+
+        for one in slices:
+            check_dicom(one.header)
+        if not self.deidentify and any("sop_uid" in one.header.meta for one in slices):
+            screen.note("note: DICOM files get the slice's tags, the patient's too; see --deidentify")
+
+    def of(self, found: Explanation, one: CTSlice) -> Saving:
+        """The explanation of a slice, ready to be saved."""
+        return Saving(found, one, self)
+
+
+@dataclass(frozen=True)
+class Saving:
+    """An explanation with all that decides which files come of it."""
+
+    found: Explanation
+    image: CTSlice
+    written: Written
+
+    def save(self, folder: Path) -> Mapping[str, Path]:
+        """Write its files, see ``Explanation.save``."""
+        formats, deidentify = self.written.formats, self.written.deidentify
+        return self.found.save(folder, formats=formats, template=self.image, deidentify=deidentify)
+
+
 @dataclass
 class Task:
     """What to draw, from what, and where to write it.
@@ -68,6 +114,7 @@ class Task:
         memory: Bytes that sampling may take; None for a quarter of what is free.
         fail_fast: Let the first error end the run.
         again: Analyse what is there already, too.
+        written: What is written besides the usual files.
     """
 
     source: Path | None
@@ -79,6 +126,7 @@ class Task:
     memory: int | None = None
     fail_fast: bool = False
     again: bool = False
+    written: Written = Written()
     plan: Plan = field(init=False)
 
     def __post_init__(self) -> None:
@@ -162,17 +210,19 @@ class Analyst:
 
         subject = self._task.subjects[case.model]
         one = self._task.slices[case.slice]
-        return case_key(
-            subject.denoiser, subject.layers[case.layer], one, subject.fit, dict(self._task.drawing)
-        )
+        asked = dict(self._task.drawing)
+        if self._task.written.formats:  # a result without them is not yet what was asked for
+            asked |= {"formats": self._task.written.formats, "deidentify": self._task.written.deidentify}
+        return case_key(subject.denoiser, subject.layers[case.layer], one, subject.fit, asked)
 
-    def solve(self, case: Case, key: str) -> Explanation:
+    def solve(self, case: Case, key: str) -> Saving:
         """The explanation of a case, with its key and what else is known."""
         explainer = self._explainer(case)
         explainer.memory = self._task.memory
         one = self._read(case.slice)
         found = explainer.explain(one, **self._task.drawing, cache=self._cache, progress=self._progress)
-        return with_meta(found, **self._task.subjects[case.model].known, case=key)
+        found = with_meta(found, **self._task.subjects[case.model].known, case=key)
+        return self._task.written.of(found, one)
 
     def failure(self, case: Case, key: str, error: Exception) -> Failure:
         """The record of a case that failed, without any path of the input; the user is told."""
