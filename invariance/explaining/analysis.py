@@ -15,7 +15,7 @@ from ctinv.adapters._types import Image, Progress
 from ctinv.invariance.audit.evidence import Evidence
 from ctinv.invariance.audit.summary import audit
 from ctinv.invariance.data.simulation.noise import noise_like
-from ctinv.invariance.data.tiling import grid, pad_to
+from ctinv.invariance.data.tiling import pad_to
 from ctinv.invariance.fitting.novelty import NoveltyTest
 from ctinv.invariance.infra.randomness import Purpose, rng
 from ctinv.invariance.infra.records import read
@@ -25,8 +25,7 @@ from ctinv.invariance.refinement.observer import Observer
 from ctinv.invariance.refinement.refine import RHO, Refined, affordable, longest, noise_change, refine
 from ctinv.invariance.reporting.explanation import Explanation
 from ctinv.invariance.reporting.provenance import Provenance, Refinement
-from ctinv.invariance.representation.reader import represent
-from ctinv.invariance.sampling.slices import Drawn, reconstruct, sample_slice
+from ctinv.invariance.sampling.slices import Drawn, sample_slice
 from scipy.ndimage import gaussian_filter
 
 __all__ = ["Request", "analyse", "spread_map"]
@@ -117,7 +116,6 @@ def analyse(
     drawn = sample_slice(
         fitted, whole, request.samples, request.seed, keep, progress, quantiles=request.quantiles
     )
-    reading = _Reading.of(fitted, whole)
     clock.append(time.perf_counter())
     hidden = _NoiseMap.of(observer, whole, noise, moves, count, request.rho, progress) if count else None
     shown = _refined_maps(observer, whole, drawn, moves, count, request.rho, progress) if count else None
@@ -138,8 +136,8 @@ def analyse(
             scores=fitted.info.scores,
             why=_why(observer, request),
             seed=request.seed,
-            reading=None if reading is None else reading.image,
-            reading_code=None if reading is None else reading.decoded,
+            reading=drawn.reading,
+            reading_code=drawn.decoded,
             noise_refined=None if hidden is None else hidden.refined,
             std_noise=None if hidden is None else hidden.std,
             spacing=spacing,
@@ -148,7 +146,7 @@ def analyse(
     )
     clock.append(time.perf_counter())
     meta = _provenance(fitted, request, shown, clock, spacing, source)
-    images = _images(x.shape, request.keep, drawn, shown, hidden, reading)
+    images = _images(x.shape, request.keep, drawn, shown, hidden)
     denoised = np.asarray(fitted.denoiser.denoise(x[None, None]))[0, 0]
     return Explanation(x=x, denoised=denoised, **images, audit=audited, meta=meta)
 
@@ -159,7 +157,6 @@ def _images(
     drawn: Drawn,
     shown: _RefinedMaps | None,
     hidden: _NoiseMap | None,
-    reading: _Reading | None,
 ) -> dict[str, Any]:
     """The images of an explanation, cut to the slice's own size."""
     crop = (..., slice(shape[0]), slice(shape[1]))
@@ -171,7 +168,7 @@ def _images(
         "std": maps.std[crop],
         "std_flow": None if shown is None else drawn.std[crop],
         "quantiles": None if drawn.quantiles is None else drawn.quantiles[crop],
-        "reading": None if reading is None else reading.image[crop],
+        "reading": None if drawn.reading is None else drawn.reading[crop],
         "std_noise": None if hidden is None else hidden.std[crop],
     }
 
@@ -235,27 +232,6 @@ class _NoiseMap:
         # Noise is as likely as its negative: its mean is 0 and need not be taken from so few.
         square = np.square(refined.at(rho), dtype=np.float64).mean(0)
         return cls(refined, _smooth_root(square, len(some))[0])
-
-
-@dataclass(frozen=True, eq=False)
-class _Reading:
-    """``x_R`` and ``D(E(x_R))`` of a padded slice, (H, W), HU."""
-
-    image: Image
-    decoded: Image
-
-    @classmethod
-    def of(cls, fitted: FittedLayer, x: Image) -> _Reading | None:
-        """None where the layer has no reading."""
-        if fitted.reading is None:
-            return None
-        z = represent(fitted.denoiser, fitted.layer, x[None, None])
-        image = fitted.reading(z, fitted.geometry, (x.shape[0], x.shape[1]))[0, 0].numpy()
-        tiles = grid((x.shape[0], x.shape[1]), fitted.preset.vae.patch, fitted.preset.tile.overlap)
-        denoised = None
-        if fitted.preset.vae.conditional:
-            denoised = np.asarray(fitted.denoiser.denoise(x[None, None]), dtype=np.float32)[0, 0]
-        return cls(image, reconstruct(fitted.vae, image, tiles, denoised))
 
 
 def _novelty_test(fitted: FittedLayer) -> NoveltyTest | None:

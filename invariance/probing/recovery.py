@@ -188,13 +188,13 @@ def _near(signal: Image) -> tuple[slice, slice]:
 
 def _draw(fitted: FittedLayer, x: Image, tile: Grid, samples: int, seed: int) -> tuple[Image, Image]:
     """Samples (N, p, p) and the autoencoder's reconstruction (p, p) of one tile, HU."""
-    context = tile_contexts(fitted, x, tile)
     here = next(iter(tile))
     patch = torch.from_numpy(np.ascontiguousarray(x[here]))[None, None]
-    guide = None
+    clean = guide = None
     if fitted.preset.vae.conditional:
         clean = np.asarray(fitted.denoiser.denoise(x[None, None]), dtype=np.float32)[0, 0]
         guide = torch.from_numpy(np.ascontiguousarray(clean[here]))[None, None]
+    context = tile_contexts(fitted, x, tile, clean).h
     sampler = Sampler(fitted.vae, fitted.flow, precision=fitted.preset.tile.precision)
     drawn = list(sampler.draw(seed, 0, samples, context, guide))
     vae = fitted.vae

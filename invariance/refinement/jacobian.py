@@ -106,7 +106,9 @@ def _read(
     if computed or isinstance(padding, str) or input.ndim != 4 or not input.requires_grad:
         return None
     bias = None if bias is None else bias.detach()
-    return input, weight.detach(), bias, (_pair(stride), _pair(padding), _pair(dilation), groups)
+    # Channels last is what processors convolve; weights in that order hand it on to what follows.
+    weight = weight.detach().contiguous(memory_format=torch.channels_last)
+    return input, weight, bias, (_pair(stride), _pair(padding), _pair(dilation), groups)
 
 
 class Linearised:

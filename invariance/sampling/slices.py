@@ -23,7 +23,16 @@ from .moments import Histogram, Moments
 from .mosaic import Mosaic
 from .sampler import Sampler
 
-__all__ = ["Drawn", "drawing_threads", "one_each", "reconstruct", "sample_slice", "tile_contexts"]
+__all__ = [
+    "Contexts",
+    "Drawn",
+    "decode_tiles",
+    "drawing_threads",
+    "one_each",
+    "reconstruct",
+    "sample_slice",
+    "tile_contexts",
+]
 
 _TILES = 16  # reconstructed at once
 
@@ -40,6 +49,8 @@ class Drawn:
         samples: The kept images, (K, H, W).
         reconstruction: ``D(E(x))``, (H, W).
         quantiles: Pixelwise quantiles, (Q, H, W), where they were asked for.
+        reading: What can be read of ``z``, ``x_R``, (H, W), where the layer has a reading.
+        decoded: ``D(E(x_R))``, (H, W), likewise.
     """
 
     mean: Image
@@ -47,42 +58,72 @@ class Drawn:
     samples: Image
     reconstruction: Image
     quantiles: Image | None = None
+    reading: Image | None = None
+    decoded: Image | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Contexts:
+    """What the flow is given of a slice, and what was read of it on the way.
+
+    Arguments:
+        h: Of every tile, (tiles, context, code size, code size).
+        reading: ``x_R`` (H, W) in HU; None where the layer has no reading.
+        codes: ``E(x_R)`` of every tile, (tiles, code_dim); None without a reading.
+    """
+
+    h: Tensor
+    reading: Image | None = None
+    codes: Tensor | None = None
 
 
 @torch.no_grad()
-def tile_contexts(fitted: FittedLayer, x: Image, tiles: Grid) -> Tensor:
-    """``h`` of every tile of a slice (H, W) in HU: (tiles, context, code size, code size)."""
+def tile_contexts(fitted: FittedLayer, x: Image, tiles: Grid, denoised: Image | None = None) -> Contexts:
+    """``h`` of every tile of a slice (H, W) in HU, from one run of the layer where that is enough.
+
+    Arguments:
+        fitted: The fitted bundle.
+        x: The slice.
+        tiles: Its tiles.
+        denoised: ``f(x)`` (H, W) in HU, for an autoencoder that depends on it.
+    """
     denoiser, layer, geometry = fitted.denoiser, fitted.layer, fitted.geometry
     p, size = tiles.patch, fitted.preset.vae.code_size
-    contexts = []
-    if geometry.local:
-        z = as_map(represent(denoiser, layer, x[None, None]))
-        read = None if fitted.reading is None else read_codes(fitted, z, x, tiles)
-        for number, (row, column) in enumerate(tiles.corners):
-            where = coordinates([(row, column)], [tiles.shape], p, size)
-            code = None if read is None else read[number : number + 1]
-            contexts.append(fitted.embedder(geometry.cut(z[0], row, column)[None], where, code))
-    else:
+    if not geometry.local:
         alone = coordinates([(0, 0)], [(p, p)], p, size)
-        for tile in tiles:
-            contexts.append(fitted.embedder(represent(denoiser, layer, x[tile][None, None]), alone))
-    return torch.cat(contexts)
+        parts = (represent(denoiser, layer, x[tile][None, None]) for tile in tiles)
+        return Contexts(torch.cat([fitted.embedder(part, alone) for part in parts]))
+    z = as_map(represent(denoiser, layer, x[None, None]))
+    reading = codes = None
+    if fitted.reading is not None:
+        reading = fitted.reading(z, geometry, tiles.shape)[0, 0].numpy()
+        codes = _encoded(fitted.vae, reading, tiles, denoised)
+    contexts = []
+    for number, (row, column) in enumerate(tiles.corners):
+        place = coordinates([(row, column)], [tiles.shape], p, size)
+        code = None if codes is None else codes[number : number + 1]
+        contexts.append(fitted.embedder(geometry.cut(z[0], row, column)[None], place, code))
+    return Contexts(torch.cat(contexts), reading, codes)
 
 
-@torch.no_grad()
-def read_codes(fitted: FittedLayer, z: Tensor, x: Image, tiles: Grid) -> Tensor:
-    """``E(x_R)`` of every tile, (tiles, code_dim), of ``z`` (1, C, h, w) of a slice (H, W) in HU."""
-    assert fitted.reading is not None
-    image = fitted.reading(z, fitted.geometry, tiles.shape)[0, 0].numpy()
-    denoised = None
-    if fitted.preset.vae.conditional:
-        denoised = np.asarray(fitted.denoiser.denoise(x[None, None]), dtype=np.float32)[0, 0]
-    places, codes = list(tiles), []
+def _encoded(vae: VAE, x: Image, tiles: Grid, denoised: Image | None) -> Tensor:
+    """The codes (tiles, code_dim) of a slice's tiles."""
+    return torch.cat(
+        [
+            vae.encode(torch.cat([_patch(x, tile) for tile in some]), _guide(denoised, some))
+            for some in _groups(tiles)
+        ]
+    )
+
+
+def _groups(tiles: Grid) -> Iterator[list[tuple[slice, slice]]]:
+    places = list(tiles)
     for start in range(0, len(places), _TILES):
-        some = places[start : start + _TILES]
-        guide = None if denoised is None else torch.cat([_patch(denoised, tile) for tile in some])
-        codes.append(fitted.vae.encode(torch.cat([_patch(image, tile) for tile in some]), guide))
-    return torch.cat(codes)
+        yield places[start : start + _TILES]
+
+
+def _guide(denoised: Image | None, tiles: Sequence[tuple[slice, slice]]) -> Tensor | None:
+    return None if denoised is None else torch.cat([_patch(denoised, tile) for tile in tiles])
 
 
 @torch.no_grad()
@@ -95,12 +136,22 @@ def reconstruct(vae: VAE, x: Image, tiles: Grid, denoised: Image | None = None) 
         tiles: Its tiles.
         denoised: ``f(x)`` (H, W) in HU, for an autoencoder that depends on it.
     """
-    mosaic, places = Mosaic(tiles, 0), list(tiles)
-    for start in range(0, len(places), _TILES):
-        some = places[start : start + _TILES]
-        guide = None if denoised is None else torch.cat([_patch(denoised, tile) for tile in some])
-        code = vae.encode(torch.cat([_patch(x, tile) for tile in some]), guide)
-        for tile, image in zip(some, vae.decode(code, guide).numpy(), strict=True):
+    return decode_tiles(vae, _encoded(vae, x, tiles, denoised), tiles, denoised)
+
+
+@torch.no_grad()
+def decode_tiles(vae: VAE, codes: Tensor, tiles: Grid, denoised: Image | None = None) -> Image:
+    """An image (H, W) in HU from the codes of its tiles.
+
+    Arguments:
+        vae: The autoencoder.
+        codes: Of the tiles in order, (tiles, code_dim).
+        tiles: The tiles.
+        denoised: ``f(x)`` (H, W) in HU, for an autoencoder that depends on it.
+    """
+    mosaic = Mosaic(tiles, 0)
+    for some, code in zip(_groups(tiles), codes.split(_TILES), strict=True):
+        for tile, image in zip(some, vae.decode(code, _guide(denoised, some)).numpy(), strict=True):
             mosaic.add(tile, image)
     return mosaic.mean
 
@@ -133,10 +184,10 @@ def sample_slice(
     """
     preset, vae = fitted.preset, fitted.vae
     tiles = grid((x.shape[0], x.shape[1]), preset.vae.patch, preset.tile.overlap)
-    contexts = tile_contexts(fitted, x, tiles)
     denoised = None
     if preset.vae.conditional:
         denoised = np.asarray(fitted.denoiser.denoise(x[None, None]), dtype=np.float32)[0, 0]
+    contexts = tile_contexts(fitted, x, tiles, denoised)
     budget = Budget(preset.tile.batch, fitted.memory)
     workers = drawing_threads(fitted.flow.mean.device)
     sampler = Sampler(vae, fitted.flow, budget, preset.tile.precision, workers)
@@ -146,7 +197,7 @@ def sample_slice(
         guide = None if denoised is None else _patch(denoised, places[number])
         moments, histogram = Moments(), Histogram() if quantiles else None
         kept: list[Tensor] = []
-        for images in sampler.draw(seed, number, samples, contexts[number : number + 1], guide):
+        for images in sampler.draw(seed, number, samples, contexts.h[number : number + 1], guide):
             if moments.count < keep:
                 kept.append(images[: keep - moments.count].cpu())
             moments.add(images)
@@ -162,7 +213,9 @@ def sample_slice(
             progress("sampling", number + 1, len(tiles))
     found = np.stack([mosaic.quantile(share) for share in quantiles]) if quantiles else None
     reconstruction = reconstruct(vae, x, tiles, denoised)
-    return Drawn(mosaic.mean, mosaic.std, mosaic.samples, reconstruction, found)
+    decoded = None if contexts.codes is None else decode_tiles(vae, contexts.codes, tiles, denoised)
+    maps = mosaic.mean, mosaic.std, mosaic.samples
+    return Drawn(*maps, reconstruction, found, contexts.reading, decoded)
 
 
 def drawing_threads(device: torch.device) -> int:

@@ -22,7 +22,7 @@ def where(corner, shape, explainer):
 
 
 def test_a_local_layer_is_read_once_and_cut(explainer, image, tiles):
-    found = sampling.tile_contexts(explainer, image, tiles)
+    found = sampling.tile_contexts(explainer, image, tiles).h
     z = represent(explainer.denoiser, explainer.layer, image[None, None])[0]
     assert len(found) == len(tiles) > 4
     for context, (row, column) in zip(found, tiles.corners, strict=True):
@@ -34,7 +34,7 @@ def test_a_local_layer_is_read_once_and_cut(explainer, image, tiles):
 
 def test_another_layer_is_read_tile_by_tile_as_if_each_stood_alone(explainer, image, tiles):
     geometry = dataclasses.replace(explainer.geometry, local=False)
-    found = sampling.tile_contexts(dataclasses.replace(explainer, geometry=geometry), image, tiles)
+    found = sampling.tile_contexts(dataclasses.replace(explainer, geometry=geometry), image, tiles).h
     p = tiles.patch
     for context, tile in zip(found, tiles, strict=True):
         z = represent(explainer.denoiser, explainer.layer, image[tile][None, None])
@@ -68,7 +68,7 @@ def test_a_single_tile_is_reconstructed_by_the_autoencoder(explainer, image):
 def test_the_first_samples_are_kept_across_portions(explainer, image, keep, samples):
     small = image[:32, :32]
     drawn = sampling.sample_slice(explainer, small, samples, 5, keep)
-    context = sampling.tile_contexts(explainer, small, grid(small.shape, 32, 8))
+    context = sampling.tile_contexts(explainer, small, grid(small.shape, 32, 8)).h
     every = torch.cat(list(Sampler(explainer.vae, explainer.flow).draw(5, 0, samples, context))).numpy()
     assert every.shape == (samples, 32, 32)
     np.testing.assert_allclose(drawn.samples, every[:keep], atol=1e-2)
