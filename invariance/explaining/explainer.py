@@ -46,7 +46,7 @@ class Explainer(FittedLayer):
         self,
         image: Any,
         *,
-        samples: int = 100,
+        samples: int = 64,
         seed: int = 0,
         keep: int = 5,
         refine: int | None = None,

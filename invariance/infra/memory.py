@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import psutil
 import torch
 from ctinv.adapters.errors import CtinvError
 
-__all__ = ["Budget", "available_memory", "memory_size", "ran_out"]
+__all__ = ["Budget", "available_memory", "freed_blocks_kept", "memory_size", "ran_out"]
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _SHARE = 0.25  # of the free memory, where the user names no limit
+
+# Parameters of glibc's mallopt, and the largest values that it takes by itself.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_USUAL_MMAP, _LARGE = 2**25, 2**30
 
 T = TypeVar("T")
 
@@ -50,6 +56,30 @@ def ran_out(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+
+
+@contextmanager
+def freed_blocks_kept() -> Iterator[None]:
+    """While active, the C library keeps freed blocks for the next tensors.
+
+    It hands blocks above 32 MB back to the system at once otherwise, and a map of 32 channels of a
+    slice is as large as that: every operation then waits for fresh, zeroed pages. Afterwards they
+    are handed back. Only glibc knows of this; elsewhere nothing changes.
+    """
+    try:
+        library = ctypes.CDLL(None)
+        library.malloc_trim(0)
+        library.mallopt(_MMAP_THRESHOLD, _LARGE)
+        library.mallopt(_TRIM_THRESHOLD, _LARGE)
+    except (AttributeError, OSError, TypeError):  # another C library
+        yield
+        return
+    try:
+        yield
+    finally:
+        library.mallopt(_MMAP_THRESHOLD, _USUAL_MMAP)
+        library.mallopt(_TRIM_THRESHOLD, 2 * _USUAL_MMAP)
+        library.malloc_trim(0)
 
 
 class Budget:

@@ -1,9 +1,12 @@
 """The memory that there is, and batches that fit it."""
 
+import resource
+import sys
+
 import pytest
 import torch
 from ctinv.adapters.errors import CtinvError
-from ctinv.invariance.infra.memory import Budget, available_memory, memory_size, ran_out
+from ctinv.invariance.infra.memory import Budget, available_memory, freed_blocks_kept, memory_size, ran_out
 
 
 @pytest.mark.parametrize(
@@ -42,3 +45,17 @@ def test_amounts_of_memory_that_make_no_sense(text):
 
 def test_some_memory_is_free():
     assert available_memory(torch.device("cpu")) > 10**7
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="page faults are counted on Linux")
+def test_freed_blocks_serve_again_while_they_are_kept():
+    def faults():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(4):
+            torch.zeros(2**24)  # 64 MB, 16,384 pages
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    with freed_blocks_kept():
+        torch.zeros(2**24)
+        assert faults() < 16384
+    assert faults() > 3 * 16384
