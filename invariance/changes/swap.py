@@ -144,8 +144,11 @@ def swap(
     patch = fitted.preset.vae.patch
     whole, rest = (np.array(pad_to(image, patch)) for image in (x, other))
     tiles = grid((whole.shape[0], whole.shape[1]), patch, fitted.preset.tile.overlap)
-    contexts, from_contexts = (tile_contexts(fitted, image, tiles) for image in (whole, rest))
     guides = _guides(fitted, whole), _guides(fitted, rest)
+    contexts, from_contexts = (
+        tile_contexts(fitted, image, tiles, guide).h
+        for image, guide in zip((whole, rest), guides, strict=True)
+    )
     mosaic = Mosaic(tiles, 0)
     for number, tile in enumerate(tiles):
         here, there = (None if g is None else _patch(g, tile) for g in guides)

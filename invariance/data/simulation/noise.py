@@ -11,20 +11,20 @@ from scipy.ndimage import gaussian_filter, gaussian_gradient_magnitude
 
 from .dose import noise_realisations
 
-__all__ = ["noise_level", "noise_like"]
+__all__ = ["calm_tissue", "fine_part", "noise_level", "noise_like"]
 
 _SPACING = (0.8, 0.8)  # mm, about what a body scan has
 _DOSE = 0.25
 _LEAST = 1.0  # HU; no scanner is below it, and a ratio to no noise says nothing
 
 
-def _fine(image: npt.NDArray[np.floating]) -> Image:
-    """What is finer than the anatomy of soft tissue."""
+def fine_part(image: npt.NDArray[np.floating]) -> Image:
+    """What a Gaussian of 1.5 pixels takes away: what is finer than the anatomy of soft tissue, HU."""
     return np.asarray(image - gaussian_filter(image, 1.5), dtype=np.float32)
 
 
-def _calm(x: Image) -> npt.NDArray[np.bool_]:
-    """Where there is soft tissue without edges, or, failing that, body, or everything."""
+def calm_tissue(x: Image) -> npt.NDArray[np.bool_]:
+    """Where there is soft tissue without edges, (H, W); failing that, body, or everything."""
     smooth = gaussian_filter(x, 2.0)
     tissue = (smooth > -200) & (smooth < 300)
     for mask in (tissue, smooth > -900):
@@ -40,7 +40,7 @@ def noise_level(x: Image) -> float:
     The fine part is what a Gaussian of 1.5 pixels takes away; the spread is taken from the median
     absolute deviation, so that the few edges left do not count.
     """
-    return _spread(_fine(x)[_calm(x)])
+    return _spread(fine_part(x)[calm_tissue(x)])
 
 
 def _spread(values: Image) -> float:
@@ -70,7 +70,7 @@ def noise_like(
     """
     drawn = noise_realisations(x, spacing or _SPACING, _DOSE, count, rng, input_dose=math.inf)
     noise = np.stack([np.asarray(one - x, dtype=np.float32) for one in drawn])
-    calm = _calm(x)
-    found = _spread(_fine(noise[0])[calm])
-    level = max(_spread(_fine(x)[calm]), _LEAST)
+    calm = calm_tissue(x)
+    found = _spread(fine_part(noise[0])[calm])
+    level = max(_spread(fine_part(x)[calm]), _LEAST)
     return np.asarray(noise * np.float32(level / max(found, 1e-6)), dtype=np.float32)
