@@ -62,7 +62,7 @@ class Attack(Answer):
         if self.ratios:
             most = max(self.ratios, key=lambda name: self.ratios[name])
             lines.append(
-                f"It moves {most} most, by {self.ratios[most]:.2g} of what the slice's noise does; the "
+                f"It moves {most} most, by {self.ratios[most]:.2g} of what the noise there does; the "
                 f"output by {self.ratios[OUTPUT]:.2g}."
             )
         return lines
@@ -73,7 +73,7 @@ class Attack(Answer):
             "gain": told(self.gain, "Gain of the change", "RMS that f(x) moves by, over its own."),
             "noise_gain": told(self.noise_gain, "Gain of noise", "The same for noise."),
         }
-        meaning = "How far the change moves it, over how far the slice's noise does."
+        meaning = "How far the change moves it, over how far the noise there does."
         for name, value in self.ratios.items():
             words = "f(x)" if name == OUTPUT else name
             found[f"ratio_{name}"] = told(value, f"Noise ratio in {words}", meaning)
@@ -146,10 +146,11 @@ def attack(
     noise = [_denoised(denoiser, sight.x + n) - base for n in sight.noise]
     names = [layer.name for layer in denoiser.layers] if layers is None else list(layers)
     names = list(dict.fromkeys([*(denoiser.resolve(name).name for name in names), OUTPUT]))
+    noise_there = sight.within(whole).noise
     ratios = {}
     for number, name in enumerate(names):
         ratios[name] = Sight.of(
-            denoiser, name, x, seed=about.seed, spacing=about.spacing, noise=sight.noise
+            denoiser, name, x, seed=about.seed, spacing=about.spacing, noise=noise_there
         ).ratio(change)
         if progress:
             progress("layers", number + 1, len(names))

@@ -16,13 +16,14 @@ from ctinv.invariance.audit.record import Figure
 from ctinv.invariance.probing.hotelling import Detectability, cross_fit
 from ctinv.invariance.probing.observation import Target, observation
 from ctinv.invariance.refinement.refine import RHO, longest, refine
-from ctinv.invariance.refinement.sight import Sight
+from ctinv.invariance.refinement.sight import Mask, Sight
 
 from .about import About
 from .answer import Answer, Picture, told
 
 __all__ = ["Vanishing", "vanish"]
 
+_THERE = 0.05  # of a contrast; where there is less of it, it is not
 _SPACING = (0.8, 0.8)  # mm, where it is not known
 
 
@@ -36,8 +37,9 @@ class Vanishing(Answer):
             contrast gone as refinement can take away.
         what: What may vanish, in words.
         share: Which share of the contrast is gone in ``hidden``, 0 to 1.
-        ratio: Noise ratio of ``hidden``.
-        whole_ratio: Noise ratio of the slice without any of the contrast.
+        ratio: Noise ratio of ``hidden``: the layer's move over that by the noise where the contrast is.
+        whole_ratio: The same of the slice without any of the contrast.
+        shares: The share that can vanish at further noise ratios, by the linearised layer.
         growth: By which share the change grew when the steps were doubled for the last time.
         image: ``d'`` of the contrast in the slice; None where it was not asked for.
         layer: ``d'`` of it in the layer.
@@ -49,6 +51,7 @@ class Vanishing(Answer):
     share: float
     ratio: float
     whole_ratio: float
+    shares: Mapping[float, float]
     growth: float
     image: Detectability | None = None
     layer: Detectability | None = None
@@ -64,14 +67,14 @@ class Vanishing(Answer):
         name, rho = self.about.layer, self.about.rho or RHO
         lines = [
             f"{100 * self.share:.0f} % of the contrast of {self.what} can vanish while {name} moves by no "
-            f"more than {rho:g} of what noise does."
+            f"more than {rho:g} of what the noise there does."
         ]
         if self.whole_ratio <= rho:
             lines.append(
-                f"All of it can: without it {name} moves by {self.whole_ratio:.2g} of what noise does."
+                f"All of it can: without it {name} moves by {self.whole_ratio:.2g} of what that noise does."
             )
         else:
-            lines.append(f"Without all of it {name} moves by {self.whole_ratio:.2g} of what noise does.")
+            lines.append(f"Without all of it {name} moves by {self.whole_ratio:.2g} of what that noise does.")
         if self.image is not None and self.layer is not None:
             lines.append(
                 f"The best linear observer tells it with d' {self.image.value:.1f} in the image and "
@@ -81,7 +84,7 @@ class Vanishing(Answer):
 
     @property
     def figures(self) -> Mapping[str, Figure]:
-        over = "Change of the layer over that by noise."
+        over = "Change of the layer over that by the noise where the contrast is."
         found = {
             "share": told(self.share, "Share that can vanish", "Of the contrast, 0 to 1."),
             "ratio": told(self.ratio, "Noise ratio of that image", over),
@@ -96,6 +99,9 @@ class Vanishing(Answer):
                 "By which share twice the steps enlarged what can vanish; below 0.03 it had ended.",
             ),
         }
+        for rho, share in self.shares.items():
+            words = f"While the layer moves by no more than {100 * rho:g} % of what the noise there does."
+            found[f"share_at_{rho:g}"] = told(share, f"Share at noise ratio {rho:g}", words)
         seen = {"image": self.image, "layer": self.layer}
         for key, value in seen.items():
             if value is not None:
@@ -126,7 +132,7 @@ class Vanishing(Answer):
     @property
     def _near(self) -> tuple[slice, slice]:
         """The contrast with its surroundings: three times as wide, at least 48 pixels."""
-        rows, columns = np.nonzero(np.abs(self.contrast) > 0.05 * np.abs(self.contrast).max())
+        rows, columns = np.nonzero(_support(self.contrast))
         half = max(24, int(1.5 * max(np.ptp(rows), np.ptp(columns))))
         half = min(half, min(self.x.shape) // 2)
         centre = [round((int(v.min()) + int(v.max())) / 2) for v in (rows, columns)]
@@ -151,8 +157,9 @@ def vanish(
     """Take a contrast away as far as a layer does not notice.
 
     The change that takes all of it away is refined onto the layer's fibre: the nearest change that
-    the layer does not see beyond the noise ratio. The share is how much of the contrast that change
-    still takes away, by projection on it.
+    the layer does not see beyond the noise ratio. Noise is that where the contrast is, for the noise of
+    the whole slice moves a layer more than any small thing does. The share is how much of the contrast
+    that change still takes away, by projection on it.
 
     Arguments:
         sight: The layer at the slice with the contrast, differentiable.
@@ -170,13 +177,23 @@ def vanish(
     size = float(np.square(contrast, dtype=np.float64).sum())
     if not size > 0:
         raise CtinvError(f"{what} has no contrast, so that nothing can vanish; name another place")
+    local = sight.within(sight.whole(_support(contrast).astype(np.float32)) > 0)
     whole = sight.whole(-contrast[None])
-    most = longest(sight.observer, sight.x, 1)
     found = refine(
-        sight.observer, sight.x, whole, sight.moves, rho=rho, rhos=(), most=most, progress=progress
+        local.observer,
+        local.x,
+        whole,
+        local.moves,
+        rho=rho,
+        most=longest(local.observer, local.x, 1),
+        progress=progress,
     )
     change = found.at(rho)[0]
-    share = float(-(change[sight.own].astype(np.float64) * contrast).sum() / size)
+
+    def share(d: Image) -> float:
+        gone = float(-(d[sight.own].astype(np.float64) * contrast).sum() / size)
+        return min(max(gone, 0.0), 1.0)
+
     x = np.array(sight.x[sight.own])
     in_image, in_layer = _detect(sight, about, x, contrast, realisations, progress)
     return Vanishing(
@@ -185,13 +202,19 @@ def vanish(
         contrast,
         x + change[sight.own],
         what,
-        min(max(share, 0.0), 1.0),
-        sight.ratio(change),
-        sight.ratio(whole[0]),
+        share(change),
+        local.ratio(change),
+        local.ratio(whole[0]),
+        {ratio: share(found.at(ratio)[0]) for ratio in found.rhos if ratio > rho},
         found.growth,
         in_image,
         in_layer,
     )
+
+
+def _support(contrast: Image) -> Mask:
+    """Where a contrast is."""
+    return np.asarray(np.abs(contrast) > _THERE * np.abs(contrast).max())
 
 
 def _detect(
@@ -200,7 +223,7 @@ def _detect(
     """``d'`` of the contrast in the image and in the layer; None each where it was not asked for."""
     if realisations == 0:
         return None, None
-    rows, columns = np.nonzero(np.abs(contrast) > 0.2 * np.abs(contrast).max())
+    rows, columns = np.nonzero(_support(contrast))
     centre = round(float(np.mean(columns))), round(float(np.mean(rows)))
     reach = math.ceil(max(np.ptp(rows), np.ptp(columns)) / 2) + 1
     layer = sight.observer.layer

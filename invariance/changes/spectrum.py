@@ -32,7 +32,7 @@ class Direction:
     Arguments:
         change: (H, W), HU.
         gain: How well the layer sees it for its size, over how well it sees noise; linearised.
-        ratio: How far it moves the true layer, over how far the slice's noise does.
+        ratio: How far it moves the true layer, over how far the noise inside the region does.
         radius: How large it may be made until the true layer moves by the noise ratio, HU RMS in the
             region; infinity where it is hidden at 1000.
         curvature: Index of non-linearity at this size: what the linear reading misses, over how far
@@ -183,18 +183,27 @@ def spectrum(
     if region is not None and region.shape != x.shape:
         raise CtinvError(f"the region is {region.shape}, the slice {x.shape}; they must agree")
     whole = sight.body if region is None else sight.whole(region.astype(np.float32)) > 0
+    sight = sight.within(whole)
     found = extremes(sight, whole, count=count, steps=steps, seed=about.seed, progress=progress)
 
-    def direction(entry: Extreme) -> Direction:
-        change = np.float32(size) * entry.change
+    entries = found.hidden + found.amplified
+    changes = np.stack([np.float32(size) * entry.change for entry in entries])
+    bent = curvature(sight, changes, found.noise_gain)
+
+    def direction(entry: Extreme, change: Image, index: float) -> Direction:
+        moved = entry.gain * found.noise_gain * float(np.linalg.norm(entry.change))
+        guess = rho * sight.moves / moved if moved > 0 else math.inf
+        ratio = sight.ratio(change)
         return Direction(
             change[sight.own],
             entry.gain,
-            sight.ratio(change),
-            radius(sight, entry.change, rho),
-            curvature(sight, change, found.noise_gain),
+            ratio,
+            radius(sight, entry.change, rho, guess=guess),
+            index,
             entry.error,
         )
 
-    ends = [tuple(direction(entry) for entry in end) for end in (found.hidden, found.amplified)]
+    all_of_them = [direction(e, c, float(b)) for e, c, b in zip(entries, changes, bent, strict=True)]
+    few = len(found.hidden)
+    ends = tuple(all_of_them[:few]), tuple(all_of_them[few:])
     return Spectrum(about, np.array(x), ends[0], ends[1], size, whole[sight.own], found.steps)

@@ -29,7 +29,8 @@ __all__ = ["Extreme", "Extremes", "curvature", "extremes", "radius"]
 
 _NOTHING = 1e-5  # of a vector, from which on its rest is rounding
 _FARTHEST = 1000.0  # HU RMS; no change of a slice is larger
-_HALVINGS = 8
+_NEAREST = 1e-4  # HU RMS; what is visible there is never hidden
+_HALVINGS = 6
 
 Numbers = npt.NDArray[np.float64]
 
@@ -208,44 +209,54 @@ def _rotated(operator: _Restricted, found: Tensor) -> tuple[Tensor, Numbers]:
     return rotated, np.maximum(values.numpy(), 0.0)
 
 
-def radius(sight: Sight, change: Image, rho: float = RHO) -> float:
+def radius(sight: Sight, change: Image, rho: float = RHO, *, guess: float = 1.0) -> float:
     """How large a change may be made until the true layer moves by more than a noise ratio.
 
     Arguments:
         sight: The layer at a slice.
         change: The change (H, W) at 1 HU RMS.
         rho: The noise ratio.
+        guess: Where to look first, HU RMS, such as what the linearised layer says.
 
     Returns:
-        HU RMS; infinity where it is still hidden at 1000.
+        HU RMS; infinity where it is still hidden at 1000, 0 where it never is.
     """
 
     def hidden(size: float) -> bool:
         return sight.ratio(np.float32(size) * change) <= rho
 
-    low, high = 0.0, 0.25
+    low, high = 0.0, min(max(guess, _NEAREST), _FARTHEST)
     while hidden(high):
-        low, high = high, 2 * high
-        if low >= _FARTHEST:
+        if high >= _FARTHEST:
             return float("inf")
-    for _ in range(_HALVINGS):
+        low, high = high, min(1.5 * high, _FARTHEST)
+    while low == 0.0 and high > _NEAREST:  # by steps downwards, until it is hidden
+        lower = high / 1.5
+        low, high = (lower, high) if hidden(lower) else (0.0, lower)
+    for _ in range(_HALVINGS if low else 0):
         middle = (low + high) / 2
         low, high = (middle, high) if hidden(middle) else (low, middle)
     return low
 
 
-def curvature(sight: Sight, change: Image, noise_gain: float) -> float:
+def curvature(sight: Sight, changes: Image, noise_gain: float) -> Numbers:
     """The index of non-linearity: what the linear reading misses, over what noise of that size would do.
 
     ``|Phi(x + d) - Phi(x) - J d| / (g |d|)``, with ``g`` the gain of noise; 0 for a linear layer.
 
     Arguments:
         sight: The layer at a slice.
-        change: ``d``, (H, W), HU.
+        changes: ``d``, (N, H, W), HU.
         noise_gain: ``g``, see :class:`Extremes`.
+
+    Returns:
+        One index for each change, (N,).
     """
     base = torch.from_numpy(np.ascontiguousarray(sight.x))[None, None]
     jacobian = sight.observer.linearise(base)
-    d = torch.from_numpy(np.ascontiguousarray(change))[None, None]
-    missed = sight.observer(base + d) - sight.observer(base) - jacobian.forward(d)
-    return _over(float(missed.norm()), noise_gain * float(d.norm()))
+    found = []
+    for change in changes:
+        d = torch.from_numpy(np.ascontiguousarray(change))[None, None]
+        missed = sight.observer(base + d) - jacobian.value - jacobian.forward(d)
+        found.append(_over(float(missed.norm()), noise_gain * float(d.norm())))
+    return np.array(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -122,6 +122,15 @@ class Sight:
         """A change of the slice (..., H, W) as one of the extended slice, zero outside."""
         extra = [(0, self.x.shape[k] - self.shape[k]) for k in (0, 1)]
         return np.pad(image, [(0, 0)] * (image.ndim - 2) + extra).astype(np.float32)
+
+    def within(self, region: Mask) -> Sight:
+        """The same layer, its moves compared with those by the noise inside a region (H, W) alone.
+
+        What fills a small part of a slice moves a layer less than the noise of the whole slice does,
+        however plain it is; beside the noise where it is, it can be judged.
+        """
+        noise = self.noise * region.astype(np.float32)
+        return replace(self, noise=noise, moves=noise_change(self.observer, self.x, noise))
 
     def ratio(self, change: Image) -> float:
         """The noise ratio of a change (H, W) in HU: how far the layer moves, over how far noise moves it."""

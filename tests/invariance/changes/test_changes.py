@@ -79,14 +79,17 @@ def test_what_lies_in_the_blind_half_can_vanish(column, share):
         assert "Without all of it" in found.verdict[1]
 
 
-@pytest.mark.parametrize("contrast", [2.0, 40.0])
+@pytest.mark.parametrize("contrast", [0.2, 2.0, 40.0])
 def test_an_identity_lets_vanish_what_the_noise_ratio_allows(contrast):
     look = sight(lambda x: x)
     lesion = np.zeros((SIZE, SIZE), np.float32)
     lesion[8:12, 8:12] = contrast
     found = vanish(look, about(look), lesion, "it", realisations=0)
-    assert found.share == pytest.approx(min(1, RHO * look.moves / (4 * contrast)), rel=0.02)
-    assert found.whole_ratio == pytest.approx(4 * contrast / look.moves, rel=1e-4)
+    moves = np.mean([np.linalg.norm(n[8:12, 8:12]) for n in look.noise])  # of the noise there
+    assert found.share == pytest.approx(min(1, RHO * moves / (4 * contrast)), rel=0.02)
+    assert found.whole_ratio == pytest.approx(4 * contrast / moves, rel=1e-4)
+    assert found.shares[0.1] == pytest.approx(min(1, 0.1 * moves / (4 * contrast)), rel=0.02)
+    assert list(found.shares) == [1.0, 0.3, 0.1]
 
 
 def test_a_lesion_is_put_in_and_told_by_the_observer():

@@ -111,8 +111,9 @@ def test_the_radius_of_a_linear_layer_is_that_of_its_gain():
     per_unit = entry.gain * rms(entry.change) * 8  # |d| of 1 HU RMS on 64 pixels
     noise_gain = extremes(look, count=1, steps=64).noise_gain
     wanted = RHO * look.moves / (per_unit * noise_gain)
-    assert radius(look, entry.change) == pytest.approx(wanted, rel=0.01)
-    assert curvature(look, 10 * entry.change, noise_gain) < 1e-4
+    for guess in (1e-9, wanted, 5.0, np.inf):
+        assert radius(look, entry.change, guess=guess) == pytest.approx(wanted, rel=0.01)
+    assert curvature(look, 10 * entry.change[None], noise_gain)[0] < 1e-4
 
 
 def test_where_the_linear_reading_fails_is_told():
@@ -121,12 +122,19 @@ def test_where_the_linear_reading_fails_is_told():
     look.x[:] = 20
     change = np.ones((8, 8), np.float32)
     noise_gain = 40.0
-    assert curvature(look, 5 * change, noise_gain) == pytest.approx(25 / (40 * 5), rel=1e-3)
+    assert curvature(look, 5 * change[None], noise_gain) == pytest.approx([25 / (40 * 5)], rel=1e-3)
     moves = look.moves
     size = radius(look, change, rho=0.5)
     moved = np.linalg.norm((20 + size) ** 2 * change - 400)
     assert moved <= 0.5 * moves
     assert moved == pytest.approx(0.5 * moves, rel=0.01)
+
+
+def test_what_is_never_hidden_has_no_radius():
+    jump = sight(lambda x: x + 1e4 * torch.sign(x.sum((2, 3), keepdim=True) - 64 * 20), size=8)
+    jump.x[:] = 20
+    change = np.ones((8, 8), np.float32)
+    assert radius(Sight(jump.observer, jump.x, jump.noise, 1.0, (8, 8)), change) == 0
 
 
 def test_ends_of_a_real_layer_are_those_of_its_dense_jacobian():
