@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from ctinv.invariance import data
 from ctinv.invariance.probing.observers.channels import channel_bank, eye_template, responses
-from ctinv.invariance.probing.observers.study import Study, halves, judge, read_study
+from ctinv.invariance.probing.observers.study import Learned, Study, halves, judge, read_study
 
 OFFSET = 1000.0
 INSERTS = (14, 7, 5, 3)  # HU
@@ -62,8 +62,9 @@ def ours(name: str, region: Regions) -> Study:
         flat = [r.reshape(len(r), -1).astype(np.float64) for r in (region.absent, region.present)]
         shape = region.absent.shape[1:]
 
-        def template(i: Any, j: Any) -> Any:
-            return eye_template((flat[1][j].mean(0) - flat[0][i].mean(0)).reshape(shape), None).ravel()
+        def template(i: Any, j: Any) -> Learned:
+            change = (flat[1][j].mean(0) - flat[0][i].mean(0)).reshape(shape)
+            return Learned(eye_template(change, None).ravel())
 
         return read_study(*flat, template, readers=READERS, paired=False)
     bank = channel_bank(name, region.absent.shape[1:], 2 / 3 * region.diameter)

@@ -17,8 +17,7 @@ from .options import (
     device_option,
     input_options,
     json_option,
-    layer_option,
-    model_options,
+    models_options,
     out_option,
     preset_options,
     quiet_option,
@@ -33,10 +32,66 @@ if TYPE_CHECKING:
 __all__ = ["probe"]
 
 
+def _protocol_options(function: Any) -> Any:
+    """What only ``--protocol`` takes."""
+    from .probe_protocol import PROTOCOLS
+
+    options = (
+        click.option(
+            "--protocol",
+            type=click.Choice(PROTOCOLS),
+            help="Do a fixed set of tasks at x, layers and f(x), over doses, for one or more --model.",
+        ),
+        click.option(
+            "--doses", default="1,0.5,0.25", show_default=True, metavar="D,...", help="Of a protocol."
+        ),
+        click.option(
+            "--background",
+            type=click.Choice(["uniform", "anatomy"]),
+            default="uniform",
+            show_default=True,
+            help="Of a protocol where no --input is given: a cylinder, or made-up abdomens.",
+        ),
+        click.option(
+            "--observers",
+            default="shaped",
+            show_default=True,
+            metavar="NAME,...",
+            help="Of a protocol: shaped, lg, dog, gabor, npwe; the first is drawn.",
+        ),
+        click.option(
+            "--internal-noise",
+            "internal",
+            default=0.0,
+            show_default=True,
+            type=click.FloatRange(min=0),
+            help="Of a protocol's observers, as a share of the variance of their scores.",
+        ),
+        click.option("--projected", is_flag=True, help="A protocol's lesions go into the projections."),
+        click.option(
+            "--lesion-file",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="A lesion for a protocol: a mask of 0 and 1, or HU above the tissue.",
+        ),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
 @click.command()
-@model_options
-@layer_option
+@models_options
+@click.option(
+    "--layer",
+    "-l",
+    "layers",
+    multiple=True,
+    metavar="L",
+    help="A layer's name; repeatable; with --protocol a few convolutions are taken where none is given.",
+)
 @input_options
+@_protocol_options
 @click.option(
     "--lesion",
     default="size=6mm,contrast=-15HU",
@@ -52,10 +107,8 @@ __all__ = ["probe"]
 @click.option("--level", default=3.0, show_default=True, help="Detectability d' that counts as visible.")
 @click.option(
     "--realisations",
-    default=128,
-    show_default=True,
     type=click.IntRange(min=16),
-    help="Noise realisations.",
+    help="Noise realisations.  [default: 128; with --protocol 256]",
 )
 @click.option(
     "--samples",
@@ -73,12 +126,14 @@ __all__ = ["probe"]
 @json_option
 @quiet_option
 def probe(
+    models: tuple[str, ...],
     layers: tuple[str, ...],
     images: Images,
+    protocol: str | None,
     lesion: str,
     grid: str | None,
     level: float,
-    realisations: int,
+    realisations: int | None,
     samples: int,
     out: Path,
     preset: str,
@@ -92,14 +147,29 @@ def probe(
     """Put a lesion into a slice and say whether layers of a denoiser can tell.
 
     DIR receives result.json, figure.png and report.html; with several layers each has a folder of
-    its own, and one report spans them.
+    its own, and one report spans them. With --protocol it also receives outcomes.csv, and a file for
+    each denoiser and dose that is done: the same command goes on where it was interrupted.
 
     \b
     Examples:
-      ctinv probe -m yang -l conv7 -i slice.dcm --lesion size=6mm,contrast=-15HU
-      ctinv probe -m model.onnx -l conv7 --grid sizes=2:4:6:8,contrasts=-10:-20:-40
+      ctinv probe -m yang -l conv7
+      ctinv probe -m yang -l conv7 --lesion size=4mm,contrast=-30HU
+      ctinv probe -m chen -l conv3 -l conv5 --grid sizes=2:4:6,contrasts=-15:-30
+      ctinv probe -m chen --protocol low-contrast --doses 1,0.25 --realisations 16
     """
-    spec = ModelSpec(**options)
+    own = {k: options.pop(k) for k in ("doses", "background", "observers", "internal", "projected")}
+    lesion_file = options.pop("lesion_file")
+    if protocol is not None:
+        with Screen(as_json, quiet) as screen:
+            asked = {**own, "lesion_file": lesion_file, "realisations": realisations or 256, "seed": seed}
+            _protocol(models, layers, images, asked, options, out, screen)
+        return
+    if len(models) > 1 or not layers:
+        given = "several --model" if len(models) > 1 else "no --layer"
+        raise click.UsageError(
+            f"{given}; that is for --protocol low-contrast, a probe takes one model and a layer"
+        )
+    spec = ModelSpec(model=models[0], **options)
     with Screen(as_json, quiet) as screen:
         from ctinv.adapters.errors import ImageError
         from ctinv.invariance.infra.files import check_writable
@@ -131,7 +201,7 @@ def probe(
                 wanted,
                 grid=sizes,
                 level=level,
-                realisations=realisations,
+                realisations=realisations or 128,
                 seed=seed,
                 explainers=explainers,
                 samples=max(samples, 2),
@@ -141,6 +211,28 @@ def probe(
             screen.note(f"note: {notice}")
         probes = tuple(replace(p, meta=replace(p.meta, intensity_found=found_by)) for p in probes)
         _show(screen, *_write(probes, names, out))
+
+
+def _protocol(
+    models: tuple[str, ...],
+    layers: tuple[str, ...],
+    images: Images,
+    asked: dict[str, Any],
+    options: dict[str, Any],
+    out: Path,
+    screen: Screen,
+) -> None:
+    from .probe_protocol import Wanted, numbers, run_protocol
+
+    wanted = Wanted(
+        background=asked.pop("background"),
+        lesion_file=asked.pop("lesion_file"),
+        doses=numbers(asked.pop("doses"), "doses"),
+        observers=tuple(name.strip() for name in asked.pop("observers").split(",")),
+        **asked,
+    )
+    specs = [ModelSpec(model=model, **options) for model in dict.fromkeys(models)]
+    run_protocol(specs, layers, images, wanted, out, screen)
 
 
 def _note(screen: Screen, denoiser: Denoiser, one: CTSlice) -> None:

@@ -22,7 +22,7 @@ FLOORS = (
     "invariance.explaining",
     "invariance.changes",
     "invariance.probing.protocol",
-    "invariance.probing.bench",
+    "invariance.probing.quality",
     "invariance.probing.tasks",
     "invariance.probing",
     "invariance.probing.observers",

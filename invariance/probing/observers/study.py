@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,16 @@ from numpy.typing import NDArray
 
 from .scores import Estimate, estimate, resampled
 
-__all__ = ["FEWEST", "Study", "halves", "hotelling_template", "judge", "read_study"]
+__all__ = [
+    "FEWEST",
+    "Learned",
+    "Study",
+    "halves",
+    "hotelling_template",
+    "judge",
+    "learned_share",
+    "read_study",
+]
 
 FEWEST = 4
 """Cases of each kind below which nothing can be taught and judged apart."""
@@ -31,6 +41,8 @@ class Study:
         reader_error: Standard deviation of the AUC over readers: what teaching on other cases changes.
         readers: Disjoint halves that taught.
         n: Cases of each kind.
+        learned: Share of d' squared that an observer keeps on average who learns the noise of so many
+            features from so few cases; 1 for one who learns no noise.
     """
 
     auc: Estimate
@@ -38,6 +50,43 @@ class Study:
     reader_error: float
     readers: int
     n: int
+    learned: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """What a reader has learned.
+
+    Arguments:
+        weights: Of the features, (F,).
+        features: Of how many features he learned the noise.
+    """
+
+    weights: NDArray[np.float64]
+    features: int = 0
+
+
+def learned_share(features: int, cases: int) -> float:
+    """Share of d' squared that is left, on average, to an observer who learned the noise from few cases.
+
+    The signal is taken to be known, as it is where both kinds of cases have the same noise.
+
+    Source: I. Reed, J. Mallett, L. Brennan, "Rapid convergence rate in adaptive arrays", IEEE Transactions
+    on Aerospace and Electronic Systems 10, 1974, https://doi.org/10.1109/TAES.1974.307893, here for real
+    numbers.
+
+    Arguments:
+        features: Whose covariance he learned.
+        cases: That taught him.
+
+    Example:
+        >>> round(learned_share(10, 100), 2), learned_share(0, 100)
+        (0.91, 1.0)
+    """
+    if features <= 1:
+        return 1.0
+    freedom = cases - 1
+    return max(freedom - features + 2, 1) / (freedom + 1)
 
 
 def hotelling_template(
@@ -108,8 +157,8 @@ def judge(
     a, b = (np.asarray(f, dtype=np.float64).reshape(len(f), -1) for f in (first, second))
     _check(a, b, readers, paired)
 
-    def template(i: NDArray[np.intp], j: NDArray[np.intp]) -> NDArray[np.float64]:
-        return hotelling_template(a[i], b[j], floor)
+    def template(i: NDArray[np.intp], j: NDArray[np.intp]) -> Learned:
+        return Learned(hotelling_template(a[i], b[j], floor), a.shape[1])
 
     return read_study(
         a, b, template, seed=seed, readers=readers, paired=paired, internal=internal, resamples=resamples
@@ -119,7 +168,7 @@ def judge(
 def read_study(
     first: NDArray[np.float64],
     second: NDArray[np.float64],
-    template: Any,
+    template: Callable[[NDArray[np.intp], NDArray[np.intp]], Learned],
     *,
     seed: int = 0,
     readers: int = 10,
@@ -132,7 +181,7 @@ def read_study(
     Arguments:
         first: Features without the signal, (n, F).
         second: Features with it, (m, F).
-        template: From the numbers of the cases that teach, of both kinds, to weights (F,).
+        template: From the numbers of the cases that teach, of both kinds, to what they teach.
         seed: Draws halves and resamples.
         readers: How many.
         paired: Whether case i of both has the same noise.
@@ -146,18 +195,19 @@ def read_study(
     draws = rng(seed, Purpose.OBSERVER_CASES)
     weights = [_weights(draws, resamples, len(first))]
     weights.append(weights[0] if paired else _weights(draws, resamples, len(second)))
-    found = np.zeros((readers, 2, resamples + 1))
+    found, shares = np.zeros((readers, 2, resamples + 1)), np.ones(readers)
     for reader in range(readers):
         i, j = halves(seed, reader, (len(first), len(second)), paired=paired)
-        weight = template(np.flatnonzero(i), np.flatnonzero(j))
+        lesson = template(np.flatnonzero(i), np.flatnonzero(j))
+        shares[reader] = learned_share(lesson.features, min(int(i.sum()), int(j.sum())))
         middle = first[i].mean(0)
-        scores = (first[~i] - middle) @ weight, (second[~j] - middle) @ weight
-        shares = weights[0][:, ~i], weights[1][:, ~j]
-        found[reader] = resampled(*scores, shares, paired=paired, internal=internal)
+        scores = (first[~i] - middle) @ lesson.weights, (second[~j] - middle) @ lesson.weights
+        counts = weights[0][:, ~i], weights[1][:, ~j]
+        found[reader] = resampled(*scores, counts, paired=paired, internal=internal)
     mean = found.mean(0)
     spread = float(found[:, 0, 0].std(ddof=1)) if readers > 1 else 0.0
     auc, detectability = (estimate(float(row[0]), row[1:]) for row in mean)
-    return Study(auc, detectability, spread, readers, len(first))
+    return Study(auc, detectability, spread, readers, len(first), float(shares.mean()))
 
 
 def _check(a: NDArray[Any], b: NDArray[Any], readers: int, paired: bool) -> None:

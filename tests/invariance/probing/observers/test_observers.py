@@ -22,7 +22,7 @@ from ctinv.invariance.probing.observers.scores import (
     to_area,
     to_separation,
 )
-from ctinv.invariance.probing.observers.study import halves, hotelling_template, judge, read_study
+from ctinv.invariance.probing.observers.study import Learned, halves, hotelling_template, judge, read_study
 
 SIDE = 32
 SIGNAL = lesion_signal((SIDE, SIDE), Lesion(6, 0.9), (16, 16), (1, 1)).astype(np.float64)
@@ -77,7 +77,8 @@ def test_non_prewhitening_agrees_with_its_closed_form(kind, pixel):
     flat, more = (d.reshape(len(d), -1) for d in (drawn, drawn + SIGNAL))
 
     def learned(i, j):
-        return eye_template((more[j].mean(0) - flat[i].mean(0)).reshape(SIDE, SIDE), pixel).ravel()
+        change = (more[j].mean(0) - flat[i].mean(0)).reshape(SIDE, SIDE)
+        return Learned(eye_template(change, pixel).ravel())
 
     study = read_study(flat, more, learned, readers=2, resamples=50)
     power = (np.abs(np.fft.fft2(template)) ** 2 * POWERS[kind]).sum() / SIDE**2

@@ -1,0 +1,78 @@
+"""The files of a protocol: a table, a record, a figure and a page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ctinv.invariance.infra.files import write_files
+from ctinv.invariance.infra.pages import page
+from ctinv.invariance.infra.records import plain
+
+from .figure import protocol_png
+from .record import Results, to_csv
+
+__all__ = ["protocol_html", "save_protocol"]
+
+
+def save_protocol(results: Results, folder: str | Path) -> dict[str, Path]:
+    """Write ``figure.png``, ``outcomes.csv``, ``report.html`` and, last, ``result.json``.
+
+    Raises:
+        CtinvError: The folder cannot be written.
+    """
+    png = protocol_png(results)
+    text = json.dumps(plain(results.as_dict()), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    return write_files(
+        folder,
+        {
+            "figure.png": png,
+            "outcomes.csv": to_csv(results.outcomes).encode(),
+            "report.html": protocol_html(results, png).encode(),
+            "result.json": text.encode(),
+        },
+    )
+
+
+def protocol_html(results: Results, png: bytes) -> str:
+    """One self-contained page.
+
+    Arguments:
+        results: What was found.
+        png: The figure.
+    """
+    asked = results.protocol
+    observer = asked.observers[0]
+    rows = [
+        {
+            "model": o.model,
+            "where": o.where,
+            "dose": f"{o.dose:g}",
+            "task": f"{o.task} {o.size:g} mm {o.contrast:+g} HU",
+            "observer": o.observer,
+            "auc": f"{o.auc:.3f} ({o.auc_low:.3f} to {o.auc_high:.3f})",
+            "d": f"{o.detectability:.2f} ({o.detectability_low:.2f} to {o.detectability_high:.2f})",
+            "efficiency": "" if o.efficiency is None else f"{o.efficiency:.2f}",
+        }
+        for o in results.outcomes
+    ]
+    facts: list[tuple[str, Any]] = [
+        ("Background", results.scene),
+        ("Doses", ", ".join(f"{d:g}" for d in asked.doses)),
+        ("Realisations", f"{asked.realisations} of each dose, the same for all alternatives and denoisers"),
+        ("Observers", ", ".join(asked.observers)),
+        ("Readers", f"{asked.readers}, each taught on one half of the realisations and judged on the other"),
+        ("Internal noise", f"{asked.internal:g} of the scores' variance"),
+        ("Lesions", "put into the projections" if asked.projected else "put into the image, edge of 0.6 mm"),
+        ("Seed", str(asked.seed)),
+    ]
+    return page(
+        "protocol.html.j2",
+        title="Low-contrast tasks through the layers of " + ", ".join(results.layers),
+        verdict=results.verdict,
+        figure=png,
+        observer=observer,
+        rows=rows,
+        facts=facts,
+    )

@@ -1,0 +1,1 @@
+"""Bench figures of a denoised image: transfer, noise, bias and streaks."""
