@@ -53,7 +53,32 @@ def test_json_is_the_result_and_nothing_else(run, tissue, tmp_path):
     assert stored["level"] == 1.5
 
 
+def test_a_protocol_plans_runs_and_goes_on(run, tissue, tmp_path):
+    asked = (
+        *("probe", "-m", "chen", "-l", "conv3", "-i", tissue, "--protocol", "low-contrast", "--doses", "0.5"),
+        *("--realisations", 16, "--observers", "lg", "-o", tmp_path / "out"),
+    )
+    first = run(*asked)
+    assert first.code == 0, first.err
+    assert names(tmp_path / "out") - {"cases"} >= {"figure.png", "outcomes.csv", "report.html", "result.json"}
+    assert "plan: 1 cases, " in first.err
+    stored = json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))
+    assert stored["layers"] == {"chen": ["x", "conv3", "f(x)"]}
+    assert stored["verdict"][0] in first.out
+    again = run(*asked, "--json")
+    assert {k: v for k, v in again.json.items() if k != "files"} == stored
+    assert "1 done before" in run(*asked).err
+
+
 REFUSED = {
+    "several models": (("-m", "yang"), "--protocol"),
+    "doses that are none": (("--protocol", "low-contrast", "--doses", "1,half"), "1,0.5"),
+    "a dose above the routine one": (("--protocol", "low-contrast", "--doses", "2"), "fractions"),
+    "an unknown observer": (("--protocol", "low-contrast", "--observers", "eye"), "shaped"),
+    "a lesion's file that is not there": (
+        ("--protocol", "low-contrast", "--lesion-file", "no.npy"),
+        "no.npy",
+    ),
     "a lesion in air": (("--lesion", "size=6mm,contrast=-15HU,at=1:1"), "outside the body"),
     "a lesion off the slice": (("--lesion", "at=500:1"), "outside the slice"),
     "a lesion smaller than its pixels": (("--lesion", "size=1mm"), "two pixels"),
@@ -75,6 +100,11 @@ def test_bad_input_is_refused_in_one_line(run, tissue, tmp_path, case):
     assert said in refusal
     assert all(note.startswith("note: ") for note in notes)  # on spacing, and on the noise's texture
     assert not (tmp_path / "out").exists()
+
+
+def test_a_probe_without_a_layer_is_refused(run, tmp_path):
+    result = run("probe", "-m", "chen", "-o", tmp_path / "out")
+    assert (result.code, "--layer" in result.err) == (2, True)
 
 
 def test_a_folder_of_slices_is_too_much(run, tissue, tmp_path):

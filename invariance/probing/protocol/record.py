@@ -14,6 +14,8 @@ from ctinv.adapters.errors import CtinvError
 from ctinv.invariance.probing.observers.study import Study
 from ctinv.invariance.probing.tasks.task import Task, low_contrast
 
+from .station import OBSERVERS
+
 __all__ = ["Outcome", "Protocol", "Results", "to_csv", "where_name"]
 
 
@@ -53,6 +55,11 @@ class Protocol:
             )
         if self.realisations < 16:
             raise CtinvError(f"{self.realisations} realisations tell nothing about noise; give 16 or more")
+        unknown = [name for name in self.observers if name not in OBSERVERS]
+        if unknown or not self.observers:
+            raise CtinvError(
+                f"observers {', '.join(unknown)} are not known; choose of {', '.join(OBSERVERS)}"
+            )
         object.__setattr__(self, "doses", tuple(dict.fromkeys(sorted(self.doses, reverse=True))))
 
     @property

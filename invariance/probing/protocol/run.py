@@ -200,7 +200,7 @@ def run(
 
 def _side(subject: Subject, scene: Scene, protocol: Protocol) -> int:
     """Side of the squares: the window, and around it what the layers look at."""
-    largest = WINDOW + 2 * ((_LARGEST - WINDOW) // 2)
+    largest = max(WINDOW, min(_LARGEST, getattr(scene, "room", _LARGEST)))
     example = next(iter(scene.squares(protocol.doses[0], largest, 1, protocol.seed)))[:1]
     return WINDOW + 2 * margin_of(subject.denoiser, subject.layers, example)
 

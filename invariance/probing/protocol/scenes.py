@@ -186,17 +186,19 @@ class SliceScene:
         """What it is, in words."""
         return f"{self.source}, column {self.at[0]}, row {self.at[1]}, {noise_level(self.x):.1f} HU of noise"
 
+    @property
+    def room(self) -> int:
+        """Side of the largest square around the place, pixels."""
+        column, row = self.at
+        height, width = self.x.shape
+        return 2 * min(column, row, height - row, width - column)
+
     def squares(self, dose: float, side: int, count: int, seed: int) -> Iterator[Image]:
         """See :class:`Scene`."""
-        half = side // 2
-        column, row = self.at
-        if (
-            min(column, row) < half
-            or row - half + side > len(self.x)
-            or column - half + side > self.x.shape[1]
-        ):
+        if side > self.room:
             raise ImageError(
-                f"column {column}, row {row} has no {half} pixels of slice around it; name a place further in"
+                f"column {self.at[0]}, row {self.at[1]} has no {side // 2} pixels of slice around it; name one "
+                "further in, or give a larger slice"
             )
         left, portion = count, 0
         while left > 0:

@@ -84,11 +84,12 @@ def task_transfer(
     ramp = 0.5 - 0.5 * np.cos(np.pi * (np.arange(taper) + 0.5) / taper)
     fade[:taper], fade[-taper:] = ramp, ramp[::-1]
     spectrum = np.abs(np.fft.rfft(line * fade, 8 * count))
-    frequency = np.fft.rfftfreq(8 * count, step)
+    frequency = np.asarray(np.fft.rfftfreq(8 * count, step), dtype=np.float64)
     kept = frequency <= 0.5 / max(spacing)
     # The difference of neighbouring rings and the rings' width are averages themselves, taken back here.
     taken = np.sinc(frequency[kept] * step) ** 2
-    return Transfer(frequency[kept], spectrum[kept] / spectrum[0] / taken, float(inner - outer))
+    value = np.asarray(spectrum[kept] / spectrum[0] / taken, dtype=np.float64)
+    return Transfer(frequency[kept], value, float(inner - outer))
 
 
 def _edge(
