@@ -252,7 +252,7 @@ def hide(
 @click.option("--layer", "-l", "layers", multiple=True, metavar="L", help="Follow it through these.  [all]")
 @input_options
 @_region_options
-@click.option("--size", default=5.0, show_default=True, help="Size of the change, HU RMS in the region.")
+@click.option("--size", default=20.0, show_default=True, help="Largest pixel of the change, HU.")
 @out_option("ctinv-attack")
 @device_option
 @seed_option
@@ -276,7 +276,7 @@ def attack(
 
     \b
     Example:
-      ctinv attack -m yang -i slice.dcm --size 5
+      ctinv attack -m yang -i slice.dcm --size 20
     """
     spec = ModelSpec(**options)
     with Screen(as_json, quiet) as screen:

@@ -157,7 +157,7 @@ def _draw(sheet: Sheet, row: int, column: int, picture: Picture, window: Any) ->
     if picture.kind == "grey":
         axes, _ = sheet.grey(row, column, image, window, picture.title, picture.caption)
         return axes
-    top = float(np.percentile(np.abs(image), 99.8)) or 1.0
+    top = float(np.abs(image).max()) or 1.0
     scale = (
         f"blue −{number(top)}, red {number(top)} HU"
         if picture.kind == "change"

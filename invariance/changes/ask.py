@@ -148,7 +148,7 @@ def attack(
     *,
     layers: Sequence[str] | None = None,
     region: Any = None,
-    size: float = 5.0,
+    size: float = 20.0,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> _attack.Attack:
@@ -159,7 +159,7 @@ def attack(
         image: One slice (H, W) in HU, an array or a :class:`ctinv.invariance.data.CTSlice`.
         layers: Layers to follow it through; all where None.
         region: Where the change may be, bool (H, W); the body where None.
-        size: Its size, HU RMS inside the region.
+        size: Its largest pixel, HU.
         seed: Draws the noise and the start.
         progress: Called with (stage, done, total).
 

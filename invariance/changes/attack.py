@@ -33,7 +33,7 @@ class Attack(Answer):
         change: The change, (H, W), HU.
         moved: ``f(x + change) - f(x)``, (H, W), HU; where the network crops, zero outside.
         denoised: ``f(x)``, (H, W), HU.
-        size: RMS of the change inside the region, HU.
+        size: Its largest pixel, HU.
         gain: RMS of ``moved`` over RMS of the change, over the whole slice.
         noise_gain: The same for noise.
         ratios: Noise ratio of the change in each layer, in the network's order.
@@ -56,8 +56,8 @@ class Attack(Answer):
     @property
     def verdict(self) -> list[str]:
         lines = [
-            f"A change of {self.size:g} HU RMS moves f(x) by {self.gain:.2g} times its size; noise moves it "
-            f"by {self.noise_gain:.2g} times its own."
+            f"A change of up to {self.size:g} HU moves f(x) by {self.gain:.2g} times its size; noise moves "
+            f"it by {self.noise_gain:.2g} times its own."
         ]
         if self.ratios:
             most = max(self.ratios, key=lambda name: self.ratios[name])
@@ -84,7 +84,7 @@ class Attack(Answer):
         return [
             [
                 Picture("x, input", self.x),
-                Picture("the change", self.change, f"{self.size:g} HU RMS", "change"),
+                Picture("the change", self.change, kind="change"),
                 Picture("x with it", self.x + self.change),
             ],
             [
@@ -106,7 +106,7 @@ def attack(
     *,
     layers: Sequence[str] | None = None,
     region: Mask | None = None,
-    size: float = 5.0,
+    size: float = 20.0,
     steps: int = _STEPS,
     progress: Progress | None = None,
 ) -> Attack:
@@ -124,7 +124,7 @@ def attack(
         about: What is asked of.
         layers: Layers to follow it through; all where None.
         region: Where the change may be, bool (H, W); the body where None.
-        size: Its size, HU RMS inside the region.
+        size: Its largest pixel, HU.
         steps: Lanczos steps.
         progress: Called with (stage, done, total).
 
@@ -133,13 +133,14 @@ def attack(
         CtinvError: A size that is not positive, or a region of another shape.
     """
     if not size > 0 or not math.isfinite(size):
-        raise CtinvError(f"a change of {size:g} HU shows nothing; give a positive size, such as 5")
+        raise CtinvError(f"a change of {size:g} HU shows nothing; give a positive size, such as 20")
     if region is not None and region.shape != x.shape:
         raise CtinvError(f"the region is {region.shape}, the slice {x.shape}; they must agree")
     sight = Sight.of(denoiser, OUTPUT, x, seed=about.seed, spacing=about.spacing)
     whole = sight.body if region is None else sight.whole(region.astype(np.float32)) > 0
     found = extremes(sight, whole, count=1, steps=steps, seed=about.seed, progress=progress)
-    change = np.float32(size) * found.amplified[0].change
+    shape = found.amplified[0].change
+    change = np.float32(size / max(float(np.abs(shape).max()), 1e-30)) * shape
     base = _denoised(denoiser, sight.x)
     both = [(sign * change, _denoised(denoiser, sight.x + sign * change) - base) for sign in (1, -1)]
     change, moved = max(both, key=lambda pair: float(np.linalg.norm(pair[1])))
