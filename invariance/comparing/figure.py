@@ -47,7 +47,8 @@ def place_png(comparison: ComparisonResult, place: Place) -> bytes:
     above = -(-(len(labels) + 1) // _COLUMNS)
     between = max(1, -(-len(labels) // _COLUMNS))  # differences from the first, and the curves
     below = -(-len(pairs) // 2)
-    sheet = Sheet(place.x.shape, columns=_COLUMNS, rows=above + between + below, compact=True)
+    columns = min(_COLUMNS, max(4, len(labels) + 1))
+    sheet = Sheet(place.x.shape, columns=columns, rows=above + between + below, compact=True)
     ratio = "" if comparison.rho is None else f" at noise ratio {comparison.rho:g}"
     sheet.head(f"What {len(labels)} layer{'s' * (len(labels) > 1)} hide{ratio}", place.slice)
     _maps(sheet, place)
@@ -57,8 +58,8 @@ def place_png(comparison: ComparisonResult, place: Place) -> bytes:
     for number_, pair in enumerate(pairs):
         row, column = above + between + number_ // 2, 2 * (number_ % 2)
         top = top_of([pair.map]) if pair.map.any() else 1.0
-        title = f"hid by {pair.hides}, not {pair.sees}"
-        caption = f"{pair.size:.1f} HU RMS, white: {number(top)} HU"
+        title = f"hidden from {pair.hides}"
+        caption = f"seen by {pair.sees}: {pair.size:.1f} HU RMS, white {number(top)}"
         sheet.spread(row, column, pair.map, top, title, caption)
         _diverging(sheet, row, column + 1, pair.changes[0], "one such change")
     window = choose_window(place.x)
