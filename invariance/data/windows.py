@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BRAIN", "LUNG", "SOFT_TISSUE", "WINDOWS", "Window", "choose_window"]
+__all__ = ["BONE", "BRAIN", "LUNG", "PRESETS", "SOFT_TISSUE", "WINDOWS", "Window", "choose_window"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,11 @@ class Window:
 
 SOFT_TISSUE = Window("soft-tissue", 50.0, 400.0)
 LUNG = Window("lung", -600.0, 1500.0)
+BONE = Window("bone", 400.0, 1800.0)
 BRAIN = Window("brain", 40.0, 80.0)
+
+PRESETS = {"Soft tissue": SOFT_TISSUE, "Lung": LUNG, "Bone": BONE, "Head": BRAIN}
+"""Windows that a reader may choose from, by what is said on the button."""
 
 WINDOWS = {"chest": LUNG, "abdomen": SOFT_TISSUE, "head": BRAIN}
 """Windows by body part: E. Eulig, B. Ommer, M. Kachelrieß, "Benchmarking deep learning-based low-dose CT

@@ -12,6 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from .records import plain
+
 if TYPE_CHECKING:
     from markupsafe import Markup
 
@@ -73,7 +75,7 @@ def _stored(value: Any) -> Markup:
     """JSON for the inside of a script element, which nothing in it can end."""
     from markupsafe import Markup
 
-    text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(plain(value), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)

@@ -61,7 +61,7 @@ class Explanation(AnalysisResult):
             raise CtinvError("DICOM output needs the slice that was explained; give it as template")
         more = dicom_files(self, template, deidentify=deidentify) if formats and template else {}
         png = figure_png(self)
-        report = report_html([self], figures=[png]).encode()
+        report = report_html(self, png).encode()
         return write_files(
             out_dir,
             {

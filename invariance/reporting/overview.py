@@ -93,7 +93,8 @@ class Case:
     def bracket(self) -> str:
         """What is hidden, from below and from above, in HU."""
         low = [v for v in (self.value("bounds.lower"), self.value("bounds.noise")) if v is not None]
-        high = self.value("bounds.upper")
+        above = (self.value("bounds.upper"), self.value("bounds.upper_here"))
+        high = max((v for v in above if v is not None), default=None)
         if not low:
             spread = self.value("map.std")
             return "no bounds" if spread is None else f"spread {number(spread)} HU"

@@ -1,105 +1,97 @@
-"""The report: one self-contained HTML page about one or several analyses."""
+"""The report: one self-contained HTML page about one analysis."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import io
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ctinv.invariance.audit.scores import Score, scores
+from ctinv.invariance.audit.scores import scores
 from ctinv.invariance.infra.pages import number, page
 from ctinv.invariance.infra.records import plain
 
-from .figure import figure_png, layers_png
+from .figure import figure_png
+from .methods import command, methods_text
 from .overview import Case, summary
+from .story import bracket, decisions, groups
+from .viewer import SCRIPTS, viewer_data
 
 if TYPE_CHECKING:
     from .result import AnalysisResult
 
 __all__ = ["Case", "report_html", "summary"]
 
-_HEADLINES = 5
 
+def report_html(e: AnalysisResult, figure: bytes | None = None) -> str:
+    """Write the report of one explanation as one HTML page of at most 10 MB.
 
-def report_html(explanations: Sequence[AnalysisResult], figures: Sequence[bytes] | None = None) -> str:
-    """Write the report of one or several explanations as one HTML page.
-
-    The page holds its images and its style; it loads nothing and runs no scripts.
+    The page holds its images in HU, its style and its scripts; it loads nothing. What spans several
+    explanations is written by :func:`~ctinv.invariance.reporting.overview.summary`.
 
     Arguments:
-        explanations: At least one.
-        figures: Their figures as PNG files; None draws them small.
+        e: The explanation.
+        figure: Its figure as a PNG file; drawn anew where None.
     """
-    drawn = figures if figures is not None else [figure_png(e, compact=True) for e in explanations]
-    sections = [_section(e, png) for e, png in zip(explanations, drawn, strict=True)]
-    several = len(explanations) > 1
-    facts = _take_shared(sections, "facts")
-    notices = _take_shared(sections, "notices")
-    for section in sections:  # its heading says it already
-        section["facts"] = [(name, text) for name, text in section["facts"] if name != "Layer"]
+    kind, picture = _smaller(figure if figure is not None else figure_png(e, compact=True))
     return page(
         "report.html.j2",
-        title=_title(explanations),
-        sections=sections,
-        columns=_columns(sections) if several else [],
-        overviews=_overviews(explanations) if several else [],
-        facts=facts,
-        notices=notices,
+        scripts=[*SCRIPTS, "report.js"],
+        title=f"What layer {e.meta.layer or '(unnamed)'} of {e.meta.model or 'the model'} cannot see",
+        layer=e.meta.layer or "(unnamed)",
+        verdict=e.audit.verdict,
+        bracket=bracket(e),
+        decisions=decisions(e),
+        images=viewer_data(e),
+        groups=groups(e),
+        figures={"name": f"ctinv-{e.meta.layer or 'layer'}-figures", "rows": _csv(e)},
+        notices=_notices(e),
+        methods=methods_text(e),
+        command=command(e),
+        facts=_facts(e),
+        figure=picture,
+        figure_kind=kind,
+        samples=e.meta.samples or len(e.samples),
+        refined=e.meta.refinement.samples or len(e.samples),
+        rho=f"{100 * (e.meta.refinement.rho or 0):g} %",
+        std=float(np.mean(e.std)),
+        std_flow=None if e.std_flow is None else float(np.mean(e.std_flow)),
     )
 
 
-def _title(explanations: Sequence[AnalysisResult]) -> str:
-    models = list(dict.fromkeys((e.meta.model or "the model") for e in explanations))
-    layers = list(dict.fromkeys((e.meta.layer or "a layer") for e in explanations))
-    names = ", ".join(models)
-    if len(layers) == 1:
-        return f"What layer {layers[0]} of {names} cannot see"
-    if len(layers) <= 3:
-        return f"What layers {', '.join(layers[:-1])} and {layers[-1]} of {names} cannot see"
-    return f"What {len(layers)} layers of {names} cannot see"
+def _smaller(png: bytes) -> tuple[str, bytes]:
+    """A figure as WebP, a fifth of its size, where the imaging library can write that."""
+    from PIL import Image, features
+
+    if not features.check("webp"):
+        return "png", png
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(png)) as picture:
+        picture.convert("RGB").save(buffer, "WEBP", quality=85)
+    return "webp", buffer.getvalue()
 
 
-def _section(e: AnalysisResult, png: bytes) -> dict[str, Any]:
-    rows = scores(e.audit)
-    return {
-        "layer": (e.meta.layer or "unnamed layer"),
-        "op": (e.meta.op or ""),
-        "source": Path(e.meta.source or "image").name,
-        "verdict": e.audit.verdict,
-        "figure": png,
-        "scores": rows,
-        "by_key": {row.key: row for row in rows},
-        "samples": e.meta.samples or len(e.samples),
-        "refined": e.meta.refinement.samples or len(e.samples),
-        "rho": f"{100 * (e.meta.refinement.rho or 0):g} %",
-        "std": float(np.mean(e.std)),
-        "std_flow": None if e.std_flow is None else float(np.mean(e.std_flow)),
-        "facts": _facts(e),
-        "notices": list(e.meta.notices),
-    }
+def _notices(e: AnalysisResult) -> list[str]:
+    """What went wrong and what must be known: controls that failed, a search cut short, the fit's notes."""
+    found = []
+    if e.audit.controls is not None and e.audit.controls.failed:
+        found.append(f"Controls that failed: {', '.join(e.audit.controls.failed)}.")
+    if e.bounds.converged is False:
+        found.append("The search for hidden changes had not ended; more may be hidden than was found.")
+    strange = e.audit.image.strangeness
+    if strange is not None and not strange.familiar:
+        found.append("The image is unlike those that the prior was fitted on.")
+    fit = e.meta.fit.notices if e.meta.fit and e.meta.fit.notices else ()
+    return [*found, *dict.fromkeys([*e.meta.notices, *fit])]
 
 
-def _take_shared(sections: Sequence[dict[str, Any]], key: str) -> list[Any]:
-    """Take what all sections have alike out of them, so that it is said once."""
-    shared = [item for item in sections[0][key] if all(item in s[key] for s in sections)]
-    for section in sections:
-        section[key] = [item for item in section[key] if item not in shared]
-    return shared
-
-
-def _columns(sections: Sequence[Mapping[str, Any]]) -> list[Score]:
-    """The first few figures that every section has: the columns of the table at the top."""
-    shared = [row for row in sections[0]["scores"] if all(row.key in s["by_key"] for s in sections)]
-    return shared[:_HEADLINES]
-
-
-def _overviews(explanations: Sequence[AnalysisResult]) -> list[bytes]:
-    """For every image that was seen through several layers, their maps side by side."""
-    groups: dict[tuple[str, bytes], list[AnalysisResult]] = {}
-    for e in explanations:
-        groups.setdefault((str(e.meta.source), e.x.tobytes()), []).append(e)
-    return [layers_png(g) for g in groups.values() if len(g) > 1]
+def _csv(e: AnalysisResult) -> list[list[str | float | None]]:
+    """All figures as rows of a CSV file."""
+    head = ("key", "figure", "value", "unit", "low", "high", "interval", "n", "meaning")
+    rows = (
+        [s.key, s.title, s.value, s.unit, s.low, s.high, s.interval, s.n, s.meaning] for s in scores(e.audit)
+    )
+    return [list(head), *rows]
 
 
 def _facts(e: AnalysisResult) -> list[tuple[str, str]]:
