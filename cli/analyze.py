@@ -115,19 +115,13 @@ def analyze(
         denoisers = [open_model(spec) for spec in specs]
         wanted = distinct_in_each(denoisers, layers, screen)
         slices = find_slices(images, screen)
-        written = Written(formats, deidentify)
-        written.check(slices, screen)
+        written = Written(formats, deidentify).checked(slices, screen)
         some = some_slices(slices)
         units = [settle_units(d, s, some, screen) for d, s in zip(denoisers, specs, strict=True)]
         for notice in dict.fromkeys(notice for denoiser in denoisers for notice in denoiser.notices):
             screen.note(f"note: {notice}")
-        fitting = {
-            "data": data,
-            "preset": preset,
-            "overrides": dict(overrides),
-            "seed": seed,
-            "cache": not no_cache,
-        }
+        fitting = {"data": data, "preset": preset, "overrides": dict(overrides), "seed": seed}
+        fitting["cache"] = not no_cache
         identity = FitIdentity(chosen, seed, _data_key(data), everyone.size)
         drawing = {"samples": samples, "refine": refine, "rho": rho, "quantiles": quantiles, "seed": seed}
         subjects = [

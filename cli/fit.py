@@ -171,8 +171,7 @@ def sample(
         check_writable(out)
         denoiser = open_model(dataclasses.replace(spec, device=everyone.device(spec.device)))
         slices = find_slices(images, screen)
-        written = Written(formats, deidentify)
-        written.check(slices, screen)
+        written = Written(formats, deidentify).checked(slices, screen)
         known = {"intensity_found": settle_units(denoiser, spec, some_slices(slices), screen)}
 
         from ctinv import invariance

@@ -66,20 +66,20 @@ class Written:
     formats: tuple[str, ...] = ()
     deidentify: bool = False
 
-    def check(self, slices: Sequence[StoredSlice], screen: Screen) -> None:
-        """Refuse before anything long what could not be written; say what DICOM takes over.
+    def checked(self, slices: Sequence[StoredSlice], screen: Screen) -> Written:
+        """The same, unless it cannot be written: refused before anything long. Says what DICOM takes over.
 
         Raises:
             ImageError: See :func:`ctinv.invariance.reporting.dicom.check_dicom`.
         """
-        if not self.formats:
-            return
-        from ctinv.invariance.reporting.dicom import check_dicom
+        if self.formats:
+            from ctinv.invariance.reporting.dicom import check_dicom
 
-        for one in slices:
-            check_dicom(one.header)
-        if not self.deidentify and any("sop_uid" in one.header.meta for one in slices):
-            screen.note("note: DICOM files get the slice's tags, the patient's too; see --deidentify")
+            for one in slices:
+                check_dicom(one.header)
+            if not self.deidentify and any("sop_uid" in one.header.meta for one in slices):
+                screen.note("note: DICOM files get the slice's tags, the patient's too; see --deidentify")
+        return self
 
     def of(self, found: Explanation, one: CTSlice) -> Saving:
         """The explanation of a slice, ready to be saved."""
