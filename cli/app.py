@@ -34,6 +34,7 @@ _COMMANDS = {
     "compare-models": "compare:compare",
     "zoo": "zoo:zoo",
     "data": "data:data",
+    "cache": "cache:cache",
     "bench": "bench:bench",
 }
 

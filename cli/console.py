@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,27 @@ class Screen:
         self._stdout = sys.stdout
         if self.as_json:
             self._stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        self._stack.enter_context(self._cache_told())
         return self
+
+    @contextlib.contextmanager
+    def _cache_told(self) -> Iterator[None]:
+        """Warnings about the cache become notes, each said once."""
+        from ctinv.invariance.infra.notices import CacheWarning
+
+        told: set[str] = set()
+
+        def tell(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if not issubclass(category, CacheWarning):
+                before(message, category, *where, **more)
+            elif str(message) not in told:
+                told.add(str(message))
+                self.note(f"note: {message}")
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", CacheWarning)
+            before, warnings.showwarning = warnings.showwarning, tell
+            yield
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -12,6 +12,7 @@ import click
 from .images import Images
 
 __all__ = [
+    "amount",
     "data_option",
     "device_option",
     "format_options",
@@ -131,7 +132,7 @@ def preset_options(function: _F) -> _F:
     )(function)
 
 
-def _memory(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+def amount(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
     """An amount such as 1.5GB in bytes."""
     if value is None:
         return None
@@ -146,7 +147,7 @@ def _memory(ctx: click.Context, param: click.Parameter, value: str | None) -> in
 
 memory_option = click.option(
     "--memory",
-    callback=_memory,
+    callback=amount,
     metavar="SIZE",
     help="Memory that sampling may take, such as 1.5GB.  [default: a quarter of what is free]",
 )

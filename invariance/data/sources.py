@@ -6,14 +6,16 @@ import hashlib
 import json
 import os
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ctinv.adapters._types import Image, Progress
 from ctinv.adapters.errors import ImageError
-from ctinv.invariance.infra.cache import cache_root, content_key, held, publish
+from ctinv.invariance.infra.cache import cache_root, content_key
 from ctinv.invariance.infra.randomness import Purpose, rng
+from ctinv.invariance.infra.store import fetch, keep, made_once
 from ctinv.invariance.infra.threads import divided
 from numpy.typing import NDArray
 
@@ -27,6 +29,8 @@ from .scans import find_scans
 from .simulation.dose import Kernel, dose_pair
 
 __all__ = ["fitting_set"]
+
+_Drawn = tuple[NDArray[np.int16], NDArray[np.int16], dict[str, Any]]
 
 _PHANTOMS = {"slices": 32, "size": 512}
 _MOST_SLICES = 240
@@ -87,21 +91,26 @@ def fitting_set(
 def _phantoms(count: int, size: int, seed: int, progress: Progress | None, cache: bool) -> Pairs:
     key = content_key(kind="phantom pairs", count=count, size=size, seed=seed, code=_code())
     folder = cache_root() / "phantoms" / key[:20]
-    if cache and not (folder / "pairs.json").is_file():
-        drawn = _draw(count, size, seed, progress)
 
-        def write(place: Path) -> None:
-            np.save(place / "low.npy", drawn[0], allow_pickle=False)
-            np.save(place / "high.npy", drawn[1], allow_pickle=False)
-            (place / "pairs.json").write_text(json.dumps(drawn[2]), encoding="utf-8")
+    def read(place: Path) -> _Drawn:
+        about = json.loads((place / "pairs.json").read_text(encoding="utf-8"))
+        low, high = (np.load(place / f"{n}.npy", allow_pickle=False) for n in ("low", "high"))
+        return low, high, about
 
-        publish(folder, write)
-    if cache:
-        with held(folder):
-            about = json.loads((folder / "pairs.json").read_text(encoding="utf-8"))
-            low, high = (np.load(folder / f"{n}.npy", allow_pickle=False) for n in ("low", "high"))
-    else:
-        low, high, about = _draw(count, size, seed, progress)
+    def write(place: Path, drawn: _Drawn) -> None:
+        np.save(place / "low.npy", drawn[0], allow_pickle=False)
+        np.save(place / "high.npy", drawn[1], allow_pickle=False)
+        (place / "pairs.json").write_text(json.dumps(drawn[2]), encoding="utf-8")
+
+    drawn = fetch(folder, read) if cache else None
+    if drawn is None:
+        with made_once([key]) if cache else nullcontext():
+            drawn = fetch(folder, read) if cache else None  # another process may have been faster
+            if drawn is None:
+                new = drawn = _draw(count, size, seed, progress)
+                if cache:
+                    keep(folder, lambda place: write(place, new))
+    low, high, about = drawn
     return Pairs(
         tuple(low.astype(np.float32)),
         tuple(high.astype(np.float32)),
@@ -112,9 +121,7 @@ def _phantoms(count: int, size: int, seed: int, progress: Progress | None, cache
     )
 
 
-def _draw(
-    count: int, size: int, seed: int, progress: Progress | None
-) -> tuple[NDArray[np.int16], NDArray[np.int16], dict[str, Any]]:
+def _draw(count: int, size: int, seed: int, progress: Progress | None) -> _Drawn:
     low = np.empty((count, size, size), dtype=np.int16)
     high = np.empty_like(low)
     about: dict[str, Any] = {"patients": [], "regions": [], "spacings": []}

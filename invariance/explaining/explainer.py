@@ -17,7 +17,9 @@ from ctinv.invariance.changes.hide import Vanishing
 from ctinv.invariance.changes.spectrum import Spectrum
 from ctinv.invariance.changes.swap import Swap, swap
 from ctinv.invariance.data.tiling import as_slice
-from ctinv.invariance.infra.cache import cache_root, content_key, held, image_digest, keep_newest, publish
+from ctinv.invariance.infra.cache import cache_root, content_key, image_digest
+from ctinv.invariance.infra.store import fetch
+from ctinv.invariance.infra.store import keep as store
 from ctinv.invariance.networks.fitted import FORMAT, FittedLayer
 from ctinv.invariance.refinement.refine import RHO
 from ctinv.invariance.reporting.explanation import Explanation
@@ -25,9 +27,6 @@ from ctinv.invariance.reporting.explanation import Explanation
 from .analysis import Request, analyse
 
 __all__ = ["Explainer"]
-
-
-_KEPT = 100  # answers that the cache holds at most, some 10 MB each for slices of 512 x 512
 
 
 @dataclass(eq=False)
@@ -91,7 +90,7 @@ class Explainer(FittedLayer):
         spacing, source = getattr(image, "spacing", None), str(getattr(image, "name", None) or "array")
         dose = getattr(image, "meta", {}).get("simulated_dose")
         stored = self._stored(x, request) if cache else None
-        answer = _read(stored) if stored is not None else None
+        answer = fetch(stored, Explanation.load) if stored is not None else None
         if answer is not None:
             # The same numbers may have been asked for under another name.
             name = self.denoiser.name
@@ -102,8 +101,7 @@ class Explainer(FittedLayer):
             meta = dataclasses.replace(explanation.meta, dose=dose)
             explanation = dataclasses.replace(explanation, meta=meta)
         if stored is not None:
-            publish(stored, explanation.save_answer)
-            keep_newest(stored.parent, _KEPT)
+            store(stored, explanation.save_answer)
         return explanation
 
     def spectrum(self, image: Any, **options: Any) -> Spectrum:
@@ -166,12 +164,3 @@ class Explainer(FittedLayer):
             **dataclasses.asdict(request),
         )
         return cache_root() / "explanations" / key
-
-
-def _read(stored: Path) -> Explanation | None:
-    with held(stored):
-        if not (stored / "result.json").is_file():
-            return None
-        answer = Explanation.load(stored)
-        stored.touch()
-        return answer

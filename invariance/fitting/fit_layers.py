@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ import numpy as np
 from ctinv.adapters._types import Image, Progress
 from ctinv.adapters.base import Denoiser
 from ctinv.adapters.errors import CtinvError
-from ctinv.invariance.infra.cache import cache_root, content_key, held, image_digest, publish
+from ctinv.invariance.infra.cache import cache_root, content_key, image_digest
 from ctinv.invariance.infra.checkpoints import Checkpoint
 from ctinv.invariance.infra.distributed import World, world
 from ctinv.invariance.infra.records import plain
+from ctinv.invariance.infra.store import fetch, keep, made_once
 from ctinv.invariance.networks.fit_record import FitRecord, Timings
 from ctinv.invariance.networks.fitted import FORMAT, FittedLayer
 from ctinv.invariance.networks.pretrained import load_vae, save_vae, shipped_vae
@@ -32,6 +34,7 @@ from .vae_loop import VAETraining
 
 __all__ = ["FitRequest", "fit_layers"]
 
+_VAE = "vae.safetensors"
 _NOVELTY_SLICES = 16  # fitting slices that the novelty test is learned from
 
 
@@ -93,8 +96,26 @@ class _Fit:
         digest = image_digest(images)
         vae, origin = self._autoencoder(images, digest, everyone)
         keys = {name: self._key(name, digest, vae, everyone) for name in names}
-        ready = {name: stored for name in names if (stored := self._stored(keys[name], everyone)) is not None}
-        missing = [name for name in names if name not in ready]
+        ready = self._all_stored(keys, everyone)
+        if len(ready) == len(names):
+            return ready
+        with self._alone((keys[name] for name in names if name not in ready), everyone):
+            # Another process may have fitted some of them while we waited for our turn.
+            ready |= self._all_stored({n: k for n, k in keys.items() if n not in ready}, everyone)
+            preparing = info, vae, origin, images, started
+            missing = {name: key for name, key in keys.items() if name not in ready}
+            return ready | self._fitted(missing, preparing, everyone)
+
+    def _fitted(
+        self,
+        keys: Mapping[str, str],
+        preparing: tuple[FitRecord, VAE, str, Sequence[Image], float],
+        everyone: World,
+    ) -> dict[str, FittedLayer]:
+        """Layers that are not in the cache, by name."""
+        info, vae, origin, images, started = preparing
+        missing = list(keys)
+        ready: dict[str, FittedLayer] = {}
         info = dataclasses.replace(
             info,
             seed=self.seed,
@@ -102,7 +123,7 @@ class _Fit:
             processes=None if everyone.alone else everyone.size,
             habit=plain(self._novelty(vae, images)) if missing else None,
         )
-        preparing = time.perf_counter() - started
+        took = time.perf_counter() - started
         checkpoints = {name: Checkpoint(cache_root() / "checkpoints", keys[name]) for name in missing}
         before = time.perf_counter()
         for result in fit_flows(
@@ -120,11 +141,11 @@ class _Fit:
             about = dataclasses.replace(
                 info,
                 scores=result.scores,
-                timings=Timings(data=round(preparing, 3), fit=round(now - before, 3)),
+                timings=Timings(data=round(took, 3), fit=round(now - before, 3)),
                 notices=(*(info.notices or ()), *result.notices) or None,
                 key=keys[result.layer] if self.cache else None,
             )
-            before, preparing = now, 0.0
+            before, took = now, 0.0
             ready[result.layer] = self._finished(result, vae, about, checkpoints[result.layer], everyone)
         return ready
 
@@ -134,7 +155,7 @@ class _Fit:
         networks = vae, result.flow, result.embedder, result.geometry, result.reading
         fitted = FittedLayer(self.denoiser, result.layer, self.preset, *networks, info)
         if info.key is not None and everyone.leads:
-            fitted.save(cache_root() / "explainers" / info.key)
+            keep(cache_root() / "explainers" / info.key, fitted.write_into)
             checkpoint.remove()
         return fitted
 
@@ -153,13 +174,21 @@ class _Fit:
             seed=self.seed,
         )
 
+    def _alone(self, keys: Iterable[str], everyone: World) -> AbstractContextManager[None]:
+        """While no other run that shares the cache makes the same."""
+        return made_once(list(keys)) if self.cache and everyone.leads else nullcontext()
+
+    def _all_stored(self, keys: Mapping[str, str], everyone: World) -> dict[str, FittedLayer]:
+        """Those layers that the cache has."""
+        found = {name: self._stored(key, everyone) for name, key in keys.items()}
+        return {name: layer for name, layer in found.items() if layer is not None}
+
     def _stored(self, key: str, everyone: World) -> FittedLayer | None:
-        folder = cache_root() / "explainers" / key
-        there = everyone.all_have(self.cache and (folder / "config.json").is_file())
-        if not there:
-            return None
-        with held(folder):
+        def load(folder: Path) -> FittedLayer:
             return FittedLayer.load(folder, self.denoiser)
+
+        found = fetch(cache_root() / "explainers" / key, load) if self.cache else None
+        return found if everyone.all_have(found is not None) else None
 
     def _key(self, layer: str, digest: str, vae: VAE, everyone: World) -> str:
         fields = self.preset.as_dict()
@@ -202,12 +231,21 @@ class _Fit:
         key = content_key(
             format=FORMAT, vae=fields, data=digest, seed=self.seed, **training, **model, on=self._kind()
         )
-        file = cache_root() / "vaes" / key / "vae.safetensors"
-        if everyone.all_have(self.cache and file.is_file()):
-            with held(file.parent):
-                return load_vae(file), "fitted on the data"
+        with self._alone([key], everyone):
+            stored = (
+                fetch(cache_root() / "vaes" / key, lambda place: load_vae(place / _VAE))
+                if self.cache
+                else None
+            )
+            if everyone.all_have(stored is not None):
+                assert stored is not None
+                return stored, "fitted on the data"
+            return self._fitted_autoencoder(images, key, everyone), "fitted on the data"
+
+    def _fitted_autoencoder(self, images: Sequence[Image], key: str, everyone: World) -> VAE:
+        fit, config = self.preset.fit, self.preset.vae
         checkpoint = Checkpoint(cache_root() / "checkpoints", f"vae-{key}")
-        vae = fitted = fit_vae(
+        vae = fit_vae(
             images,
             config,
             VAETraining(
@@ -226,9 +264,9 @@ class _Fit:
         everyone.shared(vae.state_dict().values())
         vae.ready()
         if self.cache and everyone.leads:
-            publish(file.parent, lambda where: save_vae(fitted, where / file.name))
+            keep(cache_root() / "vaes" / key, lambda place: save_vae(vae, place / _VAE))
             checkpoint.remove()
-        return vae, "fitted on the data"
+        return vae
 
 
 def _training_device(asked: str | None, denoiser: Denoiser) -> str:

@@ -6,21 +6,19 @@ import hashlib
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from ctinv.adapters.errors import CtinvError
+from safetensors import SafetensorError
 
 from .files import replacing
 
-__all__ = ["cache_root", "content_key", "held", "image_digest", "keep_newest", "keep_private", "publish"]
-
-_STALE = 3600.0  # seconds after which an unfinished folder has no owner any more
+__all__ = ["cache_root", "content_key", "held", "image_digest", "keep_private", "publish"]
 
 
 def cache_root() -> Path:
@@ -84,23 +82,8 @@ def keep_private(place: Path) -> None:
     if not os.environ.get("CTINV_CACHE"):
         above.append(root)
     for path in (*above, place, *place.rglob("*")):
-        path.chmod(0o700 if path.is_dir() else 0o600)
-
-
-def keep_newest(folder: Path, count: int) -> None:
-    """Remove all but the ``count`` sub-folders used last, and drafts that nobody finishes."""
-    with held(folder / "any"):
-        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-        old = sorted(entries, key=lambda entry: entry.stat().st_mtime, reverse=True)[count:]
-        for entry in [*old, *(draft for draft in folder.glob(".*.part") if _abandoned(draft))]:
-            shutil.rmtree(entry, ignore_errors=True)
-
-
-def _abandoned(draft: Path) -> bool:
-    try:
-        return time.time() - draft.stat().st_mtime > _STALE
-    except OSError:  # finished by now
-        return False
+        with suppress(FileNotFoundError):  # another process has replaced it
+            path.chmod(0o700 if path.is_dir() else 0o600)
 
 
 def publish(folder: Path, write: Callable[[Path], None]) -> None:
@@ -117,7 +100,6 @@ def publish(folder: Path, write: Callable[[Path], None]) -> None:
             keep_private(draft)
             end.enter_context(held(folder))
             shutil.rmtree(folder, ignore_errors=True)
-    except OSError as error:
-        raise CtinvError(
-            f"{folder.parent} cannot be written ({error.strerror or error}); choose another place"
-        ) from error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CtinvError(f"{folder.parent} cannot be written ({reason}); choose another place") from error

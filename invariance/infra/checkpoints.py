@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -9,12 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ctinv.adapters.errors import CtinvError
 from torch import Tensor
 
 from .cache import keep_private
 from .distributed import World
 from .files import replacing
+from .store import without_cache
 
 __all__ = ["Checkpoint", "read_state", "write_state"]
 
@@ -84,11 +85,7 @@ class Checkpoint:
         self.notices: list[str] = []
 
     def save(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Replace the state.
-
-        Raises:
-            CtinvError: The file cannot be written.
-        """
+        """Replace the state; where the disk fails, the fit goes on without, told by a ``CacheWarning``."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if not self.path.exists():
@@ -96,10 +93,7 @@ class Checkpoint:
             write_state(self.path, tensors, {"format": _FORMAT, "key": self._key, "facts": dict(facts)})
             keep_private(self.path)
         except OSError as error:
-            raise CtinvError(
-                f"the checkpoint {self.path} cannot be written ({error}); make room there, or set "
-                "CTINV_CACHE to another folder"
-            ) from error
+            without_cache(error)
 
     def load(self, world: World = World()) -> tuple[dict[str, Tensor], dict[str, Any]] | None:  # noqa: B008
         """The state, or None where there is none that can be used; :attr:`notices` says why.
@@ -134,9 +128,10 @@ class Checkpoint:
 
     def remove(self) -> None:
         """Take the file away, and what killed processes left of it."""
-        self.path.unlink(missing_ok=True)
-        for part in self.path.parent.glob(f".{self.path.name}.*.part"):
-            part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it does no harm where it stays
+            self.path.unlink(missing_ok=True)
+            for part in self.path.parent.glob(f".{self.path.name}.*.part"):
+                part.unlink(missing_ok=True)
 
     def _tidy(self) -> None:
         """Drop all but the newest checkpoints of other fits, and files nobody finishes."""

@@ -69,6 +69,15 @@ class FittedLayer:
             CtinvError: The folder cannot be written.
         """
         folder = Path(folder)
+        publish(folder, self.write_into)
+        return folder
+
+    def write_into(self, where: Path) -> None:
+        """Write the files of :meth:`save` into an empty folder.
+
+        Raises:
+            OSError: They cannot be written.
+        """
         config = {
             "format": FORMAT,
             "layer": self.layer,
@@ -79,17 +88,12 @@ class FittedLayer:
             "info": self.info,
             "versions": versions(),
         }
-
-        def write(where: Path) -> None:
-            save_vae(self.vae, where / "vae.safetensors")
-            save_file(_plain(self.flow), where / "flow.safetensors")
-            save_file(_plain(self.embedder), where / "embedder.safetensors")
-            if self.reading is not None:
-                save_file(_plain(self.reading), where / "reading.safetensors")
-            (where / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-
-        publish(folder, write)
-        return folder
+        save_vae(self.vae, where / "vae.safetensors")
+        save_file(_plain(self.flow), where / "flow.safetensors")
+        save_file(_plain(self.embedder), where / "embedder.safetensors")
+        if self.reading is not None:
+            save_file(_plain(self.reading), where / "reading.safetensors")
+        (where / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path, denoiser: Denoiser) -> Self:
