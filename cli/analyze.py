@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +9,7 @@ import click
 
 from .app import CasesFailedError
 from .console import Screen
-from .images import Images, find_slices
-from .models import ModelSpec, distinct_in_each, open_model, settle_units, some_slices
+from .images import Images
 from .options import (
     data_option,
     device_option,
@@ -30,15 +28,11 @@ from .options import (
     samples_option,
     seed_option,
 )
-from .work import Subject, Task, Written, explain_all
+from .question import Question, prepare
+from .work import explain_all
 
 if TYPE_CHECKING:
-    from ctinv.adapters import Denoiser
-    from ctinv.adapters._types import Progress
-    from ctinv.invariance import Explainer
     from ctinv.invariance.runs.cases import Shard
-
-    from .work import Maker
 
 __all__ = ["analyze"]
 
@@ -57,6 +51,7 @@ __all__ = ["analyze"]
 @click.option("--no-cache", is_flag=True, help="Fit anew and keep nothing in the user's cache.")
 @format_options
 @run_options
+@click.option("--scheduler", metavar="ADDRESS", help="Divide the cases among this Dask scheduler's workers.")
 @device_option
 @seed_option
 @json_option
@@ -78,6 +73,7 @@ def analyze(
     formats: tuple[str, ...],
     deidentify: bool,
     shard: Shard,
+    scheduler: str | None,
     fail_fast: bool,
     restart: bool,
     seed: int,
@@ -104,53 +100,36 @@ def analyze(
 
     with joined() as everyone, Screen(as_json, quiet, everyone.leads) as screen:
         from ctinv.invariance.infra.files import check_writable
-        from ctinv.invariance.presets import preset as find_preset
-        from ctinv.invariance.runs.keys import FitIdentity
 
         # Everything that can be refused is refused here, before anything long.
         check_writable(out)
-        chosen = find_preset(preset, dict(overrides))
         options["device"] = everyone.device(options["device"])
-        specs = [ModelSpec(model, **options) for model in dict.fromkeys(models)]
-        denoisers = [open_model(spec) for spec in specs]
-        wanted = distinct_in_each(denoisers, layers, screen)
-        slices = find_slices(images, screen)
-        written = Written(formats, deidentify).checked(slices, screen)
-        some = some_slices(slices)
-        units = [settle_units(d, s, some, screen) for d, s in zip(denoisers, specs, strict=True)]
-        for notice in dict.fromkeys(notice for denoiser in denoisers for notice in denoiser.notices):
-            screen.note(f"note: {notice}")
-        fitting = {"data": data, "preset": preset, "overrides": dict(overrides), "seed": seed}
-        fitting["cache"] = not no_cache
-        identity = FitIdentity(chosen, seed, _data_key(data), everyone.size)
+        fitting = {
+            "data": data,
+            "preset": preset,
+            "overrides": dict(overrides),
+            "seed": seed,
+            "cache": not no_cache,
+        }
         drawing = {"samples": samples, "refine": refine, "rho": rho, "quantiles": quantiles, "seed": seed}
-        subjects = [
-            Subject(denoiser, names, {"intensity_found": found}, _maker(denoiser, fitting), identity)
-            for denoiser, names, found in zip(denoisers, wanted, units, strict=True)
-        ]
-        task = Task(images.source, slices, out, subjects, drawing, shard, memory, fail_fast, restart, written)
-        failed = explain_all(screen, task)
+        question = Question(
+            tuple(dict.fromkeys(models)),
+            layers,
+            images,
+            fitting,
+            drawing,
+            options,
+            memory,
+            formats,
+            deidentify,
+        )
+        how: dict[str, Any] = {"fail_fast": fail_fast, "restart": restart}
+        task = prepare(question, out, shard, screen, processes=everyone.size, **how)
+        if scheduler is None:
+            failed = explain_all(screen, task)
+        else:
+            from .cluster import explain_on_cluster
+
+            failed = explain_on_cluster(screen, task, question, scheduler)
     if failed:
         raise CasesFailedError(failed, task.count, out)
-
-
-def _maker(denoiser: Denoiser, fitting: dict[str, Any]) -> Maker:
-    """Fits layers of one model."""
-
-    def fit(names: Sequence[str], progress: Progress | None) -> Sequence[Explainer]:
-        from ctinv import invariance
-
-        return invariance.fit(denoiser, names, **fitting, progress=progress)
-
-    return fit
-
-
-def _data_key(data: str | None) -> str:
-    """What the fit rests on, before it is read."""
-    if data is None or data == "phantom":
-        return "phantom"
-    from ctinv.invariance.data.pairing import sources_of
-    from ctinv.invariance.runs.keys import files_key
-
-    sources = sources_of(data)
-    return files_key(*(p for p in (sources.folder, sources.low, sources.high) if p is not None))

@@ -23,7 +23,18 @@ if TYPE_CHECKING:
     from ctinv.invariance.runs.keys import FitIdentity
     from ctinv.invariance.runs.outcomes import Failure
 
-__all__ = ["Analyst", "Saving", "Subject", "Task", "Written", "explain_all", "notes", "own_cases"]
+__all__ = [
+    "Analyst",
+    "Maker",
+    "Saving",
+    "Subject",
+    "Task",
+    "Written",
+    "explain_all",
+    "notes",
+    "own_cases",
+    "sum_up",
+]
 
 _FEW = 50  # cases up to which answers go into the cache as well; the folder itself is what a restart reads
 _MOST_TOLD = 20
@@ -183,7 +194,7 @@ def explain_all(screen: Screen, task: Task) -> int:
                 _table(task)
             raise
         everyone.wait()
-        return _sum_up(screen, task) if everyone.leads else 0
+        return sum_up(screen, task) if everyone.leads else 0
 
 
 def own_cases(task: Task) -> Iterator[Case]:
@@ -197,8 +208,11 @@ def own_cases(task: Task) -> Iterator[Case]:
 class Analyst:
     """Analyses the cases of a task, with the fits of one model at a time."""
 
-    def __init__(self, screen: Screen, task: Task, progress: Progress | None) -> None:
+    def __init__(
+        self, screen: Screen, task: Task, progress: Progress | None, cases: Sequence[Case] | None = None
+    ) -> None:
         self._screen, self._task, self._progress = screen, task, progress
+        self._cases = cases
         self._fits: dict[int, dict[int, Explainer | Exception]] = {}
         self._slice: tuple[int, CTSlice] | None = None
         self._told = 0
@@ -270,7 +284,11 @@ class Analyst:
 
         left: list[int] = []
         for layer in range(len(self._task.subjects[first.model].layers)):
-            same = (c for c in own_cases(self._task) if (c.model, c.layer) == (first.model, layer))
+            same = (
+                c
+                for c in (self._cases or own_cases(self._task))
+                if (c.model, c.layer) == (first.model, layer)
+            )
             if layer == first.layer or any(open_(case) for case in same):
                 left.append(layer)
         return left
@@ -323,13 +341,21 @@ def _table(task: Task) -> None:
         write_table(task.out, rows_of(task.out, (case.folder for case in task.plan)))
 
 
-def _sum_up(screen: Screen, task: Task) -> int:
-    """Table and page of the whole run, and what this shard has found; how many of its cases failed."""
+def sum_up(screen: Screen, task: Task, *, silently: bool = False) -> int:
+    """Table and page of the whole run, and what this shard has found; how many of its cases failed.
+
+    Arguments:
+        screen: Where to show it.
+        task: The run.
+        silently: Only write the table, as the run has ended early.
+    """
     from ctinv.invariance.runs.pages import write_page
 
     report = None
     if not task.plan.single:
         _table(task)
+        if silently:
+            return 0
         report = write_page(task.out)
     folders = [case.folder for case in task.cases()]
     return show(screen, task.out, folders, report, task.plan.single)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 import math
@@ -15,6 +16,7 @@ from urllib.parse import quote
 from .records import plain
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
     from markupsafe import Markup
 
 __all__ = ["link", "number", "page"]
@@ -34,8 +36,27 @@ def page(name: str, scripts: Sequence[str] = (), **contents: Any) -> str:
         scripts: Files in ``templates/js``, in the order in which they run. They share one scope.
         contents: What the template asks for; all of it must be there.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
+
+    code = _joined(scripts)
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode("ascii")
+    allowed = f"'sha256-{digest}'" if code else "'none'"
+    return (
+        _templates()
+        .get_template(name)
+        .render(
+            script=Markup(code),  # ours, see templates/js
+            policy="default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; "
+            f"script-src {allowed}; base-uri 'none'; form-action 'none'",
+            **contents,
+        )
+    )
+
+
+@functools.cache
+def _templates() -> Environment:
+    """Every template is compiled once: that takes longer than to fill it."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
@@ -48,15 +69,7 @@ def page(name: str, scripts: Sequence[str] = (), **contents: Any) -> str:
     environment.filters["png"] = lambda raw: _data_url("image/png", raw)
     environment.filters["webp"] = lambda raw: _data_url("image/webp", raw)
     environment.filters["stored"] = _stored
-    code = _joined(scripts)
-    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode("ascii")
-    allowed = f"'sha256-{digest}'" if code else "'none'"
-    return environment.get_template(name).render(
-        script=Markup(code),  # ours, see templates/js
-        policy=f"default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src {allowed}; "
-        "base-uri 'none'; form-action 'none'",
-        **contents,
-    )
+    return environment
 
 
 def _joined(scripts: Sequence[str]) -> str:
