@@ -48,16 +48,16 @@ class Screen:
 
     @contextlib.contextmanager
     def _cache_told(self) -> Iterator[None]:
-        """Warnings about the cache become notes, each said once."""
+        """Of all warnings about the cache the first becomes a note: one fault has many faces."""
         from ctinv.invariance.infra.notices import CacheWarning
 
-        told: set[str] = set()
+        told: list[str] = []
 
         def tell(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
             if not issubclass(category, CacheWarning):
                 before(message, category, *where, **more)
-            elif str(message) not in told:
-                told.add(str(message))
+            elif not told:
+                told.append(str(message))
                 self.note(f"note: {message}")
 
         with warnings.catch_warnings():
