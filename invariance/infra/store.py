@@ -113,9 +113,11 @@ def fetch(folder: Path, read: Callable[[Path], T]) -> T | None:
         read: Reads it.
     """
     try:
-        if not (folder / _SUMS).is_file():
+        if not folder.is_dir():
             return None
         with held(folder):
+            if not (folder / _SUMS).is_file():  # gone while we waited, or of an earlier version
+                return None
             if damage := _damage(folder):
                 shutil.rmtree(folder, ignore_errors=True)
                 without_cache(
