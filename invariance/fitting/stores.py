@@ -202,7 +202,7 @@ class RepresentationStore:
 
     def read_slices(self) -> list[Image]:
         """``x_R`` of every slice, (H, W), HU."""
-        return [np.load(self._read_file(k)) for k in range(len(self._blocks.images))]
+        return [np.load(self._read_file(k), allow_pickle=False) for k in range(len(self._blocks.images))]
 
     def _read_file(self, k: int) -> Path:
         return self._file.with_name(f"{self._file.name}-{k}.npy")
