@@ -80,14 +80,15 @@ def test_a_worker_that_is_killed_loses_no_case(cluster, tmp_path):
     def analyze(out, *words):
         command = ("analyze", "-m", "chen", "-l", "conv5", "-i", scans, "--keep-names", "-o", tmp_path / out)
         words = [sys.executable, "-m", "ctinv.cli", *map(str, command), *TINY, *words]
-        return subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True)
+        with (tmp_path / f"{out}.log").open("w") as log:
+            return subprocess.Popen(words, env=environment, stdout=log, stderr=log)
 
     running = analyze("cluster", "--scheduler", address)
     while len(list((tmp_path / "cluster").rglob("result.json"))) < 3:
-        assert running.poll() is None, running.stderr.read()
+        assert running.poll() is None, (tmp_path / "cluster.log").read_text()
         time.sleep(0.05)
     workers[0].kill()
-    assert running.wait() == 0, running.stderr.read()
+    assert running.wait() == 0, (tmp_path / "cluster.log").read_text()
     assert analyze("alone").wait() == 0
     with (tmp_path / "cluster" / "runs.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
