@@ -67,6 +67,12 @@ def _protocol_options(function: Any) -> Any:
             type=click.FloatRange(min=0),
             help="Of a protocol's observers, as a share of the variance of their scores.",
         ),
+        click.option(
+            "--phantom",
+            type=click.Path(path_type=Path),
+            metavar="FOLDER",
+            help="A scanned phantom for a protocol: a folder with phantom.yaml, see the page on the probe.",
+        ),
         click.option("--projected", is_flag=True, help="A protocol's lesions go into the projections."),
         click.option(
             "--lesion-file",
@@ -158,10 +164,16 @@ def probe(
       ctinv probe -m chen --protocol low-contrast --doses 1,0.25 --realisations 16
     """
     own = {k: options.pop(k) for k in ("doses", "background", "observers", "internal", "projected")}
-    lesion_file = options.pop("lesion_file")
+    lesion_file, phantom = options.pop("lesion_file"), options.pop("phantom")
     if protocol is not None:
         with Screen(as_json, quiet) as screen:
-            asked = {**own, "lesion_file": lesion_file, "realisations": realisations or 256, "seed": seed}
+            asked = {
+                **own,
+                "lesion_file": lesion_file,
+                "phantom": phantom,
+                "realisations": realisations or 256,
+                "seed": seed,
+            }
             _protocol(models, layers, images, asked, options, out, screen)
         return
     if len(models) > 1 or not layers:
@@ -227,6 +239,7 @@ def _protocol(
     wanted = Wanted(
         background=asked.pop("background"),
         lesion_file=asked.pop("lesion_file"),
+        phantom=asked.pop("phantom"),
         doses=numbers(asked.pop("doses"), "doses"),
         observers=tuple(name.strip() for name in asked.pop("observers").split(",")),
         **asked,

@@ -27,11 +27,15 @@ class Wanted:
     Arguments:
         background: ``uniform`` or ``anatomy``; a slice given as input takes their place.
         lesion_file: A lesion of the user's, or None.
+        phantom: A folder of a scanned phantom, or None.
         options: Doses, realisations, observers and so on, as the record of a protocol has them.
     """
 
-    def __init__(self, background: str, lesion_file: Path | None, **options: Any) -> None:
-        self.background, self.lesion_file, self.options = background, lesion_file, options
+    def __init__(
+        self, background: str, lesion_file: Path | None, phantom: Path | None = None, **options: Any
+    ) -> None:
+        self.background, self.lesion_file, self.phantom = background, lesion_file, phantom
+        self.options = options
 
 
 def numbers(text: str, what: str) -> tuple[float, ...]:
@@ -55,12 +59,14 @@ def run_protocol(
     from ctinv.adapters.errors import CtinvError
     from ctinv.invariance.data import default_slice
     from ctinv.invariance.infra.files import check_writable
+    from ctinv.invariance.probing.protocol.disk import read_phantom, run_disk
     from ctinv.invariance.probing.protocol.files import save_protocol
     from ctinv.invariance.probing.protocol.record import Protocol
     from ctinv.invariance.probing.protocol.run import Subject, plan, run
 
     protocol = Protocol(tasks=_tasks(wanted.lesion_file), **wanted.options)
     check_writable(out)
+    scanned = None if wanted.phantom is None else read_phantom(wanted.phantom)
     scene = _scene(images, wanted.background, screen)
     subjects: list[Subject] = []
     for spec in specs:
@@ -71,9 +77,14 @@ def run_protocol(
         for notice in denoiser.notices:
             screen.note(f"note: {notice}")
         subjects.append(Subject.of(denoiser.apart(), layers))
-    screen.note(f"plan: {plan(subjects, scene, protocol, out)}")
-    with screen.progress() as progress:
-        results = run(subjects, scene, protocol, out, progress)
+    if scanned is not None:
+        told = "found by a search" if scanned.found else "named"
+        screen.note(f"note: {len(scanned.inserts)} inserts of {scanned.name}, {told}")
+        results = run_disk(subjects, scanned, protocol)
+    else:
+        screen.note(f"plan: {plan(subjects, scene, protocol, out)}")
+        with screen.progress() as progress:
+            results = run(subjects, scene, protocol, out, progress)
     files = save_protocol(results, out)
     if screen.as_json:
         screen.result({**results.as_dict(), "files": {n: str(f) for n, f in files.items()}})

@@ -206,7 +206,11 @@ def read_study(
         found[reader] = resampled(*scores, counts, paired=paired, internal=internal)
     mean = found.mean(0)
     spread = float(found[:, 0, 0].std(ddof=1)) if readers > 1 else 0.0
-    auc, detectability = (estimate(float(row[0]), row[1:]) for row in mean)
+    auc = estimate(float(mean[0, 0]), mean[0, 1:])
+    # A resample has fewer different cases, hence too small a spread: d' of resamples is too large on average.
+    drawn = mean[1, 1:][np.isfinite(mean[1, 1:])]
+    excess = drawn.mean() - mean[1, 0] if len(drawn) and np.isfinite(mean[1, 0]) else 0.0
+    detectability = estimate(float(mean[1, 0]), drawn - excess)
     return Study(auc, detectability, spread, readers, len(first), float(shares.mean()))
 
 

@@ -197,8 +197,8 @@ class SliceScene:
         """See :class:`Scene`."""
         if side > self.room:
             raise ImageError(
-                f"column {self.at[0]}, row {self.at[1]} has no {side // 2} pixels of slice around it; "
-                "name one further in, or give a larger slice"
+                f"column {self.at[0]}, row {self.at[1]} has no {side // 2} pixels of slice "
+                "around it; name a place further in, or give a larger slice"
             )
         left, portion = count, 0
         while left > 0:

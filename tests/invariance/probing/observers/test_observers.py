@@ -155,11 +155,17 @@ def test_intervals_shrink_with_the_root_of_the_cases():
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say():
-    truth, held = to_area(1.2), 0
+    held, values, middles = {"auc": 0, "detectability": 0}, [], []
     for seed in range(120):
-        auc = judge(*features(80, seed=seed, count=1), readers=2, seed=seed, resamples=200).auc
-        held += auc.low <= truth <= auc.high
-    assert 0.88 <= held / 120 <= 0.99
+        study = judge(*features(80, seed=seed, count=1), readers=2, seed=seed, resamples=200)
+        for of, truth in (("auc", to_area(1.2)), ("detectability", 1.2)):
+            figure = getattr(study, of)
+            held[of] += figure.low <= truth <= figure.high
+        values.append(study.detectability.value)
+        middles.append((study.detectability.low + study.detectability.high) / 2)
+    for of, count in held.items():
+        assert 0.88 <= count / 120 <= 0.99, of
+    assert np.mean(middles) == pytest.approx(np.mean(values), rel=0.03)
 
 
 def test_an_observer_of_nothing_is_at_chance():
