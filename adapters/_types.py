@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["INPUT", "OUTPUT", "Image", "Layer", "Output", "Progress"]
+__all__ = ["INPUT", "OUTPUT", "Image", "Layer", "Layers", "Output", "Progress"]
 
 INPUT = "@input"
 OUTPUT = "@output"
@@ -35,6 +35,24 @@ class Layer:
     aliases: tuple[str, ...] = ()
     tappable: bool = True
     note: str = ""
+
+
+class Layers(tuple[Layer, ...]):
+    """The layers of a denoiser; in a notebook they show themselves as a table."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        rows = "".join(
+            f"<tr><td>{escape(one.name)}</td><td>{escape(one.op)}</td>"
+            f"<td>{' × '.join(map(str, one.shape)) or 'not known'}</td>"
+            f"<td>{escape(one.note) if one.note or one.tappable else 'cannot be read'}</td></tr>"
+            for one in self
+        )
+        heads = "".join(f"<th>{head}</th>" for head in ("Layer", "Operator", "Shape of z", "Note"))
+        return f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
 
 
 Output = Literal["image", "residual"]

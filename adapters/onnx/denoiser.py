@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ctinv.adapters._types import Output
+from ctinv.adapters._types import Layers, Output
 from ctinv.adapters.base import OUTPUT, Denoiser, Layer
 from ctinv.adapters.errors import AmbiguousLayerError, LayerError, ModelError, UnsupportedModelError
 from ctinv.adapters.intensity import Intensity, parse_intensity
@@ -137,7 +137,7 @@ class OnnxDenoiser(Denoiser):
         """Every layer, in execution order; the shapes are those of one probe image."""
         if self._layers is None:
             shapes = self._runner.shapes(self._places, self._probe_image(*self.probe_size))
-            self._layers = tuple(self._layer(entry, shapes) for entry in self._entries)
+            self._layers = Layers(self._layer(entry, shapes) for entry in self._entries)
         return self._layers
 
     def _layer(self, entry: Entry, shapes: Mapping[str, tuple[int, ...]]) -> Layer:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from ctinv.adapters._types import OUTPUT, Layer
+from ctinv.adapters._types import OUTPUT, Layer, Layers
 from ctinv.adapters.errors import ModelError, UnsupportedModelError
 from torch import nn
 
@@ -120,7 +120,7 @@ def list_layers(
         notice = (
             "the network mixes the images of a batch, or runs each in another way; images are run one by one"
         )
-    return Listing(tuple(table.layers), table.calls, frozenset(mixing), notice)
+    return Listing(Layers(table.layers), table.calls, frozenset(mixing), notice)
 
 
 class _Table:

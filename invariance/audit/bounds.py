@@ -42,16 +42,16 @@ def bounds(e: Evidence, inside: Mask) -> Bounds:
         lower=lower,
         noise=noise,
         upper=upper,
-        upper_here=_error(e.reading, e.x, inside, "The same error on this image, noise included."),
+        upper_here=_error(e.reading, e.x, inside, "Error of this image read back, noise included."),
         decoded=_error(
             e.reading_code,
             e.reconstruction,
             inside,
-            "The same after the autoencoder, which drops noise: D(E(x_R)) against D(E(x)).",
+            "Error of D(E(x_R)) against D(E(x)): that of the reading, without the noise.",
         ),
         decoded_held_out=None
         if told is None or told.decoded is None
-        else figure(told.decoded, "HU", "The same on held-out patches."),
+        else figure(told.decoded, "HU", "Error of D(E(x_R)) against D(E(x)) on held-out patches."),
         converged=None if lower is None else lower.converged and (noise is None or noise.converged),
     )
 

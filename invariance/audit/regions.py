@@ -30,6 +30,15 @@ __all__ = [
 
 _Numbers = npt.NDArray[np.float64]
 
+_NAMES = {
+    "air": "air",
+    "lung": "lung",
+    "fat": "fat",
+    "soft": "soft tissue",
+    "contrast": "contrast medium",
+    "bone": "bone",
+}
+
 TISSUE_RANGES: dict[str, tuple[float, float]] = {
     "air": (-np.inf, -950.0),
     "lung": (-950.0, -190.0),
@@ -283,9 +292,9 @@ def places(
             value=100 * part.share,
             unit="%",
             n=1,
-            meaning=f"Its share of the map's variance; it covers {100 * part.area:.0f} % of the image, "
-            f"with a spread of {part.std:.1f} HU.",
-            title=f"Of it in {part.tissue}",
+            meaning=f"Share of the map's variance that lies in {_NAMES[part.tissue]}, which covers "
+            f"{100 * part.area:.0f} % of the image; the spread there is {part.std:.1f} HU.",
+            title=f"Share of the hidden changes in {_NAMES[part.tissue]}",
             std=part.std,
             area=part.area,
         )
@@ -304,7 +313,7 @@ def places(
             interval="95 %",
             meaning="Spread where the image is flat, over the spread at its edges: below 1 edges are hidden "
             "most.",
-            title="Flat against structured",
+            title="Spread where it is flat, over that at edges",
         )
     if changes.any() and noise.any():
         bands = by_frequency(changes, noise, spacing)
@@ -314,7 +323,7 @@ def places(
             n=len(changes),
             meaning="Half of the changes' energy lies below; half of the noise's below "
             f"{bands.median_noise:.2g}.",
-            title="Fineness of the changes",
+            title="Median frequency of the hidden changes",
             noise=bands.median_noise,
         )
     return Regions(**tissues, flat=flat, frequency=frequency)
@@ -334,6 +343,6 @@ def leakage_by_tissue(seen: Seen, clean: Image) -> Tissues:
     for tissue, (low, high) in TISSUE_RANGES.items():
         inside = (small >= low) & (small < high)
         if inside.mean() >= _LEAST_AREA:
-            meaning = f"Leakage of the shown samples at the places of {tissue}."
-            figures[tissue] = figure(seen.leakage(inside), "", meaning, title=f"Leakage in {tissue}")
+            meaning = f"Leakage of the shown samples at the places of {_NAMES[tissue]}."
+            figures[tissue] = figure(seen.leakage(inside), "", meaning, title=f"Leakage in {_NAMES[tissue]}")
     return Tissues(**figures)

@@ -15,29 +15,29 @@ from .record import Figure
 __all__ = ["Score", "scores"]
 
 _TITLES = {
-    "embedding.rmse": "Reconstruction error",
-    "embedding.ssim": "Similarity of the reconstruction",
-    "embedding.cut_off": "Finest detail of the reconstruction",
-    "leakage.refined": "Leakage, refined",
-    "leakage.flow_from_reconstruction": "Leakage before, from D(E(x))",
-    "leakage.flow": "Leakage before, from x",
-    "noise_ratio.refined": "Noise ratio, refined",
-    "noise_ratio.flow": "Noise ratio before",
-    "output.refined": "Change of f(x), refined",
-    "output.flow": "Change of f(x) before",
-    "flow.nll": "Held-out NLL of the flow",
-    "flow.nll_shuffled": "The same, wrong z",
-    "flow.nll_unconditional": "The same, no z",
+    "embedding.rmse": "Error of the reconstruction D(E(x))",
+    "embedding.ssim": "Similarity of D(E(x)) and x (SSIM)",
+    "embedding.cut_off": "Finest detail that D(E(x)) carries",
+    "leakage.refined": "Leakage of the refined samples",
+    "leakage.flow_from_reconstruction": "Leakage before refinement, counted from D(E(x))",
+    "leakage.flow": "Leakage before refinement, counted from x",
+    "noise_ratio.refined": "Noise ratio of the refined samples",
+    "noise_ratio.flow": "Noise ratio before refinement",
+    "output.refined": "Change of f(x) by the refined samples",
+    "output.flow": "Change of f(x) before refinement",
+    "flow.nll": "Held-out NLL of the flow, given z",
+    "flow.nll_shuffled": "Held-out NLL, given z of other patches",
+    "flow.nll_unconditional": "Held-out NLL without z",
     "flow.coverage": "Coverage error of the flow",
     "flow.error_ratio": "Overconfidence of the flow",
-    "bounds.lower": "Hidden at least, anatomy",
-    "bounds.noise": "Hidden at least, noise",
-    "bounds.upper": "Hidden at most, held-out slices",
-    "bounds.upper_here": "Hidden at most, this image",
-    "bounds.decoded": "Hidden at most, after the autoencoder",
-    "bounds.decoded_held_out": "The same, held-out patches",
-    "map.std": "Spread of the samples",
-    "map.std_flow": "Spread before refinement",
+    "bounds.lower": "Anatomy hidden, at least",
+    "bounds.noise": "Noise hidden, at least",
+    "bounds.upper": "Hidden at most, on held-out slices",
+    "bounds.upper_here": "Hidden at most, in this image",
+    "bounds.decoded": "Hidden at most, as the autoencoder shows it",
+    "bounds.decoded_held_out": "Hidden at most, as the autoencoder shows it, on held-out patches",
+    "map.std": "Spread of the samples (RMS of the map)",
+    "map.std_flow": "Spread of the samples before refinement",
     "map.noise": "Noise of the image",
 }
 
@@ -92,7 +92,7 @@ def scores(record: Any) -> tuple[Score, ...]:
     Example:
         >>> from ctinv.invariance.audit.record import Audit, Leakage
         >>> [(row.title, row.text, row.n) for row in scores(Audit(leakage=Leakage(Figure(0.1, n=250))))]
-        [('Leakage, refined', '0.100', 250)]
+        [('Leakage of the refined samples', '0.100', 250)]
     """
     return tuple(_walk(record, ()))
 

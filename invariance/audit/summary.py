@@ -112,12 +112,14 @@ def _maps(e: Evidence, inside: Mask, facts: Facts) -> Maps:
             value=facts.std,
             unit="HU",
             n=e.refined.changes.shape[1] if e.refined else 1,
-            meaning="RMS of the map inside the body.",
+            meaning="RMS inside the body of the map of standard deviations.",
             found=hides(dataclasses.replace(facts, noise_hidden=None)),
             rho=facts.rho,
         ),
         noise=figure(facts.noise, "HU", "Spread of the image's own noise inside the body, as simulated."),
-        std_flow=figure(rms(e.std_flow, inside), "HU", "The same before refinement.") if e.refined else None,
+        std_flow=figure(rms(e.std_flow, inside), "HU", "RMS of the flow's map inside the body.")
+        if e.refined
+        else None,
     )
 
 
@@ -183,7 +185,7 @@ def _seen(e: Evidence) -> tuple[Leakage, BeforeAndAfter, Seen]:
             "Share of the change by the flow's samples that the layer sees, counted from D(E(x)): 0 is "
             "invisible, 1 is as visible as a random change of the same size and texture.",
         ),
-        flow=figure(direct.leakage(), "", "The same counted from x; it includes what the autoencoder loses."),
+        flow=figure(direct.leakage(), "", "Leakage counted from x: it includes what the autoencoder loses."),
     )
     ratios = BeforeAndAfter(flow=ratio(direct.size, "the flow's"))
     if not e.refined:
@@ -227,7 +229,10 @@ def _flow(scores: FitScores | None) -> FlowFit:
     fit = FlowFit(
         nll=figure(scores.nll, "bits/dim", "Held-out negative log-likelihood of codes given z.", n),
         nll_shuffled=figure(
-            scores.nll_shuffled, "bits/dim", "The same with z of other patches; it must be worse.", n
+            scores.nll_shuffled,
+            "bits/dim",
+            "NLL with z of other patches in place of the right one; it must be worse.",
+            n,
         ),
     )
     tests = scores.calibration

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy.typing as npt
 from ctinv.adapters.errors import CtinvError
 from ctinv.invariance.data.io.slices import CTSlice
 from ctinv.invariance.infra.files import write_files
 
 from .dicom import dicom_files
 from .figure import figure_png
+from .notebook import plot, short_html, to_dataframe, to_xarray
 from .report import report_html
 from .result import AnalysisResult
 
@@ -72,3 +75,33 @@ class Explanation(AnalysisResult):
                 "result.json": self.json_file(),
             },
         )
+
+    def plot(self, axes: Sequence[Any] | npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
+        """Draw x, a sample, their difference and the map.
+
+        Arguments:
+            axes: Matplotlib axes; None for those of a new figure.
+
+        Returns:
+            The axes.
+        """
+        return plot(self, axes)
+
+    def to_xarray(self) -> Any:
+        """All arrays as an ``xarray.Dataset``, HU.
+
+        Raises:
+            CtinvError: xarray is not installed.
+        """
+        return to_xarray(self)
+
+    def to_dataframe(self) -> Any:
+        """All audit figures as a ``pandas.DataFrame``, by their keys.
+
+        Raises:
+            CtinvError: pandas is not installed.
+        """
+        return to_dataframe(self)
+
+    def _repr_html_(self) -> str:
+        return short_html(self)

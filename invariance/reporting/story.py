@@ -210,7 +210,7 @@ _TISSUES = {
     "lung": "lung",
     "fat": "fat",
     "soft": "soft tissue",
-    "contrast": "contrast",
+    "contrast": "contrast medium",
     "bone": "bone",
 }
 

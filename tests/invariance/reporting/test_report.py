@@ -148,7 +148,7 @@ def test_report_tells_figures_with_unit_count_and_meaning():
         "flow": {"coverage": {"value": float("nan"), "meaning": "Unknown here."}},
     }
     words = _Page(report_html(make(audit=audit))).words
-    assert words.index("The images can be trusted.") < words.index("Reconstruction error")
+    assert words.index("The images can be trusted.") < words.index("Error of the reconstruction")
     for text in ("41.3 HU", "Distance to the image.", "0.0812", "0.0500 to 0.120, 90 % of them", "250"):
         assert text in words
     assert "Coverage error of the flow not available" in words
