@@ -26,7 +26,7 @@ RUN = [page for page in PAGES if blocks(ROOT / page)]
 # Measured or fitted at length by nature: followed in the long form only.
 LONG = {"docs/probe.md", "docs/compare.md", "docs/changes.md", "docs/runs.md"}
 # Their commands fit and sample whole layers whatever is put in their place.
-HEAVY = {"probe", "bench", "spectrum", "hide", "attack", "swap", "compare"}
+HEAVY = {"probe", "compare-models", "bench", "spectrum", "hide", "attack", "swap", "compare"}
 
 
 def test_the_walk_sees_the_pages():
