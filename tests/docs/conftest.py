@@ -4,10 +4,11 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+import pydicom
 import pytest
 from ctinv import adapters, invariance, zoo
 from ctinv.invariance.audit.record import Audit, Figure, Leakage
-from ctinv.invariance.data import default_slice, write_dicom
+from ctinv.invariance.data import default_slice, new_series_uid, write_dicom
 from ctinv.invariance.networks.fit_record import FitRecord
 from ctinv.invariance.reporting.provenance import Provenance
 
@@ -23,13 +24,20 @@ def given(tmp_path_factory):
     write_dicom(cut, None, folder / "slice.dcm", "a slice")
     write_dicom(replace(cut, hu=cut.hu[::-1].copy()), None, folder / "another.dcm", "another")
     rng = np.random.default_rng(0)
+    study = new_series_uid()
     for dose, noise in (("scans", 5), ("full", 5), ("quarter", 40)):
+        series = new_series_uid()
         (folder / dose).mkdir()
         for number in range(1, 4):
             x, y, z = whole.position
             hu = whole.hu + rng.normal(0, noise, whole.shape).astype(np.float32)
             one = replace(whole, hu=hu, position=(x, y, z + 5 * number), source=None, meta={})
-            write_dicom(one, None, folder / dose / f"{number}.dcm", dose, instance=number)
+            path = write_dicom(
+                one, None, folder / dose / f"{number}.dcm", dose, instance=number, series_uid=series
+            )
+            dataset = pydicom.dcmread(path)
+            dataset.StudyInstanceUID = dataset.FrameOfReferenceUID = study
+            dataset.save_as(path)
     hu = cut.hu[:32, :32]
     np.save(folder / "shifted.npy", hu + 1024)
     np.save(folder / "unit.npy", (hu + 1024) / 4096)

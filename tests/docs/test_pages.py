@@ -104,7 +104,7 @@ def test_every_command_of_a_page_exists_with_its_options(page):
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("docs/")])
 def test_every_block_states_its_kind(page):
-    known = {"python", "sh", "console", "text", "toml", ""}
+    known = {"python", "sh", "console", "text", "toml", "bash", "yaml", ""}
     assert {block.kind for block in blocks(ROOT / page)} <= known
 
 
