@@ -163,45 +163,27 @@ def probe(
       ctinv probe -m chen -l conv3 -l conv5 --grid sizes=2:4:6,contrasts=-15:-30
       ctinv probe -m chen --protocol low-contrast --doses 1,0.25 --realisations 16
     """
-    own = {k: options.pop(k) for k in ("doses", "background", "observers", "internal", "projected")}
-    lesion_file, phantom = options.pop("lesion_file"), options.pop("phantom")
+    own = {key: options.pop(key) for key in _PROTOCOLS_OWN}
     if protocol is not None:
+        own |= {"realisations": realisations or 256, "seed": seed}
         with Screen(as_json, quiet) as screen:
-            asked = {
-                **own,
-                "lesion_file": lesion_file,
-                "phantom": phantom,
-                "realisations": realisations or 256,
-                "seed": seed,
-            }
-            _protocol(models, layers, images, asked, options, out, screen)
-        return
-    if len(models) > 1 or not layers:
-        given = "several --model" if len(models) > 1 else "no --layer"
-        raise click.UsageError(
-            f"{given}; that is for --protocol low-contrast, a probe takes one model and a layer"
-        )
-    spec = ModelSpec(model=models[0], **options)
+            return _protocol(models, layers, images, own, options, out, screen)
+    spec = ModelSpec(model=_only(models, layers), **options)
     with Screen(as_json, quiet) as screen:
-        from ctinv.adapters.errors import ImageError
+        from ctinv import invariance
         from ctinv.invariance.infra.files import check_writable
         from ctinv.invariance.presets import preset as find_preset
         from ctinv.invariance.probing.lesions import Lesion, LesionGrid
 
         # Everything that can be refused is refused here, before anything long.
-        wanted = Lesion.parse(lesion)
-        sizes = None if grid is None else LesionGrid.parse(grid)
+        wanted, sizes = Lesion.parse(lesion), LesionGrid.parse(grid) if grid is not None else None
         check_writable(out)
         find_preset(preset, dict(overrides))
         denoiser = open_model(spec)
         names = distinct(denoiser, layers)
-        slices = read_slices(images, screen)
-        if len(slices) > 1:
-            raise ImageError(f"{images.source} holds {len(slices)} slices; a probe needs one: name its file")
-        found_by = settle_units(denoiser, spec, slices, screen)
-        _note(screen, denoiser, slices[0])
-
-        from ctinv import invariance
+        one = _one_slice(images, screen)
+        found_by = settle_units(denoiser, spec, [one], screen)
+        _note(screen, denoiser, one)
 
         fitting = {"data": data, "preset": preset, "overrides": dict(overrides), "seed": seed}
         with screen.progress() as progress:
@@ -209,7 +191,7 @@ def probe(
             probes = invariance.probe(
                 denoiser,
                 names,
-                slices[0],
+                one,
                 wanted,
                 grid=sizes,
                 level=level,
@@ -219,10 +201,24 @@ def probe(
                 samples=max(samples, 2),
                 progress=progress,
             )
-        for notice in dict.fromkeys(n for p in probes for n in p.meta.notices if n not in denoiser.notices):
-            screen.note(f"note: {notice}")
+        _tell(screen, denoiser, probes)
         probes = tuple(replace(p, meta=replace(p.meta, intensity_found=found_by)) for p in probes)
         _show(screen, *_write(probes, names, out))
+
+
+_PROTOCOLS_OWN = ("doses", "background", "observers", "internal", "projected", "lesion_file", "phantom")
+
+
+def _only(models: tuple[str, ...], layers: tuple[str, ...]) -> str:
+    """The one model of a probe that is no protocol.
+
+    Raises:
+        UsageError: Several, or no layer to probe.
+    """
+    if len(models) > 1 or not layers:
+        given = "several --model" if len(models) > 1 else "no --layer"
+        raise click.UsageError(f"{given}; that is for --protocol, a probe takes one model and its layers")
+    return models[0]
 
 
 def _protocol(
@@ -246,6 +242,26 @@ def _protocol(
     )
     specs = [ModelSpec(model=model, **options) for model in dict.fromkeys(models)]
     run_protocol(specs, layers, images, wanted, out, screen)
+
+
+def _tell(screen: Screen, denoiser: Denoiser, probes: Sequence[Probe]) -> None:
+    """Say what the probes had to do otherwise than asked."""
+    for notice in dict.fromkeys(n for p in probes for n in p.meta.notices if n not in denoiser.notices):
+        screen.note(f"note: {notice}")
+
+
+def _one_slice(images: Images, screen: Screen) -> CTSlice:
+    """The slice to probe.
+
+    Raises:
+        ImageError: There are several.
+    """
+    from ctinv.adapters.errors import ImageError
+
+    slices = read_slices(images, screen)
+    if len(slices) > 1:
+        raise ImageError(f"{images.source} holds {len(slices)} slices; a probe needs one: name its file")
+    return slices[0]
 
 
 def _note(screen: Screen, denoiser: Denoiser, one: CTSlice) -> None:
