@@ -120,9 +120,12 @@ def main(args: Sequence[str] | None = None) -> int:
         return _complain(SOME_FAILED, str(error))
     except (KeyboardInterrupt, click.Abort):
         return _complain(INTERRUPTED, "interrupted; no file is left half-written")
-    except BrokenPipeError:  # the reader of our output has had enough, as head does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
+    except BrokenPipeError:
+        return _unread()
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # click makes one of the other
+            return _unread()
+        raise
     except Exception as error:
         from ctinv.adapters.errors import CtinvError
 
@@ -132,6 +135,12 @@ def main(args: Sequence[str] | None = None) -> int:
             return _complain(BAD_INPUT, str(error))
         advice = "" if debug else "; --debug shows the traceback"
         return _complain(FAILED, f"internal error: {type(error).__name__}: {error}{advice}")
+
+
+def _unread() -> int:
+    """The reader of our output has had enough, as head does: that is no failure."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return DONE
 
 
 def _complain(code: int, message: str) -> int:
