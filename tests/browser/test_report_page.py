@@ -37,7 +37,7 @@ def test_figures_are_saved_as_csv(page, explanation):
 @pytest.mark.parametrize("what", ["methods", "command"])
 def test_texts_are_selected_for_copying(page, explanation, what):
     page.locator(f"[data-copy={what}]").click()
-    page.wait_for_function("[...document.querySelectorAll('.copied')].some((one) => one.textContent)")
+    page.locator(".copied:not(:empty)").wait_for()
     chosen = page.evaluate("String(getSelection())")
     assert (chosen.strip() == command(explanation)) if what == "command" else ("conv7" in chosen)
 

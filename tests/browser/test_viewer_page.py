@@ -266,7 +266,7 @@ def test_every_button_can_be_pressed(page):
 
 def test_the_viewer_fills_the_screen(page):
     page.locator(".full").click()
-    page.wait_for_function("document.fullscreenElement?.classList.contains('viewer')")
+    page.locator(".viewer:fullscreen").wait_for()
 
 
 def test_the_picture_that_is_saved_shows_the_panes(page):
