@@ -5,7 +5,7 @@ import json
 import numpy as np
 import onnx
 import pytest
-from ctinv.cli.images import folder_names
+from ctinv.invariance.runs.cases import folder_names
 
 
 def test_layers_json_lists_layers_in_order(run):
