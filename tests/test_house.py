@@ -106,7 +106,7 @@ def test_readme_example_runs(monkeypatch, tmp_path, capsys):
     from ctinv import invariance
 
     class Explainer:
-        def explain(self, image, *, samples, seed):
+        def explain(self, image, *, seed):
             x = np.asarray(image.hu)
             return invariance.Explanation(
                 x=x, denoised=x, reconstruction=x, samples=x[None], mean=x, std=np.full_like(x, 12.25)

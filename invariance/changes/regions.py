@@ -31,7 +31,7 @@ def ellipse(text: str, shape: tuple[int, int]) -> Mask:
 
     Example:
         >>> int(ellipse("32:32:20", (64, 64)).sum())
-        316
+        317
     """
     if re.fullmatch(r"\s*[\d.]+(\s*:\s*[\d.]+){2,3}\s*", text) is None:
         raise CtinvError(

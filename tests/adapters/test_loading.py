@@ -210,7 +210,8 @@ def test_example_of_the_guide_works(plugged):
     guide = (Path(__file__).parents[2] / "docs" / "adapters.md").read_text(encoding="utf-8")
     names: dict = {}
     for block in re.findall(r"```python\n(.*?)```", guide, flags=re.DOTALL):
-        exec(compile(block, "docs/adapters.md", "exec"), names)
+        if "Unsharp" in block:  # the others are calls that tests/docs follows
+            exec(compile(block, "docs/adapters.md", "exec"), names)
     plugged(names["open_unsharp"])
     denoiser = adapters.load("unsharp:0.25")
     x = image()
