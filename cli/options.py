@@ -137,7 +137,7 @@ def amount(ctx: click.Context, param: click.Parameter, value: str | None) -> int
     if value is None:
         return None
     from ctinv.adapters.errors import CtinvError
-    from ctinv.invariance.infra.memory import memory_size
+    from ctinv.invariance.infra.sizes import memory_size
 
     try:
         return memory_size(value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -12,9 +11,8 @@ import psutil
 import torch
 from ctinv.adapters.errors import CtinvError
 
-__all__ = ["Budget", "available_memory", "freed_blocks_kept", "memory_size", "ran_out"]
+__all__ = ["Budget", "available_memory", "freed_blocks_kept", "ran_out"]
 
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _SHARE = 0.25  # of the free memory, where the user names no limit
 
 # Parameters of glibc's mallopt, and the largest values that it takes by itself.
@@ -22,25 +20,6 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _USUAL_MMAP, _LARGE = 2**25, 2**30
 
 T = TypeVar("T")
-
-
-def memory_size(text: str) -> int:
-    """Bytes that a text such as ``1.5GB``, ``800M`` or ``2 GiB`` means.
-
-    Raises:
-        CtinvError: The text is no amount of memory.
-
-    Example:
-        >>> memory_size("1.5GB"), memory_size("2MiB")
-        (1500000000, 2097152)
-    """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?\s*", text.upper())
-    if found is None or float(found[1]) <= 0:
-        raise CtinvError(f"{text!r} is no amount of memory; write for example 800MB or 1.5GB")
-    unit = _UNITS[found[2]]
-    if found[3]:
-        unit = 2 ** {1: 0, 10**3: 10, 10**6: 20, 10**9: 30, 10**12: 40}[unit]
-    return int(float(found[1]) * unit)
 
 
 def available_memory(device: torch.device) -> int:

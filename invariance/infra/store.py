@@ -18,8 +18,8 @@ from ctinv.adapters.errors import CtinvError
 from safetensors import SafetensorError
 
 from .cache import cache_root, held, keep_private, publish
-from .memory import memory_size
 from .notices import CacheWarning
+from .sizes import memory_size
 
 __all__ = [
     "SIZE",

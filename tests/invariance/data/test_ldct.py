@@ -200,7 +200,7 @@ class TestCommands:
         monkeypatch.setattr("ctinv.invariance.fit", lambda _, layers, **options: [Fitted() for _ in layers])
         words = ["analyze", "--model", "yang", "--preset", "tiny"]
         layers = ["--layer", "conv1", "--layer", "conv7"]
-        assert main([*words, *layers, "--data", str(large), "--out", str(tmp_path / "out")]) == 2
+        assert main([*words, *layers, "--data", str(large), "--out", str(tmp_path / "out")]) == 3
         assert capfd.readouterr().err.count(self.TOLD) == 1, "told once, whatever the number of layers"
 
     def test_zoo_train(self, large, expected, tmp_path, capfd):

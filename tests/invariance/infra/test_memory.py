@@ -5,7 +5,8 @@ import ctypes
 import pytest
 import torch
 from ctinv.adapters.errors import CtinvError
-from ctinv.invariance.infra.memory import Budget, available_memory, freed_blocks_kept, memory_size, ran_out
+from ctinv.invariance.infra.memory import Budget, available_memory, freed_blocks_kept, ran_out
+from ctinv.invariance.infra.sizes import memory_size
 
 
 @pytest.mark.parametrize(
