@@ -105,7 +105,13 @@ def analyze(
         # Everything that can be refused is refused here, before anything long.
         check_writable(out)
         options["device"] = everyone.device(options["device"])
-        fitting = _fitting(data, preset, dict(overrides), seed, not no_cache)
+        fitting = {
+            "data": data,
+            "preset": preset,
+            "overrides": dict(overrides),
+            "seed": seed,
+            "cache": not no_cache,
+        }
         drawing = {"samples": samples, "refine": refine, "rho": rho, "quantiles": quantiles, "seed": seed}
         question = Question(
             tuple(dict.fromkeys(models)),
@@ -126,10 +132,3 @@ def analyze(
             failed = explain_on_cluster(screen, task, question, scheduler)
     if failed:
         raise CasesFailedError(failed, task.count, out)
-
-
-def _fitting(
-    data: str | None, preset: str, overrides: dict[str, str], seed: int, cache: bool
-) -> dict[str, Any]:
-    """What ``invariance.fit`` is given."""
-    return {"data": data, "preset": preset, "overrides": overrides, "seed": seed, "cache": cache}

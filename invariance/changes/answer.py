@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -52,7 +53,7 @@ class Picture:
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
+class Answer(ABC):
     """An answer about changes of one slice; see its kinds.
 
     Arguments:
@@ -66,29 +67,29 @@ class Answer:
     kind = "answer"
 
     @property
+    @abstractmethod
     def title(self) -> str:
         """What the page is called."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def verdict(self) -> list[str]:
         """The answer in plain sentences."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def figures(self) -> Mapping[str, Figure]:
         """Its numbers by key."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def pictures(self) -> list[list[Picture]]:
         """Its panels, row by row, at most five in each."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def images(self) -> Mapping[str, npt.NDArray[Any]]:
         """What ``images.npz`` holds, in HU."""
-        raise NotImplementedError
 
     @property
     def result(self) -> dict[str, Any]:

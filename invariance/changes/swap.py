@@ -17,8 +17,7 @@ from ctinv.invariance.networks.fitted import FittedLayer
 from ctinv.invariance.refinement.refine import RHO, longest, refine
 from ctinv.invariance.refinement.sight import Sight
 from ctinv.invariance.sampling.mosaic import Mosaic
-from ctinv.invariance.sampling.slices import reconstruct, tile_contexts
-from torch import Tensor
+from ctinv.invariance.sampling.slices import cut_tile, guide_slice, reconstruct, tile_contexts
 
 from .about import About
 from .answer import Answer, Picture, told
@@ -144,15 +143,15 @@ def swap(
     patch = fitted.preset.vae.patch
     whole, rest = (np.array(pad_to(image, patch)) for image in (x, other))
     tiles = grid((whole.shape[0], whole.shape[1]), patch, fitted.preset.tile.overlap)
-    guides = _guides(fitted, whole), _guides(fitted, rest)
+    guides = guide_slice(fitted, whole), guide_slice(fitted, rest)
     contexts, from_contexts = (
         tile_contexts(fitted, image, tiles, guide).h
         for image, guide in zip((whole, rest), guides, strict=True)
     )
     mosaic = Mosaic(tiles, 0)
     for number, tile in enumerate(tiles):
-        here, there = (None if g is None else _patch(g, tile) for g in guides)
-        code = fitted.vae.encode(_patch(rest, tile), there)
+        here, there = (None if g is None else cut_tile(g, tile) for g in guides)
+        code = fitted.vae.encode(cut_tile(rest, tile), there)
         v, _ = fitted.flow(code, from_contexts[number : number + 1])
         swapped = fitted.flow.inverse(v, contexts[number : number + 1])
         mosaic.add(tile, fitted.vae.decode(swapped, here)[0].numpy())
@@ -182,17 +181,6 @@ def swap(
         _flow_ratio(sight, seen, made),
         kept,
     )
-
-
-def _patch(image: Image, tile: tuple[slice, slice]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image[tile]))[None, None]
-
-
-def _guides(fitted: FittedLayer, image: Image) -> Image | None:
-    """``f(x)`` for autoencoders that depend on it."""
-    if not fitted.preset.vae.conditional:
-        return None
-    return np.asarray(fitted.denoiser.denoise(image[None, None]), dtype=np.float32)[0, 0]
 
 
 def _flow_ratio(sight: Sight, seen: Image, made: Image) -> float:

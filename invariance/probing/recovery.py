@@ -14,7 +14,7 @@ from ctinv.invariance.networks.fitted import FittedLayer
 from ctinv.invariance.refinement.observer import Observer
 from ctinv.invariance.refinement.refine import RHO, noise_change, refine
 from ctinv.invariance.sampling.sampler import Sampler
-from ctinv.invariance.sampling.slices import tile_contexts
+from ctinv.invariance.sampling.slices import cut_tile, guide_slice, tile_contexts
 
 from .lesions import Lesion
 from .observation import Observation
@@ -189,11 +189,8 @@ def _near(signal: Image) -> tuple[slice, slice]:
 def _draw(fitted: FittedLayer, x: Image, tile: Grid, samples: int, seed: int) -> tuple[Image, Image]:
     """Samples (N, p, p) and the autoencoder's reconstruction (p, p) of one tile, HU."""
     here = next(iter(tile))
-    patch = torch.from_numpy(np.ascontiguousarray(x[here]))[None, None]
-    clean = guide = None
-    if fitted.preset.vae.conditional:
-        clean = np.asarray(fitted.denoiser.denoise(x[None, None]), dtype=np.float32)[0, 0]
-        guide = torch.from_numpy(np.ascontiguousarray(clean[here]))[None, None]
+    patch, clean = cut_tile(x, here), guide_slice(fitted, x)
+    guide = None if clean is None else cut_tile(clean, here)
     context = tile_contexts(fitted, x, tile, clean).h
     sampler = Sampler(fitted.vae, fitted.flow, precision=fitted.preset.tile.precision)
     drawn = list(sampler.draw(seed, 0, samples, context, guide))

@@ -26,8 +26,10 @@ from .sampler import Sampler
 __all__ = [
     "Contexts",
     "Drawn",
+    "cut_tile",
     "decode_tiles",
     "drawing_threads",
+    "guide_slice",
     "one_each",
     "reconstruct",
     "sample_slice",
@@ -110,7 +112,7 @@ def _encoded(vae: VAE, x: Image, tiles: Grid, denoised: Image | None) -> Tensor:
     """The codes (tiles, code_dim) of a slice's tiles."""
     return torch.cat(
         [
-            vae.encode(torch.cat([_patch(x, tile) for tile in some]), _guide(denoised, some))
+            vae.encode(torch.cat([cut_tile(x, tile) for tile in some]), _guide(denoised, some))
             for some in _groups(tiles)
         ]
     )
@@ -123,7 +125,7 @@ def _groups(tiles: Grid) -> Iterator[list[tuple[slice, slice]]]:
 
 
 def _guide(denoised: Image | None, tiles: Sequence[tuple[slice, slice]]) -> Tensor | None:
-    return None if denoised is None else torch.cat([_patch(denoised, tile) for tile in tiles])
+    return None if denoised is None else torch.cat([cut_tile(denoised, tile) for tile in tiles])
 
 
 @torch.no_grad()
@@ -156,7 +158,20 @@ def decode_tiles(vae: VAE, codes: Tensor, tiles: Grid, denoised: Image | None = 
     return mosaic.mean
 
 
-def _patch(image: Image, tile: tuple[slice, slice]) -> Tensor:
+def guide_slice(fitted: FittedLayer, x: Image) -> Image | None:
+    """``f(x)`` (H, W) in HU of a slice, for an autoencoder that depends on it; None for others."""
+    if not fitted.preset.vae.conditional:
+        return None
+    return np.asarray(fitted.denoiser.denoise(x[None, None]), dtype=np.float32)[0, 0]
+
+
+def cut_tile(image: Image, tile: tuple[slice, slice]) -> Tensor:
+    """One tile of a slice (H, W), (1, 1, p, p).
+
+    Arguments:
+        image: The slice, HU.
+        tile: Its rows and columns.
+    """
     return torch.from_numpy(np.ascontiguousarray(image[tile]))[None, None]
 
 
@@ -184,9 +199,7 @@ def sample_slice(
     """
     preset, vae = fitted.preset, fitted.vae
     tiles = grid((x.shape[0], x.shape[1]), preset.vae.patch, preset.tile.overlap)
-    denoised = None
-    if preset.vae.conditional:
-        denoised = np.asarray(fitted.denoiser.denoise(x[None, None]), dtype=np.float32)[0, 0]
+    denoised = guide_slice(fitted, x)
     contexts = tile_contexts(fitted, x, tiles, denoised)
     budget = Budget(preset.tile.batch, fitted.memory)
     workers = drawing_threads(fitted.flow.mean.device)
@@ -194,7 +207,7 @@ def sample_slice(
     mosaic, places = Mosaic(tiles, keep), list(tiles)
 
     def draw(number: int) -> tuple[Moments, Image, Histogram | None]:
-        guide = None if denoised is None else _patch(denoised, places[number])
+        guide = None if denoised is None else cut_tile(denoised, places[number])
         moments, histogram = Moments(), Histogram() if quantiles else None
         kept: list[Tensor] = []
         for images in sampler.draw(seed, number, samples, contexts.h[number : number + 1], guide):
