@@ -122,6 +122,8 @@ class FitConfig:
         clip: Gradient norm above which gradients are scaled down.
         check: Steps between two looks at the held-out likelihood.
         patience: Looks without improvement after which the fit stops.
+        settled: Gain of the held-out likelihood from one look to the next, in bits per dimension, below
+            which the learning rate falls to its end within ``check`` steps; 0 makes all the steps.
         holdout: Share of the fitting slices kept for the held-out likelihood.
         vae_steps: Optimiser steps of an autoencoder for which no weights ship.
         checkpoint: Steps between two checkpoints; 0 for none. It does not change the result.
@@ -136,8 +138,9 @@ class FitConfig:
     rate: float = 4e-3
     warmup: int = 30
     clip: float = 5.0
-    check: int = 90
+    check: int = 60
     patience: int = 3
+    settled: float = 0.05
     holdout: float = 0.2
     vae_steps: int = 1500
     checkpoint: int = 50

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,15 +35,21 @@ def bounds(e: Evidence, inside: Mask) -> Bounds:
     noise = None
     if e.noise_refined is not None and e.std_noise is not None:
         noise = _lower(e.noise_refined, e.std_noise, inside, "noise realisations")
+    reread = _reread(e, inside)
+    more = 0.0 if reread is None else reread.value
+    besides = "" if reread is None else ", and what the refined changes move it by"
     upper = None
     if told is not None and told.each:
-        meaning = "Error of the image read back from the layer, on held-out slices; more cannot be hidden."
-        upper = Figure(told.rmse, "HU", len(told.each), min(told.each), max(told.each), "range", meaning)
+        each = [math.hypot(error, more) for error in told.each]
+        meaning = f"Error of the image read back, on held-out slices{besides}; more cannot be hidden."
+        value = math.hypot(told.rmse, more)
+        upper = Figure(value, "HU", len(each), min(each), max(each), "range", meaning)
     return Bounds(
         lower=lower,
         noise=noise,
         upper=upper,
-        upper_here=_error(e.reading, e.x, inside, "Error of this image read back, noise included."),
+        upper_here=_error(e.reading, e.x, inside, f"Error of this image read back{besides}.", more),
+        reread=reread,
         decoded=_error(
             e.reading_code,
             e.reconstruction,
@@ -75,8 +82,23 @@ def _lower(refined: Refined, spread: Image, inside: Mask, of: str) -> LowerBound
     )
 
 
-def _error(image: Image | None, truth: Image, inside: Mask, meaning: str) -> Figure | None:
-    return None if image is None else figure(rms(image - truth, inside), "HU", meaning)
+def _reread(e: Evidence, inside: Mask) -> Figure | None:
+    """How far the reading follows refined changes: what is allowed to differ at the layer, in HU."""
+    if not e.reread:
+        return None
+    return figure(
+        max(rms(moves, inside) for moves in e.reread),
+        "HU",
+        f"Refined changes move what is read back by this much: the layer's output is the same to "
+        f"{100 * e.rho:g} % of what noise does, not to the last digit.",
+        n=sum(map(len, e.reread)),
+    )
+
+
+def _error(image: Image | None, truth: Image, inside: Mask, meaning: str, more: float = 0.0) -> Figure | None:
+    if image is None:
+        return None
+    return figure(math.hypot(rms(image - truth, inside), more), "HU", meaning)
 
 
 def two_images(e: Evidence, inside: Mask) -> list[str]:

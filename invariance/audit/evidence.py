@@ -42,6 +42,8 @@ class Evidence:
         seed: Draws the controls.
         reading: ``x_R``, the image read back from the layer (H, W), HU, where it can be.
         reading_code: ``D(E(x_R))``, (H, W), HU.
+        reread: By how much ``x_R`` moves when refined samples, and refined noise realisations, are read
+            instead of the image, (K, H, W) each, HU.
         noise_refined: Noise realisations refined like samples, where there was refinement.
         std_noise: Their spread, (H, W), HU.
         spacing: Row and column spacing in mm, where known.
@@ -64,6 +66,7 @@ class Evidence:
     seed: int
     reading: Image | None = None
     reading_code: Image | None = None
+    reread: tuple[Image, ...] = ()
     noise_refined: Refined | None = None
     std_noise: Image | None = None
     spacing: tuple[float, float] | None = None

@@ -131,9 +131,11 @@ class Bounds:
     Arguments:
         lower: Spread of refined samples: anatomy that is hidden.
         noise: Spread of refined noise realisations: noise and fine texture that are hidden.
-        upper: Error of the image read back from the layer, on slices held out from the fit: on
-            average over images like those, nothing wider can be hidden.
-        upper_here: The same error on this image.
+        upper: Error of the image read back from the layer, on slices held out from the fit, together
+            with ``reread``: on average over images like those, nothing wider can be hidden.
+        upper_here: The same on this image.
+        reread: By how much refined changes move what is read back. The layer's output is asked to be
+            the same to the noise ratio only, so that the reading may be off by this much more.
         decoded: That error as the autoencoder shows it, without noise: no map of the flow may be wider.
         decoded_held_out: The same on patches held out from the fit.
         converged: Whether the search for both lower bounds had ended; None where there was none.
@@ -143,6 +145,7 @@ class Bounds:
     noise: LowerBound | None = None
     upper: Figure | None = None
     upper_here: Figure | None = None
+    reread: Figure | None = None
     decoded: Figure | None = None
     decoded_held_out: Figure | None = None
     converged: bool | None = None

@@ -34,6 +34,7 @@ _TITLES = {
     "bounds.noise": "Noise hidden, at least",
     "bounds.upper": "Hidden at most, on held-out slices",
     "bounds.upper_here": "Hidden at most, in this image",
+    "bounds.reread": "Moved by the refined changes: the image read back",
     "bounds.decoded": "Hidden at most, as the autoencoder shows it",
     "bounds.decoded_held_out": "Hidden at most, as the autoencoder shows it, on held-out patches",
     "map.std": "Spread of the samples (RMS of the map)",

@@ -26,12 +26,13 @@ from ctinv.invariance.refinement.observer import Observer
 from ctinv.invariance.refinement.refine import RHO, Refined, affordable, longest, noise_change, refine
 from ctinv.invariance.reporting.explanation import Explanation
 from ctinv.invariance.reporting.provenance import Provenance, Refinement
-from ctinv.invariance.sampling.slices import Drawn, sample_slice
+from ctinv.invariance.sampling.slices import Drawn, read_back, sample_slice
 from scipy.ndimage import gaussian_filter
 
 __all__ = ["Request", "analyse", "spread_map"]
 
 _NOISES = 3
+_REREAD = 2  # refined changes of each kind that are read back: their sizes hardly differ
 _PLENTY = 64  # samples from which a spread is smooth enough as it is
 
 
@@ -142,6 +143,7 @@ def analyse(
             seed=request.seed,
             reading=drawn.reading,
             reading_code=drawn.decoded,
+            reread=_reread(fitted, whole, drawn.reading, request.rho, shown, hidden),
             noise_refined=None if hidden is None else hidden.refined,
             std_noise=None if hidden is None else hidden.std,
             spacing=spacing,
@@ -236,6 +238,21 @@ class _NoiseMap:
         # Noise is as likely as its negative: its mean is 0 and need not be taken from so few.
         square = np.square(refined.at(rho), dtype=np.float64).mean(0)
         return cls(refined, _smooth_root(square, len(some))[0])
+
+
+def _reread(
+    fitted: FittedLayer,
+    x: Image,
+    reading: Image | None,
+    rho: float,
+    shown: _RefinedMaps | None,
+    hidden: _NoiseMap | None,
+) -> tuple[Image, ...]:
+    """What is read back of refined samples and of refined noise, less what is read of the image."""
+    if reading is None or shown is None or hidden is None:
+        return ()
+    changes = (one.refined.at(rho)[:_REREAD] for one in (shown, hidden))
+    return tuple(np.stack([read_back(fitted, x + d) - reading for d in some]) for some in changes)
 
 
 def _novelty_test(fitted: FittedLayer) -> NoveltyTest | None:

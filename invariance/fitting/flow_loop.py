@@ -77,11 +77,13 @@ class Objective(nn.Module):
 
 @dataclass
 class _Standing:
-    """How far the loop is, apart from weights: plain numbers."""
+    """How far the loop is, apart from weights: plain numbers; ``settled`` is the step since which the
+    rate falls to its end."""
 
     step: int = 0
     stale: int = 0
     total: float = 0.0
+    settled: int | None = None
     best: dict[str, Any] = field(default_factory=dict)
     curve: list[list[float]] = field(default_factory=list)
 
@@ -120,7 +122,7 @@ def optimise(
     if checkpoint is not None and (found := checkpoint.load(world)) is not None and not loop.resume(*found):
         checkpoint.ignore("its contents do not fit")
     at = loop.at
-    while at.step < config.steps and at.stale < config.patience:
+    while at.step < loop.end and at.stale < config.patience:
         trouble = loop.advance()
         if trouble:
             kept = checkpoint is not None and checkpoint.path.is_file()
@@ -128,7 +130,7 @@ def optimise(
                 f"the fit diverged at step {at.step} ({trouble}); lower fit.rate or check the data"
                 + (f" (the last good state is kept in {checkpoint.path})" if checkpoint and kept else "")
             )
-        last = at.step == config.steps or at.stale >= config.patience
+        last = at.step == loop.end or at.stale >= config.patience
         due = config.checkpoint > 0 and (at.step % config.checkpoint == 0 or last)
         if checkpoint is not None and due and world.leads:
             checkpoint.save(*loop.state())
@@ -170,7 +172,7 @@ class _Loop:
         value = float(self._world.mean(loss.detach().cpu()))
         if not math.isfinite(value):
             return f"loss {value}"
-        set_rate(self._optimiser, config.rate * learning_rate(at.step, config.steps, _LAST, config.warmup))
+        set_rate(self._optimiser, config.rate * self._rate())
         self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         norm = float(nn.utils.clip_grad_norm_(self._objective.parameters(), config.clip))
@@ -179,9 +181,27 @@ class _Loop:
         self._optimiser.step()
         at.step += 1
         at.total += value
-        if at.step % config.check == 0 or at.step == config.steps:
+        if at.step % config.check == 0 or at.step == self.end:
             self._look()
         return None
+
+    @property
+    def end(self) -> int:
+        """The last step, as far as is known."""
+        at, config = self.at, self._config
+        return config.steps if at.settled is None else min(config.steps, at.settled + config.check)
+
+    def _rate(self) -> float:
+        """Share of the peak rate: half a cosine over all steps, or what is left of it over the last ones."""
+        at, config = self.at, self._config
+
+        def planned(step: int) -> float:
+            return learning_rate(step, config.steps, _LAST, config.warmup)
+
+        if at.settled is None:
+            return planned(at.step)
+        start = planned(at.settled)
+        return start * learning_rate(at.step - at.settled, self.end - at.settled, _LAST / start)
 
     def _loss(self) -> Tensor:
         material, world, batch_size = self._material, self._world, self._config.batch
@@ -212,13 +232,15 @@ class _Loop:
             bits = torch.tensor(held_out_bits(self._objective, self._material), dtype=torch.float64)
         self._world.shared([bits])
         right, wrong = bits.tolist()
+        if at.settled is None and at.curve and at.curve[-1][2] - right < config.settled:
+            at.settled = at.step
         since = at.step - (int(at.curve[-1][0]) if at.curve else 0)
         at.curve.append([at.step, at.total / since / math.log(2), right])
         at.total = 0.0
         if right < at.best.get("nll", math.inf):
             at.best = {"nll": right, "nll_shuffled": wrong, "steps": at.step}
             self.best, at.stale = _copied(self._objective.state_dict()), 0
-        elif at.step < config.steps:
+        elif at.step < self.end:
             at.stale += 1
 
     # -- to and from a checkpoint ---------------------------------------------------------------

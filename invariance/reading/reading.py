@@ -126,9 +126,22 @@ class Reading(nn.Module):
         image: Tensor = self.linear(z)
         if self.network is not None:
             image = image + self.spread * self.network(z.clamp(-_FAR, _FAR))
+        near = RIM + self.window // 2  # places that the windows at the border reach to
+        if min(z.shape[-2:]) <= 2 * near:
+            return self._edged(image, self.edge(z))
+        for axis in (-2, -1):
+            size = z.shape[axis]
+            for first, border, rest in ((0, 0, 0), (size - near, size - RIM, near - RIM)):
+                read = self.edge(z.narrow(axis, first, near))
+                image.narrow(axis, border, RIM).copy_(read.narrow(axis, rest, RIM))
+        return image
+
+    @staticmethod
+    def _edged(image: Tensor, edge: Tensor) -> Tensor:
+        """An image with another one's border."""
         inner = torch.zeros(image.shape[-2:], dtype=torch.bool, device=image.device)
         inner[RIM:-RIM, RIM:-RIM] = True
-        return torch.where(inner, image, self.edge(z))
+        return torch.where(inner, image, edge)
 
     @torch.no_grad()
     def forward(self, z: Tensor, geometry: Geometry, shape: tuple[int, int]) -> Tensor:

@@ -31,6 +31,7 @@ __all__ = [
     "drawing_threads",
     "guide_slice",
     "one_each",
+    "read_back",
     "reconstruct",
     "sample_slice",
     "tile_contexts",
@@ -77,6 +78,24 @@ class Contexts:
     h: Tensor
     reading: Image | None = None
     codes: Tensor | None = None
+
+
+@torch.no_grad()
+def read_back(fitted: FittedLayer, x: Image) -> Image:
+    """``R(Phi(x))`` of a slice (H, W) in HU, for a layer that has a reading.
+
+    Arguments:
+        fitted: The fitted bundle.
+        x: The slice.
+
+    Raises:
+        ValueError: The layer has no reading.
+    """
+    if fitted.reading is None:
+        raise ValueError("the layer has no reading")
+    z = represent(fitted.denoiser, fitted.layer, x[None, None])
+    image: Image = fitted.reading(z, fitted.geometry, (x.shape[0], x.shape[1]))[0, 0].numpy()
+    return image
 
 
 @torch.no_grad()

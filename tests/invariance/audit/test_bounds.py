@@ -32,6 +32,7 @@ def evidence(**more):
         "reconstruction": x,
         "reading": x + 4,
         "reading_code": x + 2.5,
+        "reread": (),
         "noise_refined": refined([x + 0.5]),
         "std_noise": x + 0.5,
         "scores": FitScores(0.0, 1.0, reading=told),
@@ -50,6 +51,22 @@ def test_every_bound_is_what_it_says():
     assert found.decoded.value == 2.5
     assert found.decoded_held_out.value == 3
     assert found.converged is True
+
+
+def test_the_upper_bound_is_read_at_the_noise_ratio():
+    """A layer that tells everything bounds refined changes by themselves, not by nothing."""
+    x = np.zeros((SIZE, SIZE), np.float32)
+    perfect = FitScores(0.0, 1.0, reading=ReadingScores(0.0, 0.0, (0.0, 0.0), 1e-5, 0.0))
+    found = bounds(
+        evidence(reading=x, scores=perfect, reread=(np.stack([x + 1, x - 1]), x[None] + 0.5)), BODY
+    )
+    assert (found.reread.value, found.reread.n) == (1, 3)
+    assert found.upper.value == found.upper_here.value == 1
+    mixed = bounds(evidence(reread=(x[None] + 8,)), BODY)
+    assert mixed.upper.value == 10  # 6 and 8
+    assert (mixed.upper.low, mixed.upper.high) == (np.hypot(5, 8), np.hypot(7, 8))
+    assert mixed.upper_here.value == np.hypot(4, 8)
+    assert mixed.decoded.value == 2.5
 
 
 @pytest.mark.parametrize("which", ["refined", "noise_refined"])

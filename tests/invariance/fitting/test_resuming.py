@@ -22,6 +22,7 @@ FIELDS = {
     "fit.batch": 8,
     "fit.check": 4,
     "fit.checkpoint": 3,
+    "fit.settled": 0.0,
     "flow.blocks": 1,
 }
 
@@ -93,6 +94,24 @@ def test_interrupted_fits_end_as_if_nothing_had_happened(whole, moments):
     assert steps[0] == moments[-1] // 3 * 3 + 1
     assert_same(resumed, whole)
     assert not list((cache_root() / "checkpoints").iterdir())
+
+
+def test_a_fit_that_has_settled_lets_its_rate_fall_and_ends():
+    changes = {"fit.settled": 100.0, "fit.warmup": 1}  # no look gains that much: the second one settles
+    steps = []
+    settled = fit(lambda stage, done, total: steps.append(done) if stage == "flow" else None, **changes)
+    curve = settled.info["scores"]["curve"]
+    assert [row[0] for row in curve] == [4, 8, 12]
+    assert len(steps) == 12
+    assert steps[-1] == STEPS  # the bar is full
+    (cache_root() / "explainers").rename(cache_root() / "away")
+    with pytest.raises(Killed):
+        fit(kill_at(10), **changes)
+    assert_same(fit(**changes), settled)
+
+
+def test_a_fit_that_never_settles_makes_all_its_steps():
+    assert [row[0] for row in fit().info["scores"]["curve"]] == [4, 8, 12, STEPS]
 
 
 def test_a_fit_that_was_about_to_end_early_ends_there(whole):

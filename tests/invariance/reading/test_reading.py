@@ -145,3 +145,19 @@ def test_sizes_and_weights_make_the_same_reading_again():
     twin.load_state_dict(reading.state_dict())
     z = mixed(torch.from_numpy(images(1)[0])[None, None])
     assert torch.equal(twin(z, geometry(channels=2), (64, 64)), reading(z, geometry(channels=2), (64, 64)))
+
+
+@pytest.mark.parametrize("shape", [(20, 90), (21, 22), (37, 64), (100, 90)])
+@pytest.mark.parametrize("window", [1, 5])
+def test_the_border_is_read_with_weights_of_its_own_at_any_size(shape, window):
+    """Inside as the linear part and the network read them, at the border as the edge's weights do."""
+    torch.manual_seed(0)
+    reading = Reading(3, 2, window, 4).eval()
+    z = torch.randn(2, 3, *shape)
+    with torch.no_grad():
+        scaled = reading.standardised(z)
+        expected = reading.linear(scaled) + reading.spread * reading.network(scaled.clamp(-8, 8))
+        at_border = torch.ones(shape, dtype=torch.bool)
+        at_border[RIM:-RIM, RIM:-RIM] = False
+        expected[..., at_border] = reading.edge(scaled)[..., at_border]
+        torch.testing.assert_close(reading.blocks(z), expected)
