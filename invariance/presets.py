@@ -140,11 +140,11 @@ class FitConfig:
     clip: float = 5.0
     check: int = 60
     patience: int = 3
-    settled: float = 0.05
+    settled: float = 0.03
     holdout: float = 0.2
     vae_steps: int = 1500
     checkpoint: int = 50
-    calibrated: int = 64
+    calibrated: int = 128
     vae_batch: int = 32
     vae_rate: float = 2e-3
 

@@ -249,7 +249,8 @@ def _flow(scores: FitScores | None) -> FlowFit:
         coverage=figure(
             tests.deviation,
             "points",
-            "Largest error of the flow's error bars: its 90 % region should hold 90 % of held-out codes.",
+            "Largest error of the flow's error bars: its 90 % region should hold 90 % of held-out codes. "
+            f"On so many patches chance alone makes it {tests.chance:.0f} or less.",
             tests.pairs,
         ),
         error_ratio=figure(

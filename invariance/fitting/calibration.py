@@ -249,7 +249,7 @@ def calibrate_flow(
     codes: Tensor,
     *,
     known: Tensor | None = None,
-    draws: int = 64,
+    draws: int = 32,
     seed: int = 0,
 ) -> Calibration:
     """Test a fitted flow on held-out patches.

@@ -56,6 +56,15 @@ def test_the_exact_law_passes(seed):
     assert found.directions == SIZE + 64
 
 
+@pytest.mark.parametrize("pairs", [64, 128, 512])
+def test_what_chance_alone_makes_of_the_deviation(pairs):
+    """5 % of tests of uniform ranks find more: binomial, of 4000 tests 4 to 6 %."""
+    ranks = np.random.default_rng(0).random((4000, pairs))
+    off = 100 * np.abs(np.stack([(ranks <= level).mean(1) - level for level in LEVELS])).max(0)
+    chance = dataclasses.replace(run(1, pairs=16, draws=4), pairs=pairs).chance
+    assert np.mean(off > chance) == pytest.approx(0.05, abs=0.012)
+
+
 def test_p_values_of_the_exact_law_are_uniform():
     found = [run(100 + k, draws=10, pairs=60) for k in range(40)]
     for name in ("coverage_p", "tarp_p"):
