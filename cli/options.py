@@ -267,7 +267,7 @@ def input_options(function: _F) -> _F:
 
 
 samples_option = click.option(
-    "--samples", "-n", default=64, show_default=True, type=click.IntRange(min=2), help="Invariances to draw."
+    "--samples", "-n", default=48, show_default=True, type=click.IntRange(min=2), help="Invariances to draw."
 )
 
 

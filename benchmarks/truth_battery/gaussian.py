@@ -84,6 +84,7 @@ def sizes(steps: int, patches: int) -> Preset:
             "fit.steps": steps,
             "fit.patches": patches,
             "fit.patience": 1000,
+            "fit.settled": 0.0,
             "fit.batch": 64,
             "flow.jitter": NOISE,  # the field has unit variance in units of SCALE
         },

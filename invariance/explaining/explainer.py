@@ -45,7 +45,7 @@ class Explainer(FittedLayer):
         self,
         image: Any,
         *,
-        samples: int = 64,
+        samples: int = 48,
         seed: int = 0,
         keep: int = 5,
         refine: int | None = None,

@@ -18,6 +18,7 @@ from ctinv.adapters.errors import CtinvError
 from ctinv.invariance.infra.cache import cache_root, content_key, image_digest
 from ctinv.invariance.infra.checkpoints import Checkpoint
 from ctinv.invariance.infra.distributed import World, world
+from ctinv.invariance.infra.memory import freed_blocks_kept
 from ctinv.invariance.infra.records import plain
 from ctinv.invariance.infra.store import fetch, keep, made_once
 from ctinv.invariance.networks.fit_record import FitRecord, Timings
@@ -104,7 +105,8 @@ class _Fit:
             ready |= self._all_stored({n: k for n, k in keys.items() if n not in ready}, everyone)
             preparing = info, vae, origin, images, started
             missing = {name: key for name, key in keys.items() if name not in ready}
-            return ready | self._fitted(missing, preparing, everyone)
+            with freed_blocks_kept():
+                return ready | self._fitted(missing, preparing, everyone)
 
     def _fitted(
         self,

@@ -10,7 +10,7 @@ import pytest
 from ctinv import invariance, zoo
 from ctinv.invariance.infra.distributed import World
 
-FIELDS = {"fit.steps": 6, "fit.patches": 64, "fit.check": 1, "flow.blocks": 1}
+FIELDS = {"fit.steps": 6, "fit.patches": 64, "fit.check": 1, "fit.settled": 0.0, "flow.blocks": 1}
 
 
 @pytest.fixture
