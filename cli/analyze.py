@@ -77,6 +77,7 @@ def analyze(
     scheduler: str | None,
     fail_fast: bool,
     restart: bool,
+    report: bool,
     seed: int,
     as_json: bool,
     quiet: bool,
@@ -123,6 +124,7 @@ def analyze(
             memory,
             formats,
             deidentify,
+            report=report,
         )
         how: dict[str, Any] = {"fail_fast": fail_fast, "restart": restart}
         task = prepare(question, out, shard, screen, processes=everyone.size, **how)

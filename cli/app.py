@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
 import click
 
+from .streams import unbroken_streams
+
 __all__ = ["CasesFailedError", "cli", "main"]
 
 DONE, FAILED, BAD_INPUT, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 _COMMANDS = {
     "layers": "layers:layers",
@@ -104,9 +109,14 @@ def main(args: Sequence[str] | None = None) -> int:
         # NumPy's threads wait by spinning, on the processors that PyTorch's then lack.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     debug = "--debug" in given
+    with unbroken_streams():
+        return _run([a for a in given if a != "--debug"], debug)
+
+
+def _run(given: list[str], debug: bool) -> int:
     try:
         with _termination_interrupts():
-            code = cli.main([a for a in given if a != "--debug"], prog_name="ctinv", standalone_mode=False)
+            code = cli.main(given, prog_name="ctinv", standalone_mode=False)
             return code if isinstance(code, int) else DONE
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
@@ -120,12 +130,6 @@ def main(args: Sequence[str] | None = None) -> int:
         return _complain(SOME_FAILED, str(error))
     except (KeyboardInterrupt, click.Abort):
         return _complain(INTERRUPTED, "interrupted; no file is left half-written")
-    except BrokenPipeError:
-        return _unread()
-    except SystemExit as end:
-        if isinstance(end.__context__, BrokenPipeError):  # click makes one of the other
-            return _unread()
-        raise
     except Exception as error:
         from ctinv.adapters.errors import CtinvError
 
@@ -133,18 +137,16 @@ def main(args: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         if isinstance(error, CtinvError):
             return _complain(BAD_INPUT, str(error))
+        if isinstance(error, OSError) and error.errno in _FULL:
+            where = "the output" if error.filename is None else f"{error.filename}"
+            return _complain(BAD_INPUT, f"{where} cannot be written: {os.strerror(error.errno).lower()}")
         advice = "" if debug else "; --debug shows the traceback"
         return _complain(FAILED, f"internal error: {type(error).__name__}: {error}{advice}")
 
 
-def _unread() -> int:
-    """The reader of our output has had enough, as head does: that is no failure."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return DONE
-
-
 def _complain(code: int, message: str) -> int:
-    click.echo(f"ctinv: {' '.join(message.split())}", err=True)
+    with suppress(OSError):  # a full disk: the exit code tells it
+        click.echo(f"ctinv: {' '.join(message.split())}", err=True)
     return code
 
 

@@ -122,7 +122,15 @@ def work(text: str, out: str, shard: list[int], part: list[int], how: dict[str, 
         task = _prepared(text, out, whole, how["fail_fast"], how["restart"])
         mine: list[Case] = list(own.of(task.cases()))
         analyst = Analyst(screen, task, None, cases=mine)
-        run_cases(mine, len(mine), Path(out), analyst, fail_fast=how["fail_fast"], again=how["restart"])
+        run_cases(
+            mine,
+            len(mine),
+            Path(out),
+            analyst,
+            fail_fast=how["fail_fast"],
+            again=how["restart"],
+            files=task.written.files,
+        )
     return len(mine)
 
 

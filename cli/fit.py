@@ -151,6 +151,7 @@ def sample(
     shard: Shard,
     fail_fast: bool,
     restart: bool,
+    report: bool,
     seed: int,
     as_json: bool,
     quiet: bool,
@@ -171,7 +172,7 @@ def sample(
         check_writable(out)
         denoiser = open_model(dataclasses.replace(spec, device=everyone.device(spec.device)))
         slices = find_slices(images, screen)
-        written = Written(formats, deidentify).checked(slices, screen)
+        written = Written(formats, deidentify, report).checked(slices, screen)
         known = {"intensity_found": settle_units(denoiser, spec, some_slices(slices), screen)}
 
         from ctinv import invariance

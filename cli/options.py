@@ -315,7 +315,7 @@ def _shard(ctx: click.Context, param: click.Parameter, value: str) -> Any:
 
 
 def run_options(function: _F) -> _F:
-    """``--shard``, ``--fail-fast`` and ``--restart``: how many cases are worked through."""
+    """``--shard``, ``--fail-fast``, ``--restart`` and ``--no-report``: how many cases are worked through."""
     options = (
         click.option(
             "--shard",
@@ -328,6 +328,13 @@ def run_options(function: _F) -> _F:
             "--fail-fast", is_flag=True, help="End at the first case that fails.  [default: go on, exit 3]"
         ),
         click.option("--restart", is_flag=True, help="Analyse anew what is finished in DIR."),
+        click.option(
+            "--no-report",
+            "report",
+            flag_value=False,
+            default=True,
+            help="No figure and no page for each case, which saves about a second of each.",
+        ),
     )
     for option in reversed(options):
         function = option(function)

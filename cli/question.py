@@ -38,6 +38,7 @@ class Question:
         formats: What is written besides the usual files.
         deidentify: Leave the patient out of that.
         hashes: Fingerprints that the models must have; none where they are not known yet.
+        report: Whether each case gets a figure and a page.
     """
 
     models: tuple[str, ...]
@@ -50,6 +51,7 @@ class Question:
     formats: tuple[str, ...] = ()
     deidentify: bool = False
     hashes: tuple[str, ...] = ()
+    report: bool = True
 
     def text(self) -> str:
         """As JSON, with paths that hold on every machine that shares the file system."""
@@ -110,7 +112,7 @@ def prepare(
             )
     layers = distinct_in_each(denoisers, question.layers, screen)
     slices = find_slices(question.images, screen)
-    written = Written(question.formats, question.deidentify).checked(slices, screen)
+    written = Written(question.formats, question.deidentify, question.report).checked(slices, screen)
     some = some_slices(slices)
     units = [settle_units(d, s, some, screen) for d, s in zip(denoisers, specs, strict=True)]
     for notice in dict.fromkeys(notice for denoiser in denoisers for notice in denoiser.notices):

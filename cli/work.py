@@ -72,10 +72,19 @@ class Written:
     Arguments:
         formats: See ``Explanation.save``.
         deidentify: Leave the patient out of it.
+        report: Whether figure and page are among the usual files.
     """
 
     formats: tuple[str, ...] = ()
     deidentify: bool = False
+    report: bool = True
+
+    @property
+    def files(self) -> Sequence[str]:
+        """What a finished case consists of."""
+        from ctinv.invariance.runs.outcomes import FILES, FILES_WITHOUT_REPORT
+
+        return FILES if self.report else FILES_WITHOUT_REPORT
 
     def checked(self, slices: Sequence[StoredSlice], screen: Screen) -> Written:
         """The same, unless it cannot be written: refused before anything long. Says what DICOM takes over.
@@ -107,8 +116,14 @@ class Saving:
 
     def save(self, folder: Path) -> Mapping[str, Path]:
         """Write its files, see ``Explanation.save``."""
-        formats, deidentify = self.written.formats, self.written.deidentify
-        return self.found.save(folder, formats=formats, template=self.image, deidentify=deidentify)
+        written = self.written
+        return self.found.save(
+            folder,
+            report=written.report,
+            formats=written.formats,
+            template=self.image,
+            deidentify=written.deidentify,
+        )
 
 
 @dataclass
@@ -187,6 +202,7 @@ def explain_all(screen: Screen, task: Task) -> int:
                     analyst,
                     fail_fast=task.fail_fast or task.plan.single,
                     again=task.again,
+                    files=task.written.files,
                     progress=progress,
                 )
         except BaseException:
@@ -280,7 +296,8 @@ class Analyst:
         from ctinv.invariance.runs.outcomes import done
 
         def open_(case: Case) -> bool:
-            return self._task.again or not done(self._task.out / case.folder, self.key(case))
+            folder, files = self._task.out / case.folder, self._task.written.files
+            return self._task.again or not done(folder, self.key(case), files)
 
         left: list[int] = []
         for layer in range(len(self._task.subjects[first.model].layers)):

@@ -32,6 +32,8 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     many = int(os.environ.get("CTINV_FUZZ", "1250"))
     settings.register_profile("long", settings.get_profile("short"), max_examples=many)
+    # The trial of each file in a process of its own has tests of its own, and would slow all others.
+    os.environ.setdefault("CTINV_TRUST_MODELS", "1")
     settings.load_profile("long" if config.getoption("--slow") else "short")
 
 

@@ -83,6 +83,7 @@ class OnnxDenoiser(Denoiser):
         from .naming.table import layer_table
         from .running.runner import Runner
         from .running.sessions import Sessions
+        from .running.trial import try_first
 
         if layout not in (None, "NCHW", "NHWC"):
             raise ModelError(f"layout is NCHW, NHWC or None (find out), not {layout!r}")
@@ -110,7 +111,9 @@ class OnnxDenoiser(Denoiser):
             output or _stated_output(metadata, where),
             channels=channels or 1,
         )
-        self._runner.open(self._places[OUTPUT])
+        output, places = self._places[OUTPUT], self._places.values()
+        try_first(self.path, self._runner, output, places, self._fingerprint, self._notify)
+        self._runner.open(output)
         self._tell(where, self._sessions.notice, ambiguous, _LAST.format(where) if found == "NHWC" else "")
         if not self._runner.free and not self._runner.lifted():
             self._geometry = LeastSize(self._output_shape, self._probe_image, self._runner.size, self._notify)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import pickle
+import zipfile
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,9 @@ import torch
 from ctinv.adapters.errors import ModelError
 
 __all__ = ["read_checkpoint", "read_safetensors"]
+
+
+_HARMLESS, _DENSEST = 2**27, 20  # bytes that any archive may unfold into, or for each of its own
 
 
 def _inert(name: str) -> Any:
@@ -67,6 +72,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         ModelError: The file cannot be read, or is no mapping.
     """
+    _refuse_bomb(path)
     try:
         foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
         harmless = _harmless()
@@ -85,3 +91,17 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ModelError(f"{path} holds {type(found).__name__}, not a state dict; save model.state_dict()")
     return found
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Refuse an archive that would unfold into far more than it holds; torch itself packs nothing.
+
+    Raises:
+        ModelError: So it is.
+    """
+    with suppress(OSError, zipfile.BadZipFile, ValueError), zipfile.ZipFile(path) as archive:
+        unfolded = sum(entry.file_size for entry in archive.infolist())
+        if unfolded > max(_HARMLESS, _DENSEST * path.stat().st_size):
+            raise ModelError(
+                f"{path} would unfold into {unfolded / 1e9:.1f} GB, far more than it holds; save it anew"
+            )

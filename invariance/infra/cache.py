@@ -14,21 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from ctinv.adapters.errors import CtinvError
+from ctinv.adapters.places import cache_root
 from safetensors import SafetensorError
 
 from .files import replacing
 
 __all__ = ["cache_root", "content_key", "held", "image_digest", "keep_private", "publish"]
-
-
-def cache_root() -> Path:
-    """``CTINV_CACHE`` where set, else the platform's user cache folder for ctinv."""
-    given = os.environ.get("CTINV_CACHE")
-    if given:
-        return Path(given)
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("ctinv"))
 
 
 def content_key(**parts: Any) -> str:

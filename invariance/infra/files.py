@@ -6,13 +6,13 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ctinv.adapters.errors import CtinvError
 
-__all__ = ["check_writable", "replacing", "write_files"]
+__all__ = ["check_writable", "remove_files", "replacing", "write_files"]
 
 
 def _refusal(folder: Path, error: OSError) -> CtinvError:
@@ -36,6 +36,21 @@ def check_writable(folder: str | Path) -> None:
             pass
     except OSError as error:
         raise _refusal(wanted, error) from error
+
+
+def remove_files(folder: str | Path, names: Iterable[str]) -> None:
+    """Remove files of a folder, in the order given, where they are there.
+
+    Raises:
+        CtinvError: One of them cannot be removed.
+    """
+    for name in names:
+        file = Path(folder) / name
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as error:
+            reason = (error.strerror or type(error).__name__).lower()
+            raise CtinvError(f"cannot remove {file}: {reason}; name another folder") from error
 
 
 @contextmanager
@@ -66,7 +81,9 @@ def write_files(folder: str | Path, contents: Mapping[str, bytes]) -> dict[str, 
     """Write several files into one folder, each in one stroke.
 
     Everything is first written to hidden temporary files beside its final place; only when all are
-    complete are they renamed, in the order given. An interruption leaves no partial file behind.
+    complete are they renamed, in the order given. An interruption leaves no partial file behind. Of
+    several files the last one tells that all are there: an old one goes before the first is renamed, so
+    that it never stands beside files of another answer.
 
     Arguments:
         folder: Where to write; made with its parents where it does not exist.
@@ -85,6 +102,8 @@ def write_files(folder: str | Path, contents: Mapping[str, bytes]) -> dict[str, 
             # What is entered last is renamed first.
             for name in reversed(list(contents)):
                 drafts.enter_context(replacing(folder / name)).write_bytes(contents[name])
+            if len(contents) > 1:
+                (folder / list(contents)[-1]).unlink(missing_ok=True)
     except OSError as error:
         raise _refusal(folder, error) from error
     return {name: folder / name for name in contents}

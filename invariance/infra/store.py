@@ -39,7 +39,7 @@ SIZE = "CTINV_CACHE_SIZE"
 
 _LIMIT = "10GB"
 _SUMS = "sums.json"
-_ROOMS = ("explainers", "explanations", "vaes", "phantoms", "checkpoints")
+_ROOMS = ("explainers", "explanations", "vaes", "phantoms", "checkpoints", "models")
 _STALE = 3600.0  # seconds after which an unfinished entry has no owner any more
 _CHUNK = 1 << 20
 

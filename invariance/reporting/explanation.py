@@ -10,7 +10,7 @@ from typing import Any
 import numpy.typing as npt
 from ctinv.adapters.errors import CtinvError
 from ctinv.invariance.data.io.slices import CTSlice
-from ctinv.invariance.infra.files import write_files
+from ctinv.invariance.infra.files import remove_files, write_files
 
 from .dicom import dicom_files
 from .figure import figure_png
@@ -35,6 +35,7 @@ class Explanation(AnalysisResult):
         self,
         out_dir: str | Path,
         *,
+        report: bool = True,
         formats: Collection[str] = (),
         template: CTSlice | None = None,
         deidentify: bool = False,
@@ -46,6 +47,8 @@ class Explanation(AnalysisResult):
 
         Arguments:
             out_dir: Folder; made where it does not exist.
+            report: Draw the figure and write the page, which takes about a second; otherwise those that
+                an earlier answer left there are removed.
             formats: What to write besides: ``dicom``, see
                 :func:`ctinv.invariance.reporting.dicom.dicom_files`.
             template: The slice that was explained; DICOM takes place and patient from it.
@@ -63,17 +66,14 @@ class Explanation(AnalysisResult):
         if formats and template is None:
             raise CtinvError("DICOM output needs the slice that was explained; give it as template")
         more = dicom_files(self, template, deidentify=deidentify) if formats and template else {}
-        png = figure_png(self)
-        report = report_html(self, png).encode()
+        pages: dict[str, bytes] = {}
+        if report:
+            pages["figure.png"] = figure_png(self)
+            pages["report.html"] = report_html(self, pages["figure.png"]).encode()
+        else:
+            remove_files(out_dir, ("report.html", "figure.png"))
         return write_files(
-            out_dir,
-            {
-                "arrays.npz": self.npz_file(),
-                "figure.png": png,
-                "report.html": report,
-                **more,
-                "result.json": self.json_file(),
-            },
+            out_dir, {"arrays.npz": self.npz_file(), **pages, **more, "result.json": self.json_file()}
         )
 
     def plot(self, axes: Sequence[Any] | npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from ctinv.adapters._types import Progress
 
 from .cases import Case
-from .outcomes import clear_failure, done, record_failure
+from .outcomes import FILES, clear_failure, done, record_failure
 
 __all__ = ["RunEnds", "Tally", "Work", "run_cases"]
 
@@ -81,6 +81,7 @@ def run_cases(
     *,
     fail_fast: bool = False,
     again: bool = False,
+    files: Collection[str] = FILES,
     progress: Progress | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Tally:
@@ -93,6 +94,7 @@ def run_cases(
         work: How to analyse one.
         fail_fast: Let the first error end the run.
         again: Analyse what is there already, too.
+        files: What a finished case consists of.
         progress: Told ("cases", done, total).
         clock: Seconds that only go forward.
 
@@ -104,7 +106,7 @@ def run_cases(
         folder = out / case.folder
         key = work.key(case)
         started = clock()
-        if not again and done(folder, key):
+        if not again and done(folder, key, files):
             tally.kept += 1
         elif _solved(case, key, folder, work, fail_fast):
             tally.solved += 1

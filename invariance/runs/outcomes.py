@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ctinv.adapters.errors import CtinvError
-from ctinv.invariance.infra.files import write_files
+from ctinv.invariance.infra.files import remove_files, write_files
 from ctinv.invariance.reporting.result import SCHEMA_VERSION
 
 __all__ = [
     "ERROR",
     "FILES",
+    "FILES_WITHOUT_REPORT",
     "RESULT",
     "Failure",
     "clear_failure",
@@ -28,6 +28,9 @@ __all__ = [
 RESULT, ERROR = "result.json", "error.json"
 FILES = ("arrays.npz", "figure.png", "report.html", RESULT)
 """What a finished case consists of; the result is written last."""
+
+FILES_WITHOUT_REPORT = ("arrays.npz", RESULT)
+"""The same where no figure and no page were asked for."""
 
 _LONGEST = 500  # characters of a reason
 
@@ -68,8 +71,7 @@ def record_failure(folder: Path, failure: Failure) -> None:
     """
     text = json.dumps(failure.record, indent=2, ensure_ascii=False) + "\n"
     write_files(folder, {ERROR: text.encode()})
-    for name in reversed(FILES):
-        _remove(folder / name)
+    remove_files(folder, reversed(FILES))
 
 
 def without_paths(error: BaseException, *places: Path | None, name: str) -> str:
@@ -94,14 +96,14 @@ def without_paths(error: BaseException, *places: Path | None, name: str) -> str:
     return text[:_LONGEST]
 
 
-def done(folder: Path, key: str) -> bool:
+def done(folder: Path, key: str, files: Collection[str] = FILES) -> bool:
     """Whether a case is finished: all its files are there, and they answer this very question."""
     found = outcome(folder)
     return (
         found is not None
         and found.get("case") == key
         and "error" not in found
-        and all((folder / name).is_file() for name in FILES)
+        and all((folder / name).is_file() for name in files)
     )
 
 
@@ -119,13 +121,4 @@ def outcome(folder: Path) -> Mapping[str, Any] | None:
 
 def clear_failure(folder: Path) -> None:
     """Take the record of an earlier failure away."""
-    _remove(folder / ERROR)
-
-
-def _remove(file: Path) -> None:
-    try:
-        file.unlink(missing_ok=True)
-    except OSError as error:
-        raise CtinvError(
-            f"cannot remove {file}: {(error.strerror or type(error).__name__).lower()}; name another folder"
-        ) from error
+    remove_files(folder, (ERROR,))

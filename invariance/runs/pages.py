@@ -45,7 +45,7 @@ def _case(out: Path, row: Row, mapped: bool) -> overview.Case:
         layer=row.layer or "a layer",
         source=row.slice or "image",
         figures={**row.figures, **bounds},
-        path=PurePosixPath(row.folder, PAGE),
+        path=PurePosixPath(row.folder, PAGE) if (out / row.folder / PAGE).is_file() else None,
         thumbnail=_map(out / row.folder) if mapped else None,
         verdict=row.verdict,
     )

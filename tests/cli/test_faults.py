@@ -267,12 +267,3 @@ def test_command_lines_of_any_kind_end_with_0_or_2_and_one_line(monkeypatch, tmp
         assert code in (0, 2), (words, told)
         assert "internal error" not in told, (words, told)
         assert "--debug" in words or "Traceback" not in told, (words, told)
-
-
-def test_a_reader_that_has_left_is_no_failure():
-    reader, writer = os.pipe()
-    os.close(reader)
-    words = [sys.executable, "-m", "ctinv.cli", "zoo", "list"]
-    done = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, text=True)
-    os.close(writer)
-    assert (done.returncode, done.stderr) == (0, "")

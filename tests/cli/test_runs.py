@@ -307,3 +307,31 @@ def test_a_reader_of_notes_that_leaves_does_not_end_the_run(analyze, monkeypatch
     monkeypatch.setattr(console.click, "echo", closed)
     assert analyze("out").code == 0
     assert len(table(tmp_path / "out")) == 5
+
+
+def test_without_reports_there_are_the_numbers_alone(analyze, breaking, tmp_path):
+    assert analyze("out", "--no-report").code == 0
+    assert {p.name for p in (tmp_path / "out" / "3").iterdir()} == {"arrays.npz", "result.json"}
+    rows, page = table(tmp_path / "out"), (tmp_path / "out" / "report.html").read_text()
+    assert len(rows) == 5
+    assert "3/report.html" not in page
+    breaking.explained.clear()
+    assert analyze("out", "--no-report").code == 0
+    assert breaking.explained == []
+    assert analyze("out").code == 0  # now with them
+    assert len(breaking.explained) == 5
+    assert len(list((tmp_path / "out" / "3").iterdir())) == 4
+    assert "3/report.html" in (tmp_path / "out" / "report.html").read_text()
+    breaking.explained.clear()
+    assert analyze("out", "--no-report").code == 0  # what is more does no harm
+    assert breaking.explained == []
+    assert analyze("out", "--no-report", "--seed", 1).code == 0  # but no page may show another answer
+    assert len(list((tmp_path / "out" / "3").iterdir())) == 2
+
+
+def test_numbers_are_the_same_without_reports(analyze, tmp_path):
+    analyze("with")
+    analyze("without", "--no-report")
+    for name in ("arrays.npz", "result.json"):
+        one, other = (contents(tmp_path / out)[f"3/{name}"] for out in ("with", "without"))
+        assert one == other

@@ -14,6 +14,9 @@ from .weights import inner_graphs, is_external
 __all__ = ["Trace", "captured", "initializers", "value_shape", "value_type"]
 
 _LARGE = 1024
+_LONGEST = 10**6
+_GROWING = frozenset({"ConstantOfShape", "Expand", "Pad", "Range", "Resize", "Tile"})
+"""Operators whose results can be of any length, however short the file is."""
 
 
 def initializers(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
@@ -73,6 +76,22 @@ def _skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
     return light
 
 
+def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The skeleton with inferred shapes; values are followed through it only where no list of them is long.
+
+    Following values costs time and memory for each element of a list, here in this process.
+    """
+    skeleton = _skeleton(model)
+    found = onnx.shape_inference.infer_shapes(skeleton)
+    known = {value.name: value_shape(value) for value in (*found.graph.value_info, *found.graph.output)}
+    lengths = [shape[0] for shape in known.values() if shape is not None and len(shape) == 1]
+    grown = [name for node in found.graph.node if node.op_type in _GROWING for name in node.output]
+    unbounded = any(known.get(name) in (None, (None,)) for name in grown)
+    if unbounded or any(length is not None and length > _LONGEST for length in lengths):
+        return found
+    return onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
+
+
 class Trace:
     """The wiring of a model's main graph.
 
@@ -122,7 +141,7 @@ class Trace:
     def _inferred(self) -> tuple[dict[str, int], dict[str, tuple[int | None, ...]]]:
         values: list[onnx.ValueInfoProto] = [*self.model.graph.input, *self.model.graph.output]
         try:
-            light = onnx.shape_inference.infer_shapes(_skeleton(self.model), data_prop=True)
+            light = _inferred(self.model)
             values += [*light.graph.input, *light.graph.output, *light.graph.value_info]
             self.declared = {value.name: value for value in light.graph.value_info if value_shape(value)}
         except Exception:  # the runtime, which infers for itself, has the last word

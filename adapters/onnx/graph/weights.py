@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ INLINE_LIMIT = 1_800_000_000
 """Bytes of external weights above which a model cannot be handed to the runtime as one message."""
 
 _SMALL = 1024
+_SLACK = 1 << 16
 
 
 def inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
@@ -48,7 +50,7 @@ def _entry(tensor: onnx.TensorProto, key: str) -> str:
 
 
 def _count(tensor: onnx.TensorProto) -> int:
-    return int(np.prod(tensor.dims, dtype=np.int64))
+    return math.prod(tensor.dims)
 
 
 def load_weights(model: onnx.ModelProto, path: Path) -> dict[str, np.ndarray]:
@@ -71,6 +73,7 @@ def load_weights(model: onnx.ModelProto, path: Path) -> dict[str, np.ndarray]:
             if large and tensor.name in own and _count(tensor) > _SMALL:
                 mapped[tensor.name] = _mapped(tensor, folder)
             else:
+                _refuse_rest(tensor, folder)
                 onnx.external_data_helper.load_external_data_for_tensor(tensor, str(folder))
                 tensor.data_location = onnx.TensorProto.DEFAULT
                 del tensor.external_data[:]
@@ -84,6 +87,20 @@ def load_weights(model: onnx.ModelProto, path: Path) -> dict[str, np.ndarray]:
             reason = " ".join(str(error).split())[:300]
             raise ModelError(f"{path}: its external weights cannot be read ({reason})") from error
     return mapped
+
+
+def _refuse_rest(tensor: onnx.TensorProto, folder: Path) -> None:
+    """Refuse to read a whole large file for a tensor that is small.
+
+    Raises:
+        ValueError: The file holds far more than the tensor, and the model does not say which part is meant.
+    """
+    stated = _entry(tensor, "length")
+    file = folder / _entry(tensor, "location")
+    rest = file.stat().st_size - int(_entry(tensor, "offset") or 0) if file.is_file() else 0
+    read = int(stated) if stated else rest
+    if read > 16 * _count(tensor) + _SLACK:
+        raise ValueError(f"{read} bytes of {file.name} are meant for {_count(tensor)} values")
 
 
 def _mapped(tensor: onnx.TensorProto, folder: Path) -> np.ndarray:

@@ -74,6 +74,11 @@ class Runner:
         """Whether the graph takes images with their channels last."""
         return self._nhwc
 
+    @property
+    def outside(self) -> Mapping[str, np.ndarray]:
+        """Weights that are too large to be in the graph."""
+        return self._sessions.weights
+
     def knows_layout(self, want: Wanted | None) -> bool:
         """Whether it is known where the channels of a tensor are."""
         plain = not self._nhwc and all(node.op_type != "Transpose" for node in self.trace.nodes)

@@ -84,6 +84,7 @@ class Sessions:
         self.where = where
         self.asked = device
         self.threads = threads
+        self.weights = weights
         self._weights = {name: ort.OrtValue.ortvalue_from_numpy(value) for name, value in weights.items()}
         self.notice = ""
         self._kind, self._number, reason = choose_device(device)

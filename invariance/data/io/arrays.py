@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import bz2
 import logging
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from ctinv.adapters.errors import ImageError
 from numpy.typing import NDArray
 
+from .bombs import inflated_size, refuse_size
 from .metaimage import read_metaimage
 from .slices import CTSlice
 from .tags import line
-from .volume import MOST_VALUES, Volume, slices_of
+from .volume import Volume, slices_of
 
 __all__ = ["ARRAY_SUFFIXES", "array_kind", "read_array", "refuse_unread"]
 
@@ -102,7 +105,23 @@ def _hushed() -> Iterator[None]:
 
 
 def _npy(path: Path) -> Volume:
+    with path.open("rb") as file:
+        if file.read(len(_NUMPY)) == _NUMPY:
+            file.seek(0)
+            shape, dtype = _announced(file)
+            refuse_size(path, shape or (1,), dtype.itemsize)
     return Volume(np.load(path, allow_pickle=False))
+
+
+_NUMPY = b"\x93NUMPY"
+
+
+def _announced(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type that the header of a NumPy file announces."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return shape, dtype
 
 
 def _npz(path: Path) -> Volume:
@@ -113,6 +132,12 @@ def _npz(path: Path) -> Volume:
                 f"{path} holds {len(names)} arrays ({', '.join(names[:6])}); "
                 "save the one with HU alone, as .npy or .npz"
             )
+        (member,) = archive.zip.infolist()
+        with archive.zip.open(member) as inside:
+            if inside.read(len(_NUMPY)) == _NUMPY:
+                inside.seek(0)
+                shape, dtype = _announced(inside)
+                refuse_size(path, shape or (1,), dtype.itemsize, member.compress_size)
         return Volume(archive[names[0]])
 
 
@@ -122,7 +147,7 @@ def _nifti(path: Path) -> Volume:
     except ImportError as error:
         raise ImageError(f"{path} is NIfTI; install its reader: pip install 'ctinv[formats]'") from error
     image: Any = nibabel.load(path)
-    _refuse_size(path, image.shape)
+    refuse_size(path, image.shape, image.get_data_dtype().itemsize)
     header = image.header
     stated = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
     unit = {"meter": 1000.0, "micron": 0.001}.get(header.get_xyzt_units()[0], 1.0)
@@ -161,7 +186,7 @@ def _nrrd(path: Path) -> Volume:
         import nrrd  # type: ignore[import-not-found,import-untyped,unused-ignore]
     except ImportError as error:
         raise ImageError(f"{path} is NRRD; install its reader: pip install 'ctinv[formats]'") from error
-    _refuse_size(path, [int(v) for v in nrrd.read_header(str(path)).get("sizes", [])])
+    _refuse_nrrd(path, nrrd.read_header(str(path)))
     values, header = nrrd.read(str(path), index_order="C")
     values = np.asarray(values)
     spacings = np.asarray(header.get("spacings", []), dtype=np.float64)[::-1]
@@ -178,16 +203,41 @@ def _nrrd(path: Path) -> Volume:
     return Volume(values, _distances(spacings) if len(spacings) == values.ndim else None)
 
 
+def _refuse_nrrd(path: Path, header: Any) -> None:
+    """Refuse what announces too much, and what would unfold into more than it announces.
+
+    Raises:
+        ImageError: So it is.
+    """
+    sizes = [int(v) for v in header.get("sizes", [])]
+    name = str(header.get("data file", header.get("datafile", "")))
+    file = path.parent / name if name else path
+    refuse_size(path, sizes, 8, file.stat().st_size if file.is_file() else _UNKNOWN)
+    kind = {"gzip": _gunzip, "gz": _gunzip, "bzip2": bz2.BZ2Decompressor, "bz2": bz2.BZ2Decompressor}.get(
+        str(header.get("encoding", "")).lower()
+    )
+    if kind is None or not file.is_file():
+        return
+    start = 0 if name else file.read_bytes().find(b"\n\n") + 2
+    most = 8 * int(np.prod(sizes, dtype=object)) + _SLACK
+    if start > 1 or name:
+        skipped = int(header.get("byte skip", header.get("byteskip", 0)) or 0)
+        if inflated_size(file, start + max(skipped, 0), most, kind) > most:
+            raise ImageError(f"{path} holds more than it announces; its header is broken")
+
+
+def _gunzip() -> Any:
+    return zlib.decompressobj(zlib.MAX_WBITS | 32)
+
+
+_SLACK = 1 << 20
+_UNKNOWN = 1 << 62  # bytes of a data file that is not found; its reader says so
+
+
 def _distances(lengths: NDArray[np.float64]) -> tuple[float | None, float, float] | None:
     if not np.isfinite(lengths).all() or lengths.size not in (2, 3) or lengths.min() <= 0.0:
         return None
     return (float(lengths[0]) if lengths.size == 3 else None, float(lengths[-2]), float(lengths[-1]))
-
-
-def _refuse_size(path: Path, shape: tuple[int, ...] | list[int]) -> None:
-    count = int(np.prod([int(v) for v in shape], dtype=object)) if len(shape) else 0
-    if not 0 < count <= MOST_VALUES:
-        raise ImageError(f"{path} announces {' x '.join(map(str, shape))} values; its header is broken")
 
 
 def _tiff(path: Path) -> Volume:
@@ -199,7 +249,7 @@ def _tiff(path: Path) -> Volume:
         series = file.series
         if not series:
             raise ImageError(f"{path} holds no image; write it anew")
-        _refuse_size(path, series[0].shape)
+        refuse_size(path, series[0].shape, series[0].dtype.itemsize)
         return Volume(np.asarray(series[0].asarray()))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from ctinv.adapters.errors import ImageError
 from numpy.typing import NDArray
 
+from .bombs import refuse_size
 from .tags import floats, line, text, values
 
 __all__ = ["decode", "is_lossy", "padding", "quiet", "refuse_without_rescale", "to_hu"]
@@ -22,6 +23,7 @@ _LOSSY_SYNTAXES = {
     "1.2.840.10008.1.2.4.81",  # JPEG-LS near-lossless
     "1.2.840.10008.1.2.4.203",  # HTJ2K
 }
+_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 
 @contextmanager
@@ -49,6 +51,7 @@ def decode(path: Path, dataset: Any) -> NDArray[Any]:
     syntax = dataset.file_meta.TransferSyntaxUID
     if not syntax.is_compressed:
         _refuse_excess(path, dataset)
+    _refuse_bomb(path, dataset)
     try:
         with quiet():
             stored: NDArray[Any] = dataset.pixel_array
@@ -63,6 +66,21 @@ def decode(path: Path, dataset: Any) -> NDArray[Any]:
     if stored.ndim not in (2, 3) or stored.size == 0 or stored.dtype.kind not in "iuf":
         raise ImageError(f"{path} holds {stored.dtype} data of shape {stored.shape}, not CT slices")
     return stored.astype(stored.dtype.newbyteorder("="), copy=False)
+
+
+def _refuse_bomb(path: Path, dataset: Any) -> None:
+    """Refuse sizes that the pixel data cannot have, before anything is unpacked.
+
+    Raises:
+        ImageError: See :func:`ctinv.invariance.data.io.bombs.refuse_size`.
+    """
+    sizes = [floats(dataset.get(name), 1) for name in ("NumberOfFrames", "Rows", "Columns")]
+    if sizes[1] is None or sizes[2] is None:
+        return
+    samples = floats(dataset.get("SamplesPerPixel"), 1) or (1.0,)
+    shape = [int(size[0]) for size in (sizes[0] or (1.0,), sizes[1], sizes[2], samples)]
+    held = max(map(len, (dataset.get(name) or b"" for name in _PIXELS)))
+    refuse_size(path, shape, 2, held)
 
 
 def _refuse_excess(path: Path, dataset: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 from ctinv.adapters.errors import ImageError
 from numpy.typing import NDArray
 
+from .bombs import inflated_size
 from .decode import decode, is_lossy, padding, quiet, to_hu
 from .hounsfield import doubt_of
 from .outside import mark_outside
@@ -41,6 +44,9 @@ _NUMBERS = {
     "exposure": "Exposure",
     "thickness": "SliceThickness",
 }
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_META = 4096  # bytes in which the transfer syntax stands
+_HARMLESS, _DENSEST = 2**27, 200  # bytes that any deflated file may unfold into, or for each of its own
 _DEFER = 2048  # bytes; longer values, pixels above all, stay on disk until asked for
 
 
@@ -60,6 +66,7 @@ def open_ct(path: Path, pixels: bool | None = True) -> Any:
     """
     import pydicom
 
+    _refuse_deflated_bomb(path)
     how: dict[str, Any] = {"defer_size": _DEFER} if pixels is None else {"stop_before_pixels": not pixels}
     try:
         with quiet():
@@ -80,6 +87,23 @@ def open_ct(path: Path, pixels: bool | None = True) -> Any:
     if modality != "CT" and not (modality == "" and sop_class in _CT_CLASSES):
         raise ImageError(f"{path} is {modality or 'of unknown modality'}, not CT; give a CT slice")
     return dataset
+
+
+def _refuse_deflated_bomb(path: Path) -> None:
+    """Refuse a deflated file, which is unpacked as a whole, that would unfold into far more than it holds.
+
+    Raises:
+        ImageError: So it is.
+    """
+    with suppress(OSError, zlib.error), path.open("rb") as file:
+        start = file.read(_META)
+        place = start.find(_DEFLATED)
+        if start[128:132] != b"DICM" or place < 0:
+            return
+        end = 144 + int.from_bytes(start[140:144], "little")  # the group's length stands first
+        most = max(_HARMLESS, _DENSEST * path.stat().st_size)
+        if inflated_size(path, end, most, lambda: zlib.decompressobj(-zlib.MAX_WBITS)) > most:
+            raise ImageError(f"{path} unfolds into far more than a scan holds; export it anew")
 
 
 def read_frames(path: Path, offset: float | None = None, scale: float | None = None) -> list[CTSlice]:

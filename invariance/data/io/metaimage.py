@@ -9,7 +9,8 @@ import numpy as np
 from ctinv.adapters.errors import ImageError
 from numpy.typing import NDArray
 
-from .volume import MOST_VALUES, Volume
+from .bombs import MOST_VALUES, refuse_size
+from .volume import Volume
 
 __all__ = ["read_metaimage"]
 
@@ -50,7 +51,13 @@ def read_metaimage(path: Path) -> Volume:
     )
     dtype = np.dtype(_TYPES[kind]).newbyteorder(">" if big else "<")
     wanted = count * dtype.itemsize
-    blob = data if data is not None else b"".join(p.read_bytes() for p in _data_files(path, header, dims))
+    files = [] if data is not None else _data_files(path, header, dims)
+    held = len(data) if data is not None else sum(file.stat().st_size for file in files)
+    refuse_size(path, dims, dtype.itemsize, held)
+    if held > wanted + max(wanted, 1 << 20):
+        size = " x ".join(map(str, dims))
+        raise ImageError(f"{path} announces {size} pixels, {wanted} bytes, but has {held}")
+    blob = data if data is not None else b"".join(file.read_bytes() for file in files)
     skip = int(header.get("headersize", "0"))
     if skip:
         blob = blob[len(blob) - wanted :] if skip == -1 else blob[skip:]
@@ -119,7 +126,10 @@ def _data_files(path: Path, header: dict[str, str], dims: list[int]) -> list[Pat
     if "%" in words[0]:
         numbers = [int(w) for w in words[1:4]]
         first, last, step = (*numbers, 1, dims[-1], 1)[:3] if not numbers else (*numbers, 1)[:3]
-        names = [words[0] % i for i in range(first, last + 1, step)]
+        numbered = range(first, last + 1, step)
+        if len(numbered) > dims[-1]:
+            raise ImageError(f"{path} lists {len(numbered)} data files for {dims[-1]} slices; write it anew")
+        names = [words[0] % i for i in numbered]
     else:
         names = [header["elementdatafile"]]
     files = [path.parent / name for name in names]

@@ -14,10 +14,7 @@ from .hounsfield import doubt_of, refuse_other_quantities
 from .outside import mark_outside
 from .slices import CTSlice
 
-__all__ = ["MOST_VALUES", "Volume", "slices_of"]
-
-MOST_VALUES = 2**31
-"""More values than this in one file are taken for a broken header."""
+__all__ = ["Volume", "slices_of"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -55,3 +55,34 @@ def test_what_is_written_follows_the_umask(tmp_path):
     plain.write_bytes(b"")
     write_files(tmp_path, {"ours": b"data"})
     assert (tmp_path / "ours").stat().st_mode == plain.stat().st_mode
+
+
+@pytest.mark.parametrize("broken", [0, 1, 2])
+def test_the_last_file_never_stands_beside_those_of_another_answer(tmp_path, monkeypatch, broken):
+    """Killed between two renames, a folder must not pass for a finished one."""
+    names = ["a", "b", "result"]
+    write_files(tmp_path, dict.fromkeys(names, b"old"))
+    rename, count = os.replace, 0
+
+    class Killed(BaseException):
+        pass
+
+    def fail(source, target):
+        nonlocal count
+        count += 1
+        if count > broken:
+            raise Killed
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(Killed):
+        write_files(tmp_path, dict.fromkeys(names, b"new"))
+    assert not (tmp_path / "result").exists()
+
+
+def test_one_file_alone_is_replaced_in_one_stroke(tmp_path, monkeypatch):
+    write_files(tmp_path, {"page": b"old"})
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+    with pytest.raises(CtinvError):
+        write_files(tmp_path, {"page": b"new"})
+    assert (tmp_path / "page").read_bytes() == b"old"

@@ -1,0 +1,1 @@
+"""Long trials: commands that are killed, many slices, wrong input, a cache that many share."""
