@@ -2,11 +2,11 @@
 
     python benchmarks/kills.py --out FOLDER [--kills 200] [--seed 0] [--only analyze,fit] [--json FILE]
 
-The commands are analyze, fit, sample, probe, zoo export and zoo train, each in a form that takes seconds; each
-is run once undisturbed; then it is started and killed, at moments drawn over the time that it takes, and at
-the end run once more. After every kill all files under their final names must be whole; after the last run
-they must equal those of the undisturbed one, times aside. Commands are forked off a process that has imported
-everything, so that a kill costs no start.
+The commands are analyze, fit, sample, probe, zoo export and zoo train, each in a form that takes seconds.
+Each is run once undisturbed; then it is started and killed, at moments drawn over the time that it takes,
+and at the end run once more. After every kill all files under their final names must be whole; after the
+last run they must equal those of the undisturbed one, times aside. Commands are forked off a process that
+has imported everything, so that a kill costs no start.
 """
 
 from __future__ import annotations

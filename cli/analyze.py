@@ -114,17 +114,9 @@ def analyze(
             "cache": not no_cache,
         }
         drawing = {"samples": samples, "refine": refine, "rho": rho, "quantiles": quantiles, "seed": seed}
+        named = tuple(dict.fromkeys(models))
         question = Question(
-            tuple(dict.fromkeys(models)),
-            layers,
-            images,
-            fitting,
-            drawing,
-            options,
-            memory,
-            formats,
-            deidentify,
-            report=report,
+            named, layers, images, fitting, drawing, options, memory, formats, deidentify, report=report
         )
         how: dict[str, Any] = {"fail_fast": fail_fast, "restart": restart}
         task = prepare(question, out, shard, screen, processes=everyone.size, **how)

@@ -83,7 +83,6 @@ class OnnxDenoiser(Denoiser):
         from .naming.table import layer_table
         from .running.runner import Runner
         from .running.sessions import Sessions
-        from .running.trial import try_first
 
         if layout not in (None, "NCHW", "NHWC"):
             raise ModelError(f"layout is NCHW, NHWC or None (find out), not {layout!r}")
@@ -111,12 +110,18 @@ class OnnxDenoiser(Denoiser):
             output or _stated_output(metadata, where),
             channels=channels or 1,
         )
-        output, places = self._places[OUTPUT], self._places.values()
-        try_first(self.path, self._runner, output, places, self._fingerprint, self._notify)
-        self._runner.open(output)
+        self._open()
         self._tell(where, self._sessions.notice, ambiguous, _LAST.format(where) if found == "NHWC" else "")
         if not self._runner.free and not self._runner.lifted():
             self._geometry = LeastSize(self._output_shape, self._probe_image, self._runner.size, self._notify)
+
+    def _open(self) -> None:
+        """Load the graph, in another process first."""
+        from .running.trial import try_first
+
+        output, places = self._places[OUTPUT], self._places.values()
+        try_first(self.path, self._runner, output, places, self._fingerprint, self._notify)
+        self._runner.open(output)
 
     def _tell(self, where: str, *notices: str) -> None:
         """Announce how the file is read, as far as there is something to tell."""
