@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test docs clean
+.PHONY: demo test docs gpu clean
 
 # Exports a denoiser of the zoo as ONNX and analyses one of its layers; see demo/report.html.
 demo: $(BIN)/python
@@ -21,6 +21,12 @@ test: $(BIN)/python
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+# What needs a GPU: its tests, PyTorch against ONNX Runtime, and the bench; at most nine minutes, into gpu.json.
+gpu: $(BIN)/python
+	rm -rf build
+	$(PIP) install --quiet -c constraints.txt -e '.[test]' --config-settings editable_mode=strict
+	$(BIN)/python benchmarks/gpu.py
 
 # The site, in docs/_build/index.html; a warning is an error.
 docs: $(BIN)/python

@@ -52,20 +52,20 @@ def trials(root: Path) -> list[Trial]:
     model = ("-m", "chen", "-l", "conv5")
     drawn = ("-n", "2", "--refine", "0")
     probe = ("--realisations", "16")
-    fitted = root / "fitted"
+    fitted, pairs = root / "fitted", f"low={scans},high={root / 'quiet'}"
     return [
         Trial(
             "analyze", lambda out: ["analyze", *model, "-i", scans, "--keep-names", *SHORT, *drawn, "-o", out]
         ),
-        Trial("fit", lambda out: ["fit", *model, *SHORT, "--data", scans, "-o", out / "fit"]),
+        Trial("fit", lambda out: ["fit", *model, *SHORT, "--data", pairs, "-o", out / "fit"]),
         Trial(
             "sample",
             lambda out: ["sample", "-m", "chen", "--explainer", fitted, "-i", scans, *drawn, "-o", out],
-            lambda _: ["fit", *model, *SHORT, "--data", scans, "-o", fitted],
+            lambda _: ["fit", *model, *SHORT, "--data", pairs, "-o", fitted],
         ),
         Trial("probe", lambda out: ["probe", *model, "-i", scans / "00000.npy", *probe, "-o", out]),
         Trial("export", lambda out: ["zoo", "export", "chen", out / "chen.onnx"]),
-        Trial("train", lambda out: ["zoo", "train", "chen", "--steps", "4", "--data", scans, "-o", out]),
+        Trial("train", lambda out: ["zoo", "train", "chen", "--steps", "4", "--data", pairs, "-o", out]),
     ]
 
 
@@ -146,6 +146,7 @@ def main() -> None:
     given = parser.parse_args()
     root: Path = given.out.absolute()
     draw_slices(root / "scans", given.slices, given.seed, SIDE)
+    draw_slices(root / "quiet", given.slices, given.seed, SIDE, noise=5.0)
     import_everything()
     chosen = [t for t in trials(root) if not given.only or t.name in given.only.split(",")]
     each = [len(part) for part in np.array_split(range(given.kills), len(chosen))]

@@ -25,7 +25,7 @@ FLAT = 0.05  # what the second half of the cases may take more than the first
 ASKED = ("--preset", "tiny", "--set", "fit.steps=2", "--set", "fit.patches=32", "-n", "2", "--refine", "0")
 
 
-def draw_slices(folder: Path, count: int, seed: int, side: int = SIDE) -> None:
+def draw_slices(folder: Path, count: int, seed: int, side: int = SIDE, noise: float = 25.0) -> None:
     """Discs of soft tissue in air with noise, one file each."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(seed)
@@ -33,7 +33,7 @@ def draw_slices(folder: Path, count: int, seed: int, side: int = SIDE) -> None:
     for number in range(count):
         row, column = generator.uniform(0.375 * side, 0.625 * side, 2)
         disc = (rows - row) ** 2 + (columns - column) ** 2 < generator.uniform(0.25 * side, 0.375 * side) ** 2
-        image = np.where(disc, 40.0, -1000.0) + generator.normal(0, 25, (side, side))
+        image = np.where(disc, 40.0, -1000.0) + generator.normal(0, noise, (side, side))
         np.save(folder / f"{number:05d}.npy", image.astype(np.float32))
 
 

@@ -106,8 +106,20 @@ def _tried(runner: Runner, output: Wanted, wanted: tuple[Wanted, ...]) -> tuple[
         return "asks for more memory than a network takes for so small an image", False
     if code == -signal.SIGKILL:
         return "was killed, perhaps for want of memory,", False
-    name = signal.Signals(-code).name if -code in iter(signal.Signals) else f"exit code {code}"
-    return f"ends its process ({name})", True
+    return f"ends its process ({_told(code)})", True
+
+
+def _told(code: int) -> str:
+    """An exit code in words.
+
+    Example:
+        >>> _told(-11), _told(-100), _told(3)
+        ('SIGSEGV', 'exit code -100', 'exit code 3')
+    """
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"exit code {code}"
 
 
 def _environment() -> dict[str, str]:
