@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import random
 import time
 from pathlib import Path
@@ -38,8 +39,8 @@ def draw_slices(folder: Path, count: int, seed: int, side: int = SIDE, noise: fl
 
 
 def finished(out: Path) -> int:
-    """Cases whose folder is there; cheap enough to ask often."""
-    return sum(1 for entry in out.iterdir() if entry.is_dir()) if out.is_dir() else 0
+    """About how many cases are there: their folders, counted."""
+    return len(os.listdir(out)) if out.is_dir() else 0
 
 
 def watch(command: Command, out: Path, every: float = 1.0) -> list[tuple[int, int]]:
@@ -62,6 +63,20 @@ def flatness(seen: list[tuple[int, int]], count: int) -> dict[str, Any]:
         if len(values) == 2:
             found[f"{name}_growth"] = round(values[1] / values[0] - 1, 4)
     return found
+
+
+def undisturbed(root: Path, words: list[Any], count: int, seed: int, cache: dict[str, str]) -> dict[str, Any]:
+    """The run that nobody kills, with its memory; what an earlier call has found of it is taken."""
+    told = root / "plain.json"
+    if not told.exists():
+        begun = time.monotonic()
+        command = start([*words, "-o", root / "plain"], root / "plain.log", cache)
+        seen = watch(command, root / "plain")
+        found = {"count": count, "seed": seed, "plain_code": command.code}
+        found |= {"plain_s": round(time.monotonic() - begun, 1), "memory": flatness(seen, count)}
+        told.write_text(json.dumps(found), encoding="utf-8")
+    known: dict[str, Any] = json.loads(told.read_text(encoding="utf-8"))
+    return known
 
 
 def comparable(out: Path) -> tuple[dict[str, bytes], list[dict[str, str]]]:
@@ -106,12 +121,7 @@ def main() -> None:
     ]
     cache = {"CTINV_CACHE": str(root / "cache")}
 
-    begun = time.monotonic()
-    command = start([*words, "-o", root / "plain"], root / "plain.log", cache)
-    seen = watch(command, root / "plain")
-    takes = time.monotonic() - begun
-    found: dict[str, Any] = {"count": given.count, "seed": given.seed, "plain_code": command.code}
-    found |= {"plain_s": round(takes, 1), "memory": flatness(seen, given.count)}
+    found = undisturbed(root, words, given.count, given.seed, cache)
     print(json.dumps(found), flush=True)
 
     dice = random.Random(given.seed)
@@ -120,7 +130,7 @@ def main() -> None:
     for moment in at:  # somewhere within the case that is then under way
         command = start([*words, "-o", root / "killed"], root / "killed.log", cache)
         while not command.over() and finished(root / "killed") < moment:
-            time.sleep(0.02)
+            time.sleep(0.1)
         time.sleep(dice.uniform(0, 0.3))
         command.kill()
         codes.append(command.code)

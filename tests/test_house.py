@@ -177,6 +177,6 @@ def test_test_file_is_short_and_described(file):
 
 
 def test_folders_of_tests_mirror_the_rooms():
-    apart = (Path(), Path("docs"), Path("browser"))
+    apart = (Path(), Path("docs"), Path("browser"), Path("gpu"))
     for folder in (file.parent.relative_to(ROOT / "tests") for file in _tests()):
         assert folder in apart or (ROOT / folder / "__init__.py").exists(), folder
