@@ -106,7 +106,7 @@ def main() -> None:
             "fig1.png": outputs_png(cases, OUTPUTS),
             "fig2.png": stages_png(cases, LAYERS, _STAGED),
             "findings.json": json.dumps([dataclasses.asdict(one) for one in decided], indent=1).encode(),
-            "paper.md": page(decided, len(images), origin, given.preset).encode(),
+            "paper.md": page(cases, decided, len(images), origin, given.preset).encode(),
         },
     )
     for one in decided:

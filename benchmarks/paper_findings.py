@@ -15,7 +15,7 @@ from ctinv.invariance.reporting.explanation import Explanation
 from scipy import stats
 from torch import nn
 
-__all__ = ["Case", "Estimate", "Finding", "findings", "page"]
+__all__ = ["Case", "Estimate", "Finding", "findings", "layer_rows", "page"]
 
 _LEVEL = 0.95
 _NOISES = 3
@@ -176,10 +176,35 @@ def _architecture(network: str) -> list[str]:
     return words
 
 
-def page(decided: Sequence[Finding], count: int, origin: str, preset: str) -> str:
-    """The page in Markdown: Table I, the figures, the findings.
+def layer_rows(cases: Sequence[Case]) -> list[str]:
+    """One row of a Markdown table per network and layer: means over slices, HU inside the body."""
+
+    def mean(values: Sequence[float | None]) -> str:
+        known = [v for v in values if v is not None]
+        return f"{np.mean(known):.1f}" if known else "-"
+
+    rows = []
+    for network, layer in dict.fromkeys((c.network, c.layer) for c in cases):
+        some = [c.explanation for c in cases if (c.network, c.layer) == (network, layer)]
+        found = [one.bounds for one in some]
+        figures = [
+            mean([None if e.audit.map.std_flow is None else e.audit.map.std_flow.value for e in some]),
+            mean([None if b.lower is None else b.lower.value for b in found]),
+            mean([None if b.noise is None else b.noise.value for b in found]),
+            mean([None if b.upper is None else b.upper.value for b in found]),
+            mean([None if e.audit.map.noise is None else e.audit.map.noise.value for e in some]),
+        ]
+        ended = sum(b.converged is True for b in found)
+        cells = [network, f"`{layer}`", *figures, f"{ended} of {len(some)}"]
+        rows.append(f"| {' | '.join(cells)} |")
+    return rows
+
+
+def page(cases: Sequence[Case], decided: Sequence[Finding], count: int, origin: str, preset: str) -> str:
+    """The page in Markdown: Table I, the figures, what the layers hide, the findings.
 
     Arguments:
+        cases: All analyses.
         decided: The findings.
         count: How many slices.
         origin: What they are.
@@ -214,6 +239,15 @@ def page(decided: Sequence[Finding], count: int, origin: str, preset: str) -> st
             "## Figure 2: layer by layer",
             "",
             "![Two slices seen through three layers of each network](fig2.png)",
+            "",
+            "## What each layer hides",
+            "",
+            "Means over slices, HU inside the body. *Flow*: spread of samples before refinement.",
+            "",
+            "| network | layer | flow | anatomy, at least | noise, at least | at most | noise of the image | "
+            "searches ended |",
+            "|---|---|---|---|---|---|---|---|",
+            *layer_rows(cases),
             "",
             "## Findings",
             "",
