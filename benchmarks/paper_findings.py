@@ -91,8 +91,9 @@ def _noise_hidden(one: Explanation) -> float:
 
 
 def _anatomy_hidden(one: Explanation) -> float:
-    lower = one.bounds.lower
-    return math.nan if lower is None else lower.value
+    """Anatomy hidden beyond what a layer that forgets nothing lets through: noise ratio times noise."""
+    lower, noise, rho = one.bounds.lower, one.audit.map.noise, one.meta.refinement.rho
+    return math.nan if lower is None or noise is None or rho is None else lower.value - rho * noise.value
 
 
 def _explained(one: Explanation) -> float:
@@ -139,7 +140,9 @@ def findings(cases: Sequence[Case], outputs: Mapping[str, str]) -> list[Finding]
     difference = "Chen minus Yang, slice by slice"
     return [
         Finding(
-            "Anatomy is hidden to some extent.", _verdict(min(e.sign for e in anatomy.values()), 1), anatomy
+            "Anatomy is hidden to some extent (more than a layer that forgets nothing lets through).",
+            _verdict(min(e.sign for e in anatomy.values()), 1),
+            anatomy,
         ),
         Finding(
             "Chen hides more of the noise in homogeneous tissue than Yang (share of its standard deviation).",

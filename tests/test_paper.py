@@ -26,7 +26,7 @@ def explanation(anatomy, noise, texture, leakage=(0.5, 1.0), ended=True):
         x=x,
         denoised=40 + texture * (x - 40),
         std_noise=np.full((SIDE, SIDE), noise, np.float32),
-        meta=SimpleNamespace(spacing=None, seed=0),
+        meta=SimpleNamespace(spacing=None, seed=0, refinement=SimpleNamespace(rho=0.03)),
         bounds=SimpleNamespace(
             lower=figure(anatomy), noise=figure(noise), upper=figure(3.0), converged=ended
         ),
@@ -74,6 +74,15 @@ def test_findings_are_confirmed_or_refuted_by_the_sign_of_the_difference():
     assert [one.outcome for one in alike][1::2] == ["not decided"] * 2
     noise = as_said[1].figures["Chen"]
     assert noise.value == pytest.approx(0.303)  # 3, 3.03 and 3.06 of 10 HU
+
+
+def test_what_any_layer_lets_through_is_no_finding():
+    """The identity shows the noise ratio times the noise: 0.3 HU of 10."""
+    outcomes = {
+        size: findings(cases((size, 1.0, 0.9), (size, 1.0, 0.9)), OUTPUTS)[0].outcome
+        for size in (0.2, 0.297, 0.5)
+    }
+    assert outcomes == {0.2: "refuted", 0.297: "not decided", 0.5: "confirmed"}
 
 
 def test_every_layer_has_a_row_of_means():
