@@ -10,7 +10,7 @@ import numpy as np
 from .arrays import pad_reflect
 from .errors import ImageError, ModelError, UnsupportedModelError
 
-__all__ = ["Geometry", "LeastSize", "ramp"]
+__all__ = ["Geometry", "LeastSize", "OneSize", "ramp"]
 
 # The smallest image on which most networks run, then sizes that networks of one size are made for.
 _PROBE = 64
@@ -187,3 +187,47 @@ class LeastSize(Geometry):
             return super()._find(u, size)
         finally:
             self._fixed = fixed
+
+
+class OneSize(Geometry):
+    """Where images fit in no way, larger ones are run in tiles of the size with which layers are listed.
+
+    Arguments:
+        run: As for :class:`Geometry`.
+        blank: As for :class:`Geometry`.
+        tile: Called with a height and width: run other sizes in tiles of this one; with None: no longer.
+        notify: Called with a sentence about what was found.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Any], tuple[int, ...]],
+        blank: Callable[[int, int], Any],
+        tile: Callable[[tuple[int, int] | None], None],
+        notify: Callable[[str], None],
+    ) -> None:
+        super().__init__(run, blank, None, notify)
+        self._tile = tile
+        self._tiled = False
+
+    def _find(self, u: Any, size: tuple[int, int]) -> tuple[int, int]:
+        try:
+            return super()._find(u, size)
+        except UnsupportedModelError:
+            raise
+        except ModelError:
+            least = self.probe_size
+            if self._tiled or self.crop or size[0] < least[0] or size[1] < least[1] or size == least:
+                raise
+        self._tile(least)
+        try:
+            found = super()._find(u, size)
+        except ModelError:
+            self._tile(None)
+            raise
+        self._tiled = True
+        self._notify(
+            f"the network takes images of {least[0]}x{least[1]} pixels only; larger ones are run in "
+            "overlapping tiles"
+        )
+        return found

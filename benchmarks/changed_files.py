@@ -1,6 +1,7 @@
-"""Random networks, exported, changed by every optimiser that is installed, and read by name.
+"""Random or published networks, exported, changed by every optimiser that is installed, and read by name.
 
     python benchmarks/changed_files.py --networks 2000
+    python benchmarks/changed_files.py --public
 
 Each name that an ONNX file's layers answer to, and each name of the network's modules, must give what a
 hook on the module saw, or be refused, or be announced as something else. Optimisers that are not
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import io
 import logging
 import re
@@ -18,7 +20,7 @@ import sys
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,23 +30,32 @@ import torch
 from ctinv import adapters
 from ctinv.adapters.errors import CtinvError
 from ctinv.invariance.infra.randomness import Purpose, rng
+from public_networks import FREE, NETWORKS, public_network
 from random_networks import random_network
 from torch import nn
 
 SIZE = 16
+Change = Callable[[Path, Path], None]
 LEVELS = ("DISABLE_ALL", "ENABLE_BASIC", "ENABLE_EXTENDED", "ENABLE_ALL")
 
 
-def export(network: nn.Module, path: Path, exporter: str, fixed: bool) -> None:
-    """Write a network with the exporter ``torchscript`` or ``dynamo``."""
+def reuse_translations() -> None:
+    """Let PyTorch's exporter keep its table of operators, which it else builds anew for every network."""
+    from torch.onnx._internal.exporter import _registration
+
+    kept = staticmethod(functools.cache(_registration.ONNXRegistry.from_torchlib))
+    _registration.ONNXRegistry.from_torchlib = kept  # type: ignore[assignment,method-assign]
+
+
+def export(network: nn.Module, path: Path, exporter: str, fixed: bool, opset: int = 17) -> None:
+    """Write a network with the exporter ``torchscript``, in this opset, or ``dynamo``."""
     x = (torch.rand(1 if exporter == "torchscript" else 2, 1, SIZE, SIZE),)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         if exporter == "torchscript":
             axes = {"x": {0: "n"} if fixed else {0: "n", 2: "h", 3: "w"}}
-            torch.onnx.export(
-                network, x, str(path), dynamo=False, input_names=["x"], dynamic_axes=axes, opset_version=17
-            )
+            names = {"input_names": ["x"], "dynamic_axes": axes}
+            torch.onnx.export(network, x, str(path), dynamo=False, opset_version=opset, **names)
         else:
             free = torch.export.Dim.DYNAMIC
             axes = ({0: free} if fixed else {0: free, 2: free, 3: free},)
@@ -53,7 +64,7 @@ def export(network: nn.Module, path: Path, exporter: str, fixed: bool) -> None:
             )
 
 
-def runtime(level: str) -> Callable[[Path, Path], None]:
+def runtime(level: str) -> Change:
     """What saves a file as ONNX Runtime optimised it."""
 
     def change(source: Path, target: Path) -> None:
@@ -66,9 +77,9 @@ def runtime(level: str) -> Callable[[Path, Path], None]:
     return change
 
 
-def optimisers() -> dict[str, Callable[[Path, Path], None]]:
+def optimisers() -> dict[str, Change]:
     """Every optimiser that is installed, by name."""
-    found = {f"ORT {level}": runtime(level) for level in LEVELS}
+    found: dict[str, Change] = {f"ORT {level}": runtime(level) for level in LEVELS}
     with contextlib.suppress(ImportError):
         import onnxsim
 
@@ -112,6 +123,18 @@ class Tally:
         self.counts: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()
         self.wrong: list[str] = []
+        self._values: tuple[adapters.Denoiser | None, dict[str, np.ndarray]] = (None, {})
+
+    def show(self, title: str) -> None:
+        """Print what came so far."""
+        print(title)
+        for name, count in sorted(self.counts.items()):
+            print(f"{count:8d} {name}")
+        print("refusals by reason:")
+        for name, count in self.refusals.most_common(40):
+            print(f"{count:8d} {name}")
+        for text in self.wrong[:40]:
+            print("WRONG", text, flush=True)
 
     def file(self, path: Path, network: nn.Module, what: str) -> None:
         """Read a file by every name and compare."""
@@ -135,14 +158,15 @@ class Tally:
         for name, kind in asked.items():
             before = len(denoiser.notices)
             try:
-                z = denoiser.features(x, name)
+                layer = denoiser.resolve(name)
+                z = self._read(denoiser, x, layer.name)
             except CtinvError as error:
                 self.counts[f"{kind}: refused"] += 1
                 self.refusals[_reason(error)] += 1
                 continue
-            layer, call = denoiser.resolve(name), re.search(r"@(-?\d+)$", name)
-            right = seen[_module(name)][int(call[1]) if call else 0]
-            same = z.shape == right.shape and np.abs(z - right).max() <= 2e-3 * max(np.abs(right).max(), 1e-3)
+            call = re.search(r"@(-?\d+)$", name)
+            calls, number = seen[_module(name)], int(call[1]) if call else 0
+            same = -len(calls) <= number < len(calls) and _equal(z, calls[number])
             told = bool(layer.note) or any("layer" in text for text in denoiser.notices[before:])
             if same:
                 self.counts[f"{kind}: right"] += 1
@@ -150,7 +174,21 @@ class Tally:
                 self.counts[f"{kind}: other, and told"] += 1
             else:
                 self.counts[f"{kind}: WRONG"] += 1
-                self.wrong.append(f"{what}: {name} -> {layer.name} ({layer.op}) {z.shape} for {right.shape}")
+                self.wrong.append(f"{what}: {name} -> {layer.name} ({layer.op}) {z.shape}")
+
+    def _read(self, denoiser: adapters.Denoiser, x: np.ndarray, name: str) -> np.ndarray:
+        """One layer; all that can be read are read at once, which is much faster."""
+        if self._values[0] is not denoiser:
+            self._values = (denoiser, {})
+            with contextlib.suppress(CtinvError):
+                every = [layer.name for layer in denoiser.layers if layer.tappable]
+                self._values = (denoiser, denoiser.features(x, every))
+        kept = self._values[1].get(name)
+        return denoiser.features(x, name) if kept is None else kept
+
+
+def _equal(z: np.ndarray, right: np.ndarray) -> bool:
+    return z.shape == right.shape and bool(np.abs(z - right).max() <= 2e-3 * max(np.abs(right).max(), 1e-3))
 
 
 def _module(name: str) -> str:
@@ -167,51 +205,82 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", type=int, default=20)
     parser.add_argument("--first", type=int, default=0, help="seed of the first network")
+    parser.add_argument("--public", action="store_true", help="the six published networks instead")
+    parser.add_argument("--every", type=int, default=0, help="print what came so far after so many networks")
+    parser.add_argument("--keep", help="a folder for the files, which another run then need not make again")
     parser.add_argument("--exporters", default="torchscript,dynamo")
     given = parser.parse_args()
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
+    reuse_translations()
     tools, tally = optimisers(), Tally()
     for name in {"onnxsim", "onnxslim", "onnxoptimizer"} - set(tools):
         print(f"{name} is not installed: left out")
-    with tempfile.TemporaryDirectory() as folder:
-        for seed in range(given.first, given.first + given.networks):
+    chosen: Sequence[int | str] = range(given.first, given.first + given.networks)
+    if given.public:
+        chosen = sorted(NETWORKS)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(given.keep or scratch)
+        for count, network in enumerate(chosen, 1):
             for exporter in given.exporters.split(","):
-                each(seed, exporter, tools, tally, Path(folder))
-    for name, count in sorted(tally.counts.items()):
-        print(f"{count:8d} {name}")
-    print("refusals by reason:")
-    for name, count in tally.refusals.most_common(40):
-        print(f"{count:8d} {name}")
-    for text in tally.wrong[:40]:
-        print("WRONG", text)
+                each(network, exporter, tools, tally, folder)
+            if not given.keep:
+                for left in folder.iterdir():
+                    left.unlink()
+            if given.every and count % given.every == 0:
+                tally.show(f"{count} networks, up to {network}")
+    tally.show(f"{len(chosen)} networks from {chosen[0]} to {chosen[-1]}")
     sys.exit(bool(tally.wrong))
 
 
 def each(
-    seed: int, exporter: str, tools: dict[str, Callable[[Path, Path], None]], tally: Tally, folder: Path
+    which: int | str,
+    exporter: str,
+    tools: dict[str, Callable[[Path, Path], None]],
+    tally: Tally,
+    folder: Path,
 ) -> None:
-    """One network, one exporter, every optimiser."""
-    fixed = seed % 3 == 0
-    network = random_network(seed, fixed)
-    path, changed = folder / "plain.onnx", folder / "changed.onnx"
-    try:
-        export(network, path, exporter, fixed)
-    except Exception as error:  # exporters raise whatever they like
-        tally.counts[f"not exported by {exporter}"] += 1
-        tally.refusals[f"export: {type(error).__name__}"] += 1
+    """One network, one exporter, every optimiser; files that are in the folder already are used again.
+
+    Arguments:
+        which: The seed of a random network, or the name of a public one.
+        exporter: ``torchscript`` or ``dynamo``.
+        tools: What changes files, by name.
+        tally: Is told what comes of each file.
+        folder: Where the files are put.
+    """
+    if isinstance(which, str):
+        fixed, network, opset = which not in FREE, public_network(which), 18  # patches laid over each other
+    else:
+        fixed, opset = which % 3 == 0, 17
+        network = random_network(which, fixed)
+    plain = folder / f"{which}-{exporter}.onnx"
+    name = f"not exported by {exporter}"
+    if not _made(plain, tally, name, lambda target: export(network, target, exporter, fixed, opset)):
         return
     tally.counts["networks exported"] += 1
-    tally.file(path, network, f"{seed} {exporter}")
+    tally.file(plain, network, f"{which} {exporter}")
     for name, change in tools.items():
-        changed.unlink(missing_ok=True)
+        changed = folder / f"{which}-{exporter}-{name.replace(' ', '-')}.onnx"
+        if _made(changed, tally, f"not changed by {name}", functools.partial(change, plain)):
+            tally.file(changed, network, f"{which} {exporter} {name}")
+
+
+def _made(target: Path, tally: Tally, failure: str, make: Callable[[Path], None]) -> bool:
+    """Whether a file is there, or could be made; tools raise whatever they like."""
+    mark = target.with_suffix(".failed")
+    if not target.exists() and not mark.exists():
+        draft = target.with_suffix(".draft.onnx")
         try:
-            change(path, changed)
-        except Exception as error:  # as above
-            tally.counts[f"not changed by {name}"] += 1
-            tally.refusals[f"{name}: {type(error).__name__}"] += 1
-            continue
-        tally.file(changed, network, f"{seed} {exporter} {name}")
+            make(draft)
+            draft.replace(target)
+        except Exception as error:
+            mark.write_text(type(error).__name__)
+    if target.exists():
+        return True
+    tally.counts[failure] += 1
+    tally.refusals[f"{failure}: {mark.read_text()}"] += 1
+    return False
 
 
 if __name__ == "__main__":

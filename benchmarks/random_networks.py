@@ -170,6 +170,35 @@ class Scaled(nn.Conv2d):
         return super().forward(x) * 0.25 + 0.125
 
 
+class Keyed(nn.Module):
+    """Parts in a dictionary, under keys that parts outside of it have too."""
+
+    def __init__(self, c: int, act: nn.Module, other: nn.Module) -> None:
+        super().__init__()
+        self.parts = nn.ModuleDict({"conv": nn.Conv2d(c, c, 3, padding=1), "act": act})
+        self.conv, self.act = nn.Conv2d(c, c, 1), other
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The image after all four."""
+        return self.act(self.conv(self.parts["act"](self.parts["conv"](x))))
+
+
+class Reached(nn.Module):
+    """A part whose own parts are called one by one, in another order than it would call them."""
+
+    def __init__(self, c: int, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.conv = inner, nn.Conv2d(c, c, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The image and what the inner parts make of it."""
+        h = self.conv(x)
+        for part in reversed(list(self.inner.children())):
+            for each in reversed(part.values()) if isinstance(part, nn.ModuleDict) else [part]:
+                h = each(h)
+        return x + h
+
+
 class Down(nn.Module):
     """Smaller, a body, larger again."""
 
@@ -227,9 +256,9 @@ def _part(rng: random.Random, c: int, depth: int, fixed: bool) -> nn.Module:
     def inside() -> nn.Module:
         return _stack(rng, c, depth - 1, fixed, rng.randint(1, 3))
 
-    kinds = "conv conv act norm residual gated transposed functional down norms pad none"
+    kinds = "conv conv act norm residual gated transposed functional down norms pad none keyed reached"
     kind = rng.choice([*kinds.split(), *["windows"] * 2 * fixed])
-    if depth == 0 and kind in ("residual", "down"):
+    if depth == 0 and kind in ("residual", "down", "reached"):
         kind = "conv"
     if kind == "conv":
         parts = [_conv(rng, c), *([_norm(rng, c)] if rng.random() < 0.4 else []), _act(rng)]
@@ -248,6 +277,8 @@ def _part(rng: random.Random, c: int, depth: int, fixed: bool) -> nn.Module:
         "functional": lambda: Functional(c, rng.choice(["relu", "gain", "shift", "half", "gate"])),
         "down": lambda: Down(c, inside(), rng.choice(["shuffle", "pool", "stride", "bilinear"])),
         "windows": lambda: Windows(c, rng.random() < 0.5, rng.random() < 0.5),
+        "keyed": lambda: Keyed(c, _act(rng), _act(rng)),
+        "reached": lambda: Reached(c, Keyed(c, _act(rng), _act(rng)) if rng.random() < 0.5 else inside()),
         "none": lambda: rng.choice([nn.Identity, nn.Dropout])(),
     }
     return make[kind]()

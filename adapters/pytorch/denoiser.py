@@ -15,7 +15,9 @@ import torch
 from ctinv.adapters._types import OUTPUT, Layer, Output
 from ctinv.adapters.base import Denoiser
 from ctinv.adapters.errors import DeviceError, LayerError, ModelError
+from ctinv.adapters.geometry import OneSize
 from ctinv.adapters.intensity import Intensity
+from ctinv.adapters.tiles import Tiler, stride_within
 from torch import nn
 
 from .digest import Digest
@@ -91,6 +93,9 @@ class TorchDenoiser(Denoiser):
         called = name or type(inner).__name__
         self._inputs = Inputs(inner, called, feed or {}, channels)
         super().__init__(called, intensity, output, channels=self._inputs.channels)
+        self._geometry = OneSize(self._output_shape, self._probe_image, self._set_tile, self._notify)
+        self._tile: tuple[int, int] | None = None
+        self._tilers: dict[tuple[str, ...], Tiler] = {}
         self.notices.extend(self._inputs.notices)
         self._module = _placed(inner, device)
         self._way: Ways | None = None
@@ -193,7 +198,29 @@ class TorchDenoiser(Denoiser):
         moved: torch.Tensor = x.to(device=self._home() or x.device, dtype=torch.float32)
         return moved
 
+    def _set_tile(self, size: tuple[int, int] | None) -> None:
+        self._tile = size
+        self._tilers.clear()
+
     def _run(self, x: Any, names: Sequence[str], grad: bool) -> Mapping[str, torch.Tensor]:
+        if self._tile is None or tuple(x.shape[-2:]) == self._tile:
+            return self._whole(x, names, grad)
+        wanted = tuple(names)
+        if wanted not in self._tilers:
+            rows = [layer.shape[1] for layer in self.layers if layer.tappable and len(layer.shape) == 3]
+
+            def probe(image: np.ndarray) -> list[torch.Tensor]:
+                return [*self._whole(self._native(image), wanted, False).values()]
+
+            with torch.no_grad():
+                self._tilers[wanted] = Tiler(
+                    probe, wanted, self._tile, self.channels, stride_within(self._tile[0], rows)
+                )
+        values = self._tilers[wanted](x, lambda part: [*self._whole(part, wanted, grad).values()])
+        return dict(zip(wanted, values, strict=True))
+
+    def _whole(self, x: Any, names: Sequence[str], grad: bool) -> Mapping[str, torch.Tensor]:
+        """One batch of a size that the network takes; what was asked for, in that order."""
         found: dict[str, torch.Tensor] = {}
         taps: dict[nn.Module, _Tap] = {}
         inner = [name for name in names if name != OUTPUT]
@@ -243,7 +270,7 @@ class TorchDenoiser(Denoiser):
             )
         if OUTPUT in names:
             found[OUTPUT] = snapshot(self._image_tensor(value, x), grad)
-        return found
+        return {name: found[name] for name in names}
 
     def _preserved(self) -> contextlib.AbstractContextManager[None]:
         if self._edits_weights is None:

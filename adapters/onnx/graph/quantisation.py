@@ -25,6 +25,8 @@ _SCALE_INPUT = {
     "QLinearAveragePool": 3,
     "QLinearGlobalAveragePool": 3,
     "QLinearSoftmax": 3,
+    "QLinearReduceMean": 3,
+    "QLinearWhere": 7,
     "QLinearConcat": 0,
 }
 _KEEPS_SCALE = frozenset(
@@ -35,6 +37,7 @@ _KEEPS_SCALE = frozenset(
         "Gather",
         "Identity",
         "MaxPool",
+        "NhwcMaxPool",
         "Pad",
         "Reshape",
         "Resize",

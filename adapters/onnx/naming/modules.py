@@ -8,7 +8,8 @@ from ctinv.adapters.onnx.graph.sizes import words
 from ctinv.adapters.onnx.graph.trace import Trace
 
 from .changes import Changes
-from .scopes import Scope, metadata
+from .scope import Scope
+from .scopes import metadata
 
 __all__ = ["RULE", "module_outputs", "unwrapped"]
 

@@ -5,53 +5,16 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import onnx
+
+from .legacy import legacy_scopes
+from .scope import Scope, dotted
 
 __all__ = ["Scope", "dotted", "metadata", "read_scopes"]
 
 _NAMES = "pkg.torch.onnx.name_scopes"
 _CLASSES = "pkg.torch.onnx.class_hierarchy"
-_COUNTED = re.compile(r"^(?P<base>.+)_(?P<call>[1-9]\d*)$")
-
-
-@dataclass(frozen=True)
-class Scope:
-    """Where a node comes from.
-
-    Arguments:
-        module: Dotted name of the innermost module; empty for code of the network itself.
-        parents: Dotted names of the modules around it, outermost first.
-        call: Which call of the module this is, from 0.
-        calls: How many calls of the module the graph holds.
-        certain: Whether nodes and calls can be told apart for sure.
-        single: Whether the module is known to be one of PyTorch's own, with one operation.
-    """
-
-    module: str
-    parents: tuple[str, ...] = ()
-    call: int = 0
-    calls: int = 1
-    certain: bool = True
-    single: bool = False
-
-
-def dotted(components: Sequence[str]) -> str:
-    """Join the parts of a scope, leaving out a part that the next one repeats.
-
-    Example:
-        >>> dotted(["blk", "body", "body.0"])
-        'blk.body.0'
-        >>> dotted(["mid.0", "mid.0.1"])
-        'mid.0.1'
-    """
-    kept = [
-        part
-        for part, after in zip(components, [*components[1:], ""], strict=True)
-        if not after.startswith(f"{part}.")
-    ]
-    return ".".join(kept)
 
 
 def metadata(node: onnx.NodeProto, key: str) -> str:
@@ -67,56 +30,6 @@ def _strings(text: str) -> list[str] | None:
     if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
         return value
     return None
-
-
-def _legacy_path(node: onnx.NodeProto) -> tuple[str, ...] | None:
-    """Scope parts of a TorchScript exporter's name, ``/enc/enc.0/Conv`` -> ``(enc, enc.0)``."""
-    if not node.name.startswith("/"):
-        return None
-    *scope, last = node.name.split("/")[1:]
-    # The last part is an operator's name, though not always this node's: quantisers keep the name.
-    return tuple(scope) if all(scope) and re.match(r"[A-Z]", last) else None
-
-
-def _legacy(nodes: Sequence[onnx.NodeProto], weights: set[str]) -> list[Scope | None]:
-    paths = [_legacy_path(node) for node in nodes]
-    first: dict[tuple[str, ...], int] = {}
-    for index, path in enumerate(paths):
-        if path:
-            first.setdefault(path, index)
-    owners = {weight.rpartition(".")[0] for weight in weights}
-
-    def call_of(path: tuple[str, ...]) -> tuple[tuple[str, ...], int]:
-        match = _COUNTED.match(path[-1])
-        if match is None or dotted(path) in owners:
-            return path, 0
-        base, call = (*path[:-1], match["base"]), int(match["call"])
-        if call >= len(nodes):
-            return path, 0
-        chain = [base, *((*path[:-1], f"{match['base']}_{k}") for k in range(1, call + 1))]
-        order = [first.get(step, -1) for step in chain]
-        if -1 in order or order != sorted(order):
-            return path, 0
-        return base, call
-
-    calls: dict[tuple[str, ...], int] = {}
-    keys: list[tuple[tuple[str, ...], int] | None] = []
-    for path in paths:
-        key = call_of(path) if path else None
-        keys.append(key)
-        if key is not None:
-            calls[key[0]] = max(calls.get(key[0], 1), key[1] + 1)
-    scopes: list[Scope | None] = []
-    for path, key in zip(paths, keys, strict=True):
-        if path is None:
-            scopes.append(None)
-        elif key is None:
-            scopes.append(Scope(""))
-        else:
-            base, call = key
-            parents = tuple(dict.fromkeys(dotted(base[:depth]) for depth in range(1, len(base))))
-            scopes.append(Scope(dotted(base), parents, call, calls[base]))
-    return scopes
 
 
 def _dynamo(nodes: Sequence[onnx.NodeProto]) -> list[Scope | None]:
@@ -168,10 +81,10 @@ def read_scopes(nodes: Sequence[onnx.NodeProto], weights: set[str]) -> list[Scop
     """The scope of every node, None where nothing was recorded.
 
     Arguments:
-        nodes: The nodes of the graph, in order.
+        nodes: The nodes of the graph, in order; of their operands, those that do not depend on the image.
         weights: Names of the stored tensors; ``relu_1`` is a second call of ``relu`` only where no
             weight says that a module of that name exists.
     """
     recorded = _dynamo(nodes)
-    guessed = _legacy(nodes, weights)
+    guessed = legacy_scopes(nodes, weights)
     return [found if found is not None else guess for found, guess in zip(recorded, guessed, strict=True)]

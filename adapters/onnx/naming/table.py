@@ -15,7 +15,8 @@ from ctinv.adapters.onnx.graph.weights import inner_graphs
 
 from .changes import Changes
 from .modules import RULE, module_outputs, unwrapped
-from .scopes import Scope, metadata, read_scopes
+from .scope import Scope
+from .scopes import metadata, read_scopes
 
 __all__ = ["FLOATS", "Entry", "layer_table"]
 
@@ -113,9 +114,10 @@ class _Table:
                 own = ""  # named after tensors, these would pass for parts of modules
             else:
                 name = self._changes.exported_as(index).removesuffix("_quant")
+            operands = [plain(name) for name in node.input if name and name not in self._trace.from_image]
             gone = bool(own) and (own != name or bool(self._changes.suffix(index)))
             for title, bare in ((own, True), (name, False)) if gone else ((name, False),):
-                stand_in = onnx.NodeProto(name=title)
+                stand_in = onnx.NodeProto(name=title, input=operands)
                 if bare == gone:  # what the exporter recorded is of the node as it was
                     stand_in.metadata_props.extend(node.metadata_props)
                 stand_ins.append(stand_in)
@@ -175,6 +177,8 @@ class _Table:
             entry = Entry(node.op_type, want, tensor)
             entry.node = f"{node.name}{key}" if node.name else ""
             entry.module = self._modules.get(tensor, "")
+            if entry.module and (scope := self._scopes[index]) and scope.note:
+                entry.notes.append(scope.note)
             entry.aliases = [entry.node, tensor, tensor.removesuffix(":0")]
             if index in self._absorbed or not self._clipped(node):
                 entry.aliases.append(plain(tensor))

@@ -13,9 +13,9 @@ from ctinv.adapters.onnx.graph.layout import NHWC, layouts, to_nchw
 from ctinv.adapters.onnx.graph.prune import Wanted, prefix
 from ctinv.adapters.onnx.graph.sizes import PIXELWISE, relax
 from ctinv.adapters.onnx.graph.trace import Trace
+from ctinv.adapters.tiles import Tiler, stride_within
 
 from .sessions import Sessions
-from .tiles import Tiler
 
 __all__ = ["Runner"]
 
@@ -204,14 +204,12 @@ class Runner:
 
     def _stride(self, height: int) -> int:
         """The largest factor by which the network shrinks images inside."""
-        strides = [1]
+        rows = []
         for name in self.trace.from_image:
             shape = self.trace.shapes.get(name)
             if shape is not None and len(shape) == 4:
-                rows = shape[1 if self.layouts.get(name) == NHWC else 2]
-                if rows and height % rows == 0:
-                    strides.append(height // rows)
-        return max(stride for stride in strides if stride <= height // 4)
+                rows.append(shape[1 if self.layouts.get(name) == NHWC else 2] or 0)
+        return stride_within(height, rows)
 
     def lifted(self) -> Runner | None:
         """This graph without fixed sizes, once its outputs have proved equal; else None."""

@@ -1,27 +1,54 @@
-"""Run a graph of one fixed size on larger images, in overlapping tiles, where that is exact."""
+"""Run a network of one fixed size on larger images, in overlapping tiles, where that is exact."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
-from ctinv.adapters.errors import ModelError, UnsupportedModelError
 
-__all__ = ["Tiler"]
+from .arrays import is_tensor
+from .errors import ModelError, UnsupportedModelError
 
-Read = Callable[[np.ndarray], list[np.ndarray]]
+__all__ = ["Tiler", "stride_within"]
+
+Read = Callable[[Any], Sequence[Any]]
+
+
+def stride_within(length: int, rows: Sequence[int]) -> int:
+    """The largest factor by which a network shrinks images inside.
+
+    Arguments:
+        length: Rows of the image.
+        rows: Rows of what it computes.
+
+    Example:
+        >>> stride_within(64, [64, 32, 16, 1])
+        4
+    """
+    strides = [length // own for own in rows if own and length % own == 0]
+    return max((stride for stride in strides if stride <= length // 4), default=1)
+
+
+def _numpy(value: Any) -> np.ndarray:
+    return np.asarray(value.detach().cpu().numpy() if is_tensor(value) else value)
+
+
+def _blank(like: Any, shape: tuple[int, ...]) -> Any:
+    return like.new_zeros(shape) if is_tensor(like) else np.zeros(shape, dtype=np.float32)
 
 
 class Tiler:
     """Covers images with tiles whose inner parts do not see the tile's edge.
 
     How far an input pixel reaches is probed; where it reaches across the tile, or where tiles
-    disagree on what they share, the layer is refused.
+    disagree on what they share, the layer is refused. Arrays and PyTorch tensors are taken, and
+    gradients pass through.
 
     Arguments:
-        read: From images (N, C, h, w) of the fixed size to tensors.
+        read: From images (N, C, h, w) of the fixed size, as an array, to tensors.
         names: What the tensors are called, for messages.
         size: The fixed height and width.
         channels: Channels of an image.
@@ -50,7 +77,7 @@ class Tiler:
             moved = base.copy()
             block = (..., slice(row, row + step), slice(column, column + step))
             moved[block] += np.float32((1.0, -1.0, 10.0, -10.0)[trial])
-            pairs = list(zip(self._read(base), self._read(moved), strict=True))
+            pairs = list(zip(map(_numpy, self._read(base)), map(_numpy, self._read(moved)), strict=True))
             ratios = [self._ratio(name, a.shape) for name, (a, _) in zip(self._names, pairs, strict=True)]
             for name, ratio, (a, b) in zip(self._names, ratios, pairs, strict=True):
                 changed = np.argwhere((a != b).any(axis=(0, 1)))
@@ -83,8 +110,12 @@ class Tiler:
         step = (tile - 2 * self._reach - self._period) // self._period * self._period
         return [*range(0, length - tile, max(step, self._period)), length - tile]
 
-    def __call__(self, x: np.ndarray) -> list[np.ndarray]:
+    def __call__(self, x: Any, read: Read | None = None) -> list[Any]:
         """Tensors for images (N, C, H, W) at least as large as a tile, assembled.
+
+        Arguments:
+            x: The images, model units.
+            read: Reads their tiles, where these are of another kind than the probes.
 
         Raises:
             ModelError: The image is smaller than a tile, or not a whole number of strides larger.
@@ -99,28 +130,30 @@ class Tiler:
             raise ModelError(
                 f"images must be a multiple of {self._period} pixels larger than {tile[0]}x{tile[1]}"
             )
-        whole: list[np.ndarray] = []
+        whole: list[Any] = []
+        placed: list[np.ndarray] = []
         for top in self._starts(height, tile[0]):
             for left in self._starts(width, tile[1]):
-                values = self._read(np.ascontiguousarray(x[..., top : top + tile[0], left : left + tile[1]]))
+                part = x[..., top : top + tile[0], left : left + tile[1]]
+                values = (read or self._read)(
+                    part.contiguous() if is_tensor(part) else np.ascontiguousarray(part)
+                )
                 if not whole:
-                    whole = [
-                        np.full((*v.shape[:2], int(height / r), int(width / r)), np.nan, dtype=np.float32)
-                        for v, r in zip(values, self._ratios, strict=True)
-                    ]
-                for name, target, value, ratio in zip(self._names, whole, values, self._ratios, strict=True):
-                    self._place(name, target, value, ratio, (top, left), (height, width))
+                    sizes = [(int(height / ratio), int(width / ratio)) for ratio in self._ratios]
+                    whole = [_blank(v, (*v.shape[:2], *size)) for v, size in zip(values, sizes, strict=True)]
+                    placed = [np.zeros(size, dtype=bool) for size in sizes]
+                for index, value in enumerate(values):
+                    cuts, places = self._inner(self._ratios[index], (top, left), (height, width))
+                    inner = value[..., cuts[0], cuts[1]]
+                    self._agree(index, whole[index][..., places[0], places[1]], inner, placed[index][places])
+                    whole[index][..., places[0], places[1]] = inner
+                    placed[index][places] = True
         return whole
 
-    def _place(
-        self,
-        name: str,
-        target: np.ndarray,
-        value: np.ndarray,
-        ratio: Fraction,
-        start: tuple[int, int],
-        full: tuple[int, int],
-    ) -> None:
+    def _inner(
+        self, ratio: Fraction, start: tuple[int, int], full: tuple[int, int]
+    ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+        """The part of a tile that does not see its edge, and where it belongs."""
         cuts: list[slice] = []
         places: list[slice] = []
         for begin, length, tile in zip(start, full, self._size, strict=True):
@@ -128,10 +161,12 @@ class Tiler:
             high = tile - (self._reach if begin + tile < length else 0)
             cuts.append(slice(int(low / ratio), int(high / ratio)))
             places.append(slice(int((begin + low) / ratio), int((begin + high) / ratio)))
-        inner, spot = value[:, :, cuts[0], cuts[1]], target[:, :, places[0], places[1]]
-        both = ~np.isnan(spot)
-        if both.any():
-            scale = float(np.abs(inner).max()) or 1.0
-            if float(np.abs(spot[both] - inner[both]).max()) > 1e-3 * scale:
-                raise self._refused(f"tiles disagree on {name!r} where they overlap")
-        target[:, :, places[0], places[1]] = inner
+        return (cuts[0], cuts[1]), (places[0], places[1])
+
+    def _agree(self, index: int, before: Any, inner: Any, both: np.ndarray) -> None:
+        if not both.any():
+            return
+        old, new = _numpy(before)[..., both], _numpy(inner)[..., both]
+        scale = float(np.abs(_numpy(inner)).max()) or 1.0
+        if not float(np.abs(old - new).max()) <= 1e-3 * scale:
+            raise self._refused(f"tiles disagree on {self._names[index]!r} where they overlap")
