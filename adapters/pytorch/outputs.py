@@ -31,6 +31,9 @@ def image_in(value: Any, name: str, asked: str | None, size: tuple[int, ...]) ->
     """
     tensors = tensors_in(value)
     if asked is not None:
+        fields = getattr(value, "_fields", ())
+        if asked in fields:  # of a named tuple
+            asked = f"[{fields.index(asked)}]"
         found = [
             key for key in (asked, f"[{asked}]", f'["{asked}"]', asked.replace("'", '"')) if key in tensors
         ]

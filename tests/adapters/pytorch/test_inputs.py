@@ -1,5 +1,7 @@
 """How images and bound values enter networks, and which of their outputs is the image."""
 
+from collections import namedtuple
+
 import numpy as np
 import pytest
 import torch
@@ -229,3 +231,24 @@ def test_the_size_of_the_given_image_is_tried(side):
 def test_images_are_padded_to_whole_windows(side):
     x = image(2, 64, 90)
     assert wrap(Windows(side)).denoise(x).shape == x.shape
+
+
+Pair = namedtuple("Pair", "aux image")
+
+
+@pytest.mark.parametrize("asked", ["image", "1", "[1]"])
+def test_a_named_tuple_is_chosen_from_by_name(asked):
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last = conv(1, 1)
+
+        def forward(self, x):
+            y = x - self.last(x)
+            return Pair(2 * y, y)
+
+    torch.manual_seed(0)
+    denoiser, x = wrap(Named(), output_tensor=asked), image()
+    u = denoiser.intensity.to_model(torch.from_numpy(x))
+    right = denoiser.intensity.to_hu(u - denoiser.module.last(u)).detach().numpy()
+    np.testing.assert_allclose(denoiser.denoise(x), right, atol=1e-3)

@@ -58,6 +58,10 @@ MIXING = {
         lambda self, h: torch.cat([self.conv(one) for one in h.split(1)]), conv=conv(8, 8)
     ),
     "one image only": lambda: Of(lambda _, h: h.view(1, 8, *h.shape[-2:])),
+    "median of the first image": lambda: Of(lambda _, h: h.clamp(max=h.flatten()[:300].median())),
+    "likeness among images": lambda: Of(
+        lambda _, h: (torch.softmax(h.flatten(1) @ h.flatten(1).T, -1) @ h.flatten(1)).view_as(h)
+    ),
     "neighbours in the batch": lambda: Of(lambda _, h: h + h.roll(1, 0)),
 }
 
@@ -109,6 +113,23 @@ def test_networks_that_are_never_the_same_twice_are_refused(kind):
     for ask in (lambda d: d.layers, lambda d: d.denoise(image()), lambda d: d.features(image(), "last")):
         with pytest.raises(UnsupportedModelError, match="two runs of 'Around' on one image differ"):
             ask(wrap(Around(RANDOM[kind]()).eval()))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_draw_that_may_come_out_alike_is_refused(seed):
+    """One of two channels is dropped at most, so that two runs are often the same."""
+    torch.manual_seed(seed)
+    module = Around(Of(lambda _, h: torch.cat([F.dropout2d(h[:, :1], 0.3), h[:, 1:]], 1))).eval()
+    with pytest.raises(UnsupportedModelError, match="two runs"):
+        _ = wrap(module).layers
+
+
+def test_a_draw_that_is_fixed_is_read():
+    def fixed(_self, h):
+        torch.manual_seed(0)
+        return h + torch.randn(h.shape[1:])
+
+    assert wrap(Around(Of(fixed)).eval()).features(image(2), "last").shape[0] == 2
 
 
 def test_several_rows_for_an_image_are_told():
