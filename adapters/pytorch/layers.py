@@ -192,8 +192,8 @@ class _Table:
 
 def _generators() -> tuple[object, ...]:
     """Where the random numbers stand that networks draw."""
-    kind, keys, place, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
-    return random.getstate(), torch.get_rng_state().numpy().tobytes(), kind, keys.tobytes(), place, *rest
+    numpy: Any = np.random.get_state()  # noqa: NPY002
+    return random.getstate(), torch.get_rng_state().numpy().tobytes(), numpy[1].tobytes(), numpy[2:]
 
 
 def _path(seen: list[_Seen]) -> list[tuple[nn.Module | None, int]]:

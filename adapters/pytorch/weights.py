@@ -37,6 +37,7 @@ _NORMS = (
     ("weight_v", "parametrizations.weight.original1"),
 )
 _COUNTER = "num_batches_tracked"
+_AVERAGED = "n_averaged"  # how many weights an averaged model is the mean of
 _DEEP = 4
 
 Weights = dict[str, Any]
@@ -129,7 +130,9 @@ def _unlike(own: Weights, weights: Weights) -> str | None:
 
 
 def _bared(own: Weights, weights: Weights) -> Weights:
-    """Weights without what wrappers put into their keys, unless the module itself says so."""
+    """Weights without what wrappers put beside them and into their keys, unless the module itself says so."""
+    if _AVERAGED not in own:
+        weights = {key: value for key, value in weights.items() if key != _AVERAGED}
     said = any(wrapper in key for key in own for wrapper in _WRAPPERS)
     return weights if said else {_bare(key): value for key, value in weights.items()}
 

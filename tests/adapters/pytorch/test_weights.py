@@ -39,6 +39,8 @@ FORMS = {
     "bare": lambda: state(),
     "data parallel": lambda: prefixed("module."),
     "compiled": lambda: prefixed("_orig_mod."),
+    "averaged by torch": lambda: {"n_averaged": torch.tensor(3), **prefixed("module.")},
+    "wrapped twice": lambda: prefixed("module._orig_mod."),
     "compiled inside": lambda: prefixed("model._orig_mod."),
     "any prefix": lambda: prefixed("net.denoiser."),
     "lightning": lambda: {"state_dict": prefixed("model."), "epoch": 1, "pytorch-lightning_version": "2.4.0"},
@@ -58,7 +60,9 @@ def test_weights_are_found_and_filled_in(tmp_path, form):
     module, notes, _ = filled(tmp_path, FORMS[form]())
     want = Net(7).state_dict()
     assert all(torch.equal(value, want[key]) for key, value in module.state_dict().items())
-    assert bool(notes) == (form not in ("bare", "data parallel", "compiled"))
+    assert bool(notes) == (
+        form not in ("bare", "data parallel", "compiled", "averaged by torch", "wrapped twice")
+    )
 
 
 def test_averaged_weights_come_first_and_the_others_are_told(tmp_path):
