@@ -10,7 +10,7 @@ whether the names can be trusted.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import onnx
 
@@ -59,22 +59,29 @@ def _owners(node: onnx.NodeProto) -> set[str]:
     return found - {""}
 
 
-def _prefixes(keys: Sequence[str], owner: str) -> Iterator[list[str]]:
-    """Every way in which keys lie within a module's name, the last at its end: a name for each key."""
-    parts = owner.split(".")
+def _within(keys: Sequence[str], owner: str) -> list[set[str]]:
+    """For each key the modules that it may be, where all lie in this order within an owner's name.
 
-    def fit(count: int, end: int) -> Iterator[list[str]]:
-        if count == 0:
-            yield []
-            return
-        key = keys[count - 1].split(".")
-        last = count == len(keys)
-        for stop in [end] if last else range(end, 0, -1):
-            if stop >= len(key) and parts[stop - len(key) : stop] == key:
-                for before in fit(count - 1, stop - len(key)):
-                    yield [*before, ".".join(parts[:stop])]
+    Empty where they do not, the last one at its end.
 
-    yield from fit(len(keys), len(parts))
+    Example:
+        >>> _within(["s", "conv"], "l.2.s.d.conv")
+        [{'l.2.s'}, {'l.2.s.d.conv'}]
+    """
+    parts, spans = owner.split("."), [key.split(".") for key in keys]
+    ends = [{0}]
+    for span in spans:
+        least, size = min(ends[-1]) + len(span), len(span)
+        ends.append({stop for stop in range(least, len(parts) + 1) if parts[stop - size : stop] == span})
+        if not ends[-1]:
+            return []
+    if len(parts) not in ends[-1]:
+        return []
+    ends[-1] = {len(parts)}
+    for place in range(len(spans) - 1, 0, -1):
+        latest = max(ends[place + 1]) - len(spans[place])
+        ends[place] = {stop for stop in ends[place] if stop <= latest}
+    return [{".".join(parts[:stop]) for stop in stops} for stops in ends[1:]]
 
 
 class _Names:
@@ -92,6 +99,7 @@ class _Names:
                 owners.setdefault(path, set()).update(_owners(node))
         self._base: dict[Path, tuple[Path, int]] = {}
         self._own: dict[Path, set[str]] = {}
+        self._takers: dict[str, list[Path]] = {}
         self._possible: dict[Path, set[str]] = {(): {""}}
         for path in self._first:
             self._settle(path, owners[path])
@@ -100,15 +108,15 @@ class _Names:
 
     def _settle(self, path: Path, owners: set[str]) -> None:
         """Find what a path is a call of, and whose weights its nodes take."""
-        base, own = (path, 0), {name for name in owners if any(_prefixes(_keys(path), name))}
+        base, own = (path, 0), {name for name in owners if _within(_keys(path), name)}
         if not own:
             base = self._call_of(path)
-            own = {name for name in owners if any(_prefixes(_keys(base[0]), name))}
+            own = {name for name in owners if _within(_keys(base[0]), name)}
         self._base[path], self._own[path] = base, own
         for name in own:
-            for names in _prefixes(_keys(base[0]), name):
-                for depth, found in enumerate(names, 1):
-                    self._possible.setdefault(base[0][:depth], set()).add(found)
+            self._takers.setdefault(name, []).append(path)
+            for depth, found in enumerate(_within(_keys(base[0]), name), 1):
+                self._possible.setdefault(base[0][:depth], set()).update(found)
 
     def _call_of(self, path: Path) -> tuple[Path, int]:
         match = _COUNTED.match(path[-1])
@@ -164,7 +172,7 @@ class _Names:
 
     def _shared(self, path: Path, module: str) -> bool:
         """Whether several modules may hold the weights that a path's nodes take."""
-        alike = [other for other in self._first if module in self._own[other]]
+        alike = self._takers[module]
         ways = {dotted(self._base[other][0]) for other in alike}
         return len(ways) > 1 or (len(alike) > 1 and module not in ways)
 

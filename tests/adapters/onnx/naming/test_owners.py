@@ -156,3 +156,9 @@ def test_shared_weights_leave_it_open_which_module_runs():
 def test_a_weight_of_another_module_is_no_sign():
     nodes = [("/conv2/Conv", ["conv1.weight"]), ("/up/Mul", ["net.gain"])]
     assert scopes(nodes, {"conv1.weight", "net.gain"}) == [("conv2", 0, 1, True), ("up", 0, 1, True)]
+
+
+def test_keys_that_repeat_are_found_fast():
+    deep = ".".join(["a"] * 60)
+    path = "/" + "/".join(["a"] * 30)
+    assert scopes([(f"{path}/Conv", [f"{deep}.weight"])], {f"{deep}.weight"})[0][0] == deep
