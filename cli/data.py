@@ -23,6 +23,7 @@ from .options import (
 
 if TYPE_CHECKING:
     from ctinv.adapters._types import Image
+    from ctinv.invariance.data.simulation.dose import Kernel
 
 __all__ = ["data"]
 
@@ -153,7 +154,13 @@ def pairs(spec: str, as_json: bool, quiet: bool) -> None:
     type=click.FloatRange(0, 1, min_open=True),
     help="Fraction of the routine dose.",
 )
-@click.option("--kernel", type=click.Choice(["smooth", "sharp"]), default="smooth", show_default=True)
+@click.option(
+    "--kernel",
+    type=click.Choice(["smooth", "medium", "sharp"]),
+    default="smooth",
+    show_default=True,
+    help="Whose noise texture: that of a body, a medium, or a lung or bone kernel.",
+)
 @click.option(
     "--format",
     "kind",
@@ -177,7 +184,7 @@ def pairs(spec: str, as_json: bool, quiet: bool) -> None:
 def simulate(
     source: Path,
     dose: float,
-    kernel: str,
+    kernel: Kernel,
     kind: str,
     series: str | None,
     offset: float | None,
@@ -224,7 +231,7 @@ def simulate(
                     one.spacing or (1.0, 1.0),
                     dose,
                     noise,
-                    kernel="sharp" if kernel == "sharp" else "smooth",
+                    kernel=kernel,
                 )
                 image = dataclasses.replace(one, hu=np.where(one.valid, low, one.hu).astype(np.float32))
                 if kind == "npy":

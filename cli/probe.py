@@ -153,8 +153,8 @@ def probe(
     """Put a lesion into a slice and say whether layers of a denoiser can tell.
 
     DIR receives result.json, figure.png and report.html; with several layers each has a folder of
-    its own, and one report spans them. With --protocol it also receives outcomes.csv, and a file for
-    each denoiser and dose that is done: the same command goes on where it was interrupted.
+    its own, and one report spans them. With --protocol it also receives outcomes.csv, shares.csv, and a file
+    for each denoiser and dose that is done: the same command goes on where it was interrupted.
 
     \b
     Examples:

@@ -77,6 +77,8 @@ class Purpose(enum.IntEnum):
     """Noise of a protocol's images; the dose's and the portion's numbers follow."""
     PROTOCOL_PLACES = 45
     """Where a protocol looks in anatomy; the portion's number follows."""
+    PROTOCOL_DOSES = 46
+    """In which order the resamples of one dose are set beside those of others; the dose's number follows."""
 
     DENOISER_WEIGHTS = 50
     DENOISER_STEP = 51

@@ -26,7 +26,7 @@ __all__ = [
     "simulate_low_dose",
 ]
 
-Kernel = Literal["smooth", "sharp"]
+Kernel = Literal["smooth", "medium", "sharp"]
 
 MU_WATER = 0.0193
 """Linear attenuation of water at 70 keV, the mean energy of a 120 kV beam behind a body, 1/mm (NIST)."""
@@ -38,10 +38,14 @@ over half a turn: a routine-dose scan with 3 to 5 mm slices."""
 ELECTRONIC_NOISE = 10.0
 """Standard deviation of the read-out, in photons, for the same detector cell."""
 
-KERNELS: dict[str, tuple[float, float]] = {"smooth": (0.70, 0.0), "sharp": (1.15, 0.5)}
+KERNELS: dict[str, tuple[float, float]] = {
+    "smooth": (0.70, 0.0),
+    "medium": (0.90, 0.15),
+    "sharp": (1.15, 0.5),
+}
 """Kernel name to (cut-off in cycles/mm, edge boost). The window over the ramp is
-``hann(f / cut-off) (1 + boost (2 f / cut-off)^2)``; it falls to one half at 0.35 and 0.75 cycles/mm,
-about where body and lung kernels of clinical scanners do."""
+``hann(f / cut-off) (1 + boost (2 f / cut-off)^2)``; it falls to one half at 0.35, 0.50 and 0.75 cycles/mm,
+about where body, medium and lung kernels of clinical scanners do."""
 
 _VIEWS = 1000.0
 _BOWTIE_RADIUS = 160.0  # mm of water that the bowtie is shaped for
@@ -60,7 +64,7 @@ def kernel_window(kernel: str, frequency: NDArray[Any]) -> NDArray[np.float64]:
     """The reconstruction kernel over the ramp.
 
     Arguments:
-        kernel: ``smooth`` or ``sharp``, see :data:`KERNELS`.
+        kernel: One of :data:`KERNELS`.
         frequency: Cycles per mm, any shape.
 
     Raises:
@@ -160,7 +164,7 @@ def simulate_low_dose(
         spacing: Row and column spacing in mm.
         dose: Fraction of the routine dose, in (0, 1].
         rng: Source of the noise.
-        kernel: Reconstruction kernel, ``smooth`` or ``sharp``.
+        kernel: Reconstruction kernel, one of :data:`KERNELS`.
         input_dose: Dose whose noise ``hu`` holds; ``math.inf`` for a noise-free image.
         reference_fluence: Photons at dose 1, see :data:`REFERENCE_FLUENCE`.
         electronic_noise: Read-out noise in photons, see :data:`ELECTRONIC_NOISE`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,8 @@ class Study:
         n: Cases of each kind.
         learned: Share of d' squared that an observer keeps on average who learns the noise of so many
             features from so few cases; 1 for one who learns no noise.
+        drawn: d' of the resampled cases, (resamples,), about ``detectability.value``. Studies of the same
+            cases with the same seed resample alike, so that their differences and ratios can be drawn too.
     """
 
     auc: Estimate
@@ -51,6 +53,7 @@ class Study:
     readers: int
     n: int
     learned: float = 1.0
+    drawn: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0), compare=False, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,10 +211,12 @@ def read_study(
     spread = float(found[:, 0, 0].std(ddof=1)) if readers > 1 else 0.0
     auc = estimate(float(mean[0, 0]), mean[0, 1:])
     # A resample has fewer different cases, hence too small a spread: d' of resamples is too large on average.
-    drawn = mean[1, 1:][np.isfinite(mean[1, 1:])]
-    excess = drawn.mean() - mean[1, 0] if len(drawn) and np.isfinite(mean[1, 0]) else 0.0
-    detectability = estimate(float(mean[1, 0]), drawn - excess)
-    return Study(auc, detectability, spread, readers, len(first), float(shares.mean()))
+    drawn = mean[1, 1:]
+    finite = drawn[np.isfinite(drawn)]
+    if len(finite) and np.isfinite(mean[1, 0]):
+        drawn = drawn - (finite.mean() - mean[1, 0])
+    detectability = estimate(float(mean[1, 0]), drawn)
+    return Study(auc, detectability, spread, readers, len(first), float(shares.mean()), drawn)
 
 
 def _check(a: NDArray[Any], b: NDArray[Any], readers: int, paired: bool) -> None:

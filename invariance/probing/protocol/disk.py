@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 from ctinv.adapters._types import Image
-from ctinv.adapters.base import INPUT
 from ctinv.adapters.errors import ImageError
 from ctinv.invariance.data.io.read import read
 from ctinv.invariance.probing.observers.maps import judge_maps
+from ctinv.invariance.probing.observers.study import Study
 from ctinv.invariance.probing.tasks.task import Task
 from numpy.typing import NDArray
 
-from .record import Outcome, Protocol, Results, where_name
+from .record import Case, Protocol, Results, judged, where_name
 from .run import Subject
 from .scenes import cut
 from .station import WINDOW, Station, bank
@@ -183,20 +183,23 @@ def run_disk(subjects: Sequence[Subject], phantom: DiskPhantom, protocol: Protoc
         ImageError: No insert has an observer's window around it.
     """
     shape = next(iter(phantom.images.values()))[0].shape[1:]
-    tasks, outcomes = [], []
-    for insert in phantom.inserts:
-        side = _room(insert, (shape[0], shape[1]))
-        if side is None:
-            continue
-        task = Task("detect", insert.diameter, insert.contrast)
-        tasks.append(task)
-        made = bank(task, phantom.spacing, protocol.observers)
-        for subject in subjects:
-            for dose, stacks in phantom.images.items():
+    placed = [
+        (one, side) for one in phantom.inserts if (side := _room(one, (shape[0], shape[1]))) is not None
+    ]
+    tasks = [Task("detect", one.diameter, one.contrast) for one, _ in placed]
+    cases: list[Case] = []
+    for subject in subjects:
+        for dose, stacks in phantom.images.items():
+            seen = []
+            for task, (insert, side) in zip(tasks, placed, strict=True):
+                made = bank(task, phantom.spacing, protocol.observers)
                 pair = [cut(stack, [insert.at], side) for stack in stacks]
                 station = Station(subject.denoiser, subject.layers, pair[0])
-                seen = [station.respond(squares, made.images) for squares in pair]
-                outcomes += _outcomes(subject, dose, task, made.parts, seen, protocol)
+                seen.append((made.parts, [station.respond(squares, made.images) for squares in pair]))
+            for observer in protocol.observers:
+                studies = [_studies(subject, observer, parts[observer], two, protocol) for parts, two in seen]
+                model = subject.denoiser.name
+                cases.append(judged(tasks, studies, model=model, dose=dose, observer=observer))
     if not tasks:
         raise ImageError(f"no insert of {phantom.name} has {WINDOW // 2} pixels of slice around it")
     asked = Protocol(
@@ -209,7 +212,9 @@ def run_disk(subjects: Sequence[Subject], phantom: DiskPhantom, protocol: Protoc
         internal=protocol.internal,
     )
     layers = {s.denoiser.name: tuple(where_name(name) for name in s.layers) for s in subjects}
-    return Results(asked, f"scans of {phantom.name}", layers, tuple(outcomes))
+    outcomes = tuple(o for case in cases for o in case.outcomes)
+    means = tuple(k for case in cases for k in case.kept)
+    return Results(asked, f"scans of {phantom.name}", layers, outcomes, means)
 
 
 def _room(insert: Insert, shape: tuple[int, int]) -> int | None:
@@ -223,30 +228,25 @@ def _room(insert: Insert, shape: tuple[int, int]) -> int | None:
     return None
 
 
-def _outcomes(
+def _studies(
     subject: Subject,
-    dose: float,
-    task: Task,
-    parts: Mapping[str, slice],
+    observer: str,
+    part: slice,
     seen: Sequence[Mapping[str, NDArray[np.float32]]],
     protocol: Protocol,
-) -> list[Outcome]:
-    found = []
-    for observer in protocol.observers:
-        studies = {}
-        for name in subject.layers:
-            answers = [one[name] for one in seen]
-            pair = [a[:, :, parts[observer]] if a.shape[2] > 1 else a for a in answers]
-            studies[name] = judge_maps(
-                pair[0],
-                pair[1],
-                prewhitens=observer != "npwe",
-                seed=protocol.seed,
-                readers=protocol.readers,
-                paired=False,
-                internal=protocol.internal,
-            )
-        for name, study in studies.items():
-            names: dict[str, Any] = {"model": subject.denoiser.name, "where": where_name(name), "dose": dose}
-            found.append(Outcome.of(study, studies[INPUT], task, **names, observer=observer))
-    return found
+) -> dict[str, Study]:
+    """What one observer makes of one insert, at every place."""
+    studies = {}
+    for name in subject.layers:
+        pair = [answers[name] for answers in seen]
+        first, second = (a[:, :, part] if a.shape[2] > 1 else a for a in pair)
+        studies[name] = judge_maps(
+            first,
+            second,
+            prewhitens=observer != "npwe",
+            seed=protocol.seed,
+            readers=protocol.readers,
+            paired=False,
+            internal=protocol.internal,
+        )
+    return studies

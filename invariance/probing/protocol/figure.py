@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ctinv.invariance.probing.tasks.task import Task
 
 from .record import Outcome, Results
+from .shares import ALL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -123,26 +124,16 @@ def _line(axes: Axes, at: Sequence[float], found: Sequence[Outcome], style: dict
 
 
 def _layers(axes: Axes, results: Results, model: str, colour: str) -> None:
-    """Mean efficiency of every layer; the band spans the tasks and doses."""
+    """Mean efficiency of every layer, with its 95 % interval."""
     observer = results.protocol.observers[0]
     places = results.layers[model]
-    for detects, style, words in ((True, "-", "detection"), (False, "--", "characterisation")):
-        kinds = {t.kind for t in results.protocol.tasks if t.detects == detects}
-        means, lows, highs, at = [], [], [], []
-        for number, place in enumerate(places):
-            shares = [
-                o.efficiency
-                for o in results.at(model=model, where=place, observer=observer)
-                if o.task in kinds and o.efficiency is not None
-            ]
-            if shares:
-                at.append(number)
-                means.append(sum(shares) / len(shares))
-                lows.append(min(shares))
-                highs.append(max(shares))
-        if at:
-            axes.plot(at, means, style, color=colour, lw=2, marker="o", ms=4, label=words)
-            axes.fill_between(at, lows, highs, color=colour, alpha=0.10, lw=0)
+    for group, style in zip(ALL, ("-", "--"), strict=True):
+        found = [s for s in results.shares if (s.model, s.observer, s.group) == (model, observer, group)]
+        if found:
+            at = [places.index(s.where) for s in found]
+            axes.plot(at, [s.value for s in found], style, color=colour, lw=2, marker="o", ms=4, label=group)
+            low, high = [s.low for s in found], [s.high for s in found]
+            axes.fill_between(at, low, high, color=colour, alpha=0.14, lw=0)
     axes.axhline(1.0, color=_QUIET, lw=0.8)
     axes.set_ylim(0, 1.3)
     axes.set_xticks(range(len(places)), places, rotation=40, ha="right", fontsize=9)

@@ -11,13 +11,14 @@ from ctinv.invariance.infra.pages import page
 from ctinv.invariance.infra.records import plain
 
 from .figure import protocol_png
-from .record import Results, to_csv
+from .record import Outcome, Results, to_csv
+from .shares import ALL, Share
 
 __all__ = ["protocol_html", "save_protocol"]
 
 
 def save_protocol(results: Results, folder: str | Path) -> dict[str, Path]:
-    """Write ``figure.png``, ``outcomes.csv``, ``report.html`` and, last, ``result.json``.
+    """Write ``figure.png``, ``outcomes.csv``, ``shares.csv``, ``report.html`` and, last, ``result.json``.
 
     Raises:
         CtinvError: The folder cannot be written.
@@ -28,7 +29,8 @@ def save_protocol(results: Results, folder: str | Path) -> dict[str, Path]:
         folder,
         {
             "figure.png": png,
-            "outcomes.csv": to_csv(results.outcomes).encode(),
+            "outcomes.csv": to_csv(Outcome, results.outcomes).encode(),
+            "shares.csv": to_csv(Share, results.shares).encode(),
             "report.html": protocol_html(results, png).encode(),
             "result.json": text.encode(),
         },
@@ -74,5 +76,20 @@ def protocol_html(results: Results, png: bytes) -> str:
         figure=png,
         observer=observer,
         rows=rows,
+        shares=_shares(results),
+        groups=ALL,
         facts=facts,
     )
+
+
+def _shares(results: Results) -> list[dict[str, Any]]:
+    """One row per denoiser and place, by the first observer."""
+    first = results.protocol.observers[0]
+    found = {(s.model, s.where, s.group): s for s in results.shares if s.observer == first}
+    rows = []
+    for model, places in results.layers.items():
+        for place in places:
+            cells = [found.get((model, place, group)) for group in ALL]
+            texts = ["" if s is None else f"{s.value:.2f} [{s.low:.2f}, {s.high:.2f}]" for s in cells]
+            rows.append({"model": model, "where": place, "cells": texts})
+    return rows

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from ctinv.adapters.base import INPUT, OUTPUT
@@ -14,9 +13,10 @@ from ctinv.adapters.errors import CtinvError
 from ctinv.invariance.probing.observers.study import Study
 from ctinv.invariance.probing.tasks.task import Task, low_contrast
 
+from .shares import ALL, Difference, Kept, Share, efficiency, kept, losses, share
 from .station import OBSERVERS
 
-__all__ = ["Outcome", "Protocol", "Results", "to_csv", "where_name"]
+__all__ = ["Case", "Outcome", "Protocol", "Results", "judged", "to_csv", "where_name"]
 
 
 @dataclass(frozen=True)
@@ -114,11 +114,7 @@ class Outcome:
     @classmethod
     def of(cls, study: Study, image: Study, task: Task, **names: Any) -> Outcome:
         """From a study here and that of ``x``."""
-        found, own = study.detectability, image.detectability
-        share = None
-        if own.value > 2 * own.error:
-            # An observer of many maps learns less from the same cases; both are set to what they would know.
-            share = (max(found.value, 0.0) / own.value) ** 2 * image.learned / study.learned
+        found = study.detectability
         return cls(
             task=task.kind,
             size=task.size,
@@ -130,7 +126,7 @@ class Outcome:
             detectability=found.value,
             detectability_low=found.low,
             detectability_high=found.high,
-            efficiency=share,
+            efficiency=efficiency(study, image),
             n=study.n,
             **names,
         )
@@ -142,6 +138,48 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Case:
+    """What was found with one denoiser at one dose.
+
+    Arguments:
+        outcomes: One for each task, place and observer.
+        kept: Means over tasks.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    kept: tuple[Kept, ...]
+
+
+def judged(
+    tasks: Sequence[Task],
+    studies: Sequence[Mapping[str, Study]],
+    *,
+    model: str,
+    dose: float,
+    observer: str,
+) -> Case:
+    """The outcomes of one observer and their means.
+
+    Arguments:
+        tasks: The tasks.
+        studies: For each task, the canonical name of each place to the study there; ``@input`` among them.
+        model: The denoiser's name.
+        dose: Fraction of the routine dose.
+        observer: Its name.
+    """
+    outcomes: list[Outcome] = []
+    shares: list[Kept] = []
+    names: dict[str, Any] = {"model": model, "dose": dose, "observer": observer}
+    for task, here in zip(tasks, studies, strict=True):
+        for place, study in here.items():
+            outcomes.append(Outcome.of(study, here[INPUT], task, **names, where=where_name(place)))
+    for place in studies[0] if studies else ():
+        triples = [(task, here[place], here[INPUT]) for task, here in zip(tasks, studies, strict=True)]
+        shares += kept(triples, **names, where=where_name(place))
+    return Case(tuple(outcomes), tuple(shares))
+
+
+@dataclass(frozen=True)
 class Results:
     """All that a protocol found.
 
@@ -150,12 +188,14 @@ class Results:
         scene: The background, in words.
         layers: Model to the places that were looked at, in the order of the network.
         outcomes: What was found.
+        kept: Means over tasks, with their resamples.
     """
 
     protocol: Protocol
     scene: str
     layers: dict[str, tuple[str, ...]]
     outcomes: tuple[Outcome, ...]
+    kept: tuple[Kept, ...] = ()
 
     def at(self, **wanted: Any) -> list[Outcome]:
         """The outcomes with these values, in the order they were found."""
@@ -170,39 +210,64 @@ class Results:
             "protocol": self.protocol.asked,
             "layers": {model: list(names) for model, names in self.layers.items()},
             "outcomes": [asdict(outcome) for outcome in self.outcomes],
+            "shares": [asdict(one) for one in self.shares],
             "verdict": list(self.verdict),
         }
 
     @property
+    def shares(self) -> tuple[Share, ...]:
+        """What every place keeps of detection and of characterisation, by every observer."""
+        found = (
+            share(self.kept, (model, place), observer, group, self.protocol.seed)
+            for observer in self.protocol.observers
+            for model, places in self.layers.items()
+            for group in ALL
+            for place in places
+        )
+        return tuple(one for one in found if one is not None)
+
+    @property
     def verdict(self) -> tuple[str, ...]:
-        """Per denoiser: what is left of detection and of characterisation, and after which layer it falls."""
-        return tuple(_sentence(self, model) for model in self.layers)
+        """Per denoiser what is left and after which layer it falls; then which denoiser keeps more."""
+        first, seed = self.protocol.observers[0], self.protocol.seed
+        shares = [one for one in self.shares if one.observer == first]
+        inside: list[Difference] = []
+        between: list[Difference] = []
+        for group in ALL:
+            steps, ends = losses(self.kept, self.layers, first, group, seed)
+            inside, between = inside + steps, between + ends
+        told = [_sentence(model, places, shares, inside) for model, places in self.layers.items()]
+        return (*told, *(_comparison(one) for one in between))
 
 
-def _sentence(results: Results, model: str) -> str:
-    first = results.protocol.observers[0]
+def _sentence(model: str, places: Sequence[str], shares: Sequence[Share], steps: Sequence[Difference]) -> str:
     parts = []
-    for what, detects in (("detection", True), ("characterisation", False)):
-        kinds = {t.kind for t in results.protocol.tasks if t.detects == detects}
-        mine = [o for o in results.at(model=model, observer=first) if o.task in kinds]
-        shares = {}
-        for place in results.layers[model]:
-            found = [o.efficiency for o in mine if o.where == place and o.efficiency is not None]
-            if found:
-                shares[place] = sum(found) / len(found)
-        if len(shares) < 2:
+    for group in ALL:
+        ends = [s for s in shares if (s.model, s.where, s.group) == (model, places[-1], group)]
+        falls = [d for d in steps if d.group == group and d.more[0] == model and d.low > 0]
+        if not ends:
             continue
-        names = list(shares)
-        falls = [shares[a] - shares[b] for a, b in pairwise(names)]
-        worst = max(range(len(falls)), key=lambda i: falls[i])
-        text = f"{what}: f(x) keeps {100 * shares[names[-1]]:.0f} % of the information in x"
-        if falls[worst] > 0.05:
-            text += (
-                f"; most is lost between {names[worst]} and {names[worst + 1]} "
-                f"({100 * shares[names[worst]]:.0f} to {100 * shares[names[worst + 1]]:.0f} %)"
-            )
+        (end,) = ends
+        text = f"{group}: {end.where} keeps {_percent(end)} of the information in x"
+        if falls:
+            worst = max(falls, key=lambda d: d.value)
+            text += f"; most is lost between {worst.more[1]} and {worst.less[1]}: {_percent(worst)}"
         parts.append(text)
     return f"{model}: {'. '.join(parts)}." if parts else f"{model}: x itself shows nothing at these doses."
+
+
+def _comparison(found: Difference) -> str:
+    (one, _), (other, _) = found.more, found.less
+    if not found.clear:
+        return f"{found.group}: no difference between {one} and {other} is certain ({_percent(found)})."
+    if found.value < 0:
+        one, other = other, one
+        found = replace(found, value=-found.value, low=-found.high, high=-found.low)
+    return f"{found.group}: {one} keeps more than {other}: {_percent(found)}."
+
+
+def _percent(one: Share | Difference) -> str:
+    return f"{100 * one.value:.0f} % [{100 * one.low:.0f}, {100 * one.high:.0f}]"
 
 
 def where_name(layer: str) -> str:
@@ -210,10 +275,15 @@ def where_name(layer: str) -> str:
     return {INPUT: "x", OUTPUT: "f(x)"}.get(layer, layer)
 
 
-def to_csv(outcomes: Sequence[Outcome]) -> str:
-    """One row per outcome, with a head."""
+def to_csv(kind: type[Any], records: Sequence[Any]) -> str:
+    """One row per record, with a head of its fields.
+
+    Arguments:
+        kind: The record's class.
+        records: Of that class.
+    """
     text = io.StringIO()
-    writer = csv.DictWriter(text, [f.name for f in fields(Outcome)], lineterminator="\n")
+    writer = csv.DictWriter(text, [f.name for f in fields(kind)], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(outcome) for outcome in outcomes)
+    writer.writerows(asdict(one) for one in records)
     return text.getvalue()

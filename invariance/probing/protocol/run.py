@@ -20,8 +20,9 @@ from ctinv.invariance.probing.observers.maps import judge_maps
 from ctinv.invariance.probing.observers.study import Study
 from numpy.typing import NDArray
 
-from .record import Outcome, Protocol, Results, where_name
+from .record import Case, Outcome, Protocol, Results, judged, where_name
 from .scenes import Scene
+from .shares import Kept
 from .station import WINDOW, Station, bank, margin_of
 
 __all__ = ["Plan", "Subject", "plan", "run"]
@@ -177,7 +178,7 @@ def run(
         CtinvError: The folder cannot be written.
         ImageError: No place for the squares.
     """
-    outcomes: list[Outcome] = []
+    found: list[Case] = []
     total = len(subjects) * len(protocol.doses)
     side = max(_side(subject, scene, protocol) for subject in subjects)  # all see the same images
     for number, subject in enumerate(subjects):
@@ -185,17 +186,13 @@ def run(
             kept = _kept(folder, subject, scene, protocol, dose, side)
             if kept is None:
                 kept = _case(subject, scene, protocol, dose, side, progress)
-                stored = {
-                    "asked": _asked(subject, scene, protocol, dose, side),
-                    "outcomes": [asdict(o) for o in kept],
-                }
-                text = json.dumps(plain(stored), indent=1, allow_nan=False)
-                write_files(folder / "cases", {_file(subject, dose): text.encode()})
-            outcomes.extend(kept)
+                _store(folder, subject, dose, _asked(subject, scene, protocol, dose, side), kept)
+            found.append(kept)
             if progress:
                 progress("cases", number * len(protocol.doses) + place + 1, total)
     layers = {s.denoiser.name: tuple(where_name(name) for name in s.layers) for s in subjects}
-    return Results(protocol, scene.name, layers, tuple(outcomes))
+    outcomes = tuple(o for case in found for o in case.outcomes)
+    return Results(protocol, scene.name, layers, outcomes, tuple(k for case in found for k in case.kept))
 
 
 def _side(subject: Subject, scene: Scene, protocol: Protocol) -> int:
@@ -207,7 +204,7 @@ def _side(subject: Subject, scene: Scene, protocol: Protocol) -> int:
 
 def _case(
     subject: Subject, scene: Scene, protocol: Protocol, dose: float, side: int, progress: Progress | None
-) -> list[Outcome]:
+) -> Case:
     questions = _Questions.of(protocol, side, scene.spacing)
     seen: list[dict[str, list[NDArray[np.float32]]]] = [
         {name: [] for name in subject.layers} for _ in questions.signals
@@ -222,19 +219,17 @@ def _case(
         if progress:
             progress(f"{subject.denoiser.name}, dose {dose:g}", count, protocol.realisations)
     whole = [{name: np.concatenate(parts) for name, parts in one.items()} for one in seen]
-    outcomes = []
-    for task, row in zip(protocol.tasks, questions.rows, strict=True):
-        for observer in protocol.observers:
-            studies = {n: _study(whole, row, n, observer, protocol) for n in subject.layers}
-            for name, study in studies.items():
-                names: dict[str, Any] = {
-                    "model": subject.denoiser.name,
-                    "where": where_name(name),
-                    "dose": dose,
-                    "observer": observer,
-                }
-                outcomes.append(Outcome.of(study, studies[INPUT], task, **names))
-    return outcomes
+    outcomes: list[Outcome] = []
+    shares: list[Kept] = []
+    model = subject.denoiser.name
+    for observer in protocol.observers:
+        studies = [
+            {name: _study(whole, row, name, observer, protocol) for name in subject.layers}
+            for row in questions.rows
+        ]
+        more = judged(protocol.tasks, studies, model=model, dose=dose, observer=observer)
+        outcomes, shares = outcomes + list(more.outcomes), shares + list(more.kept)
+    return Case(tuple(outcomes), tuple(shares))
 
 
 def _study(
@@ -267,6 +262,16 @@ def _asked(subject: Subject, scene: Scene, protocol: Protocol, dose: float, side
     return {**asked, "model": subject.denoiser.fingerprint, "name": subject.denoiser.name, "side": side}
 
 
+def _store(folder: Path, subject: Subject, dose: float, asked: dict[str, Any], found: Case) -> None:
+    stored = {
+        "asked": asked,
+        "outcomes": [asdict(o) for o in found.outcomes],
+        "kept": [asdict(k) for k in found.kept],
+    }
+    text = json.dumps(plain(stored), indent=1, allow_nan=False)
+    write_files(folder / "cases", {_file(subject, dose): text.encode()})
+
+
 def _file(subject: Subject, dose: float) -> str:
     name = re.sub(r"[^\w.-]+", "_", subject.denoiser.name)
     return f"{name}-{hashlib.sha256(subject.denoiser.fingerprint.encode()).hexdigest()[:8]}-{dose:g}.json"
@@ -274,12 +279,13 @@ def _file(subject: Subject, dose: float) -> str:
 
 def _kept(
     folder: Path, subject: Subject, scene: Scene, protocol: Protocol, dose: float, side: int
-) -> list[Outcome] | None:
+) -> Case | None:
     """What an earlier call found, where it was asked the same."""
     try:
         stored = json.loads((folder / "cases" / _file(subject, dose)).read_text(encoding="utf-8"))
         if stored["asked"] != plain(_asked(subject, scene, protocol, dose, side)):
             return None
-        return [read(Outcome, outcome) for outcome in stored["outcomes"]]
+        outcomes = tuple(read(Outcome, outcome) for outcome in stored["outcomes"])
+        return Case(outcomes, tuple(read(Kept, one) for one in stored["kept"]))
     except (OSError, ValueError, TypeError, KeyError):
         return None

@@ -176,11 +176,14 @@ def test_twice_the_realisations_narrow_the_intervals(tmp_path):
 
 def test_files_hold_all_that_was_found(found, tmp_path):
     files = save_protocol(found, tmp_path / "out")
-    assert set(files) == {"figure.png", "outcomes.csv", "report.html", "result.json"}
+    assert set(files) == {"figure.png", "outcomes.csv", "shares.csv", "report.html", "result.json"}
     stored = json.loads(files["result.json"].read_text(encoding="utf-8"))
     rows = list(csv.DictReader(io.StringIO(files["outcomes.csv"].read_text(encoding="utf-8"))))
     assert len(rows) == len(stored["outcomes"]) == len(found.outcomes) == 2 * 2 * 2 * 3
     assert float(rows[5]["auc"]) == found.outcomes[5].auc
+    means = list(csv.DictReader(io.StringIO(files["shares.csv"].read_text(encoding="utf-8"))))
+    assert [float(row["low"]) for row in means] == [s.low for s in found.shares]
+    assert stored["shares"][0]["model"] == means[0]["model"]
     assert stored["protocol"]["tasks"] == [t.name for t in TASKS]
     assert files["figure.png"].read_bytes().startswith(b"\x89PNG")
     text = files["report.html"].read_text(encoding="utf-8")
