@@ -13,6 +13,7 @@ from ctinv.invariance.audit.scores import scores
 from ctinv.invariance.data.windows import choose_window
 from ctinv.invariance.infra.files import write_files
 from ctinv.invariance.infra.pages import page
+from ctinv.invariance.infra.palette import INK, PLAIN, QUIET
 
 from .findings import figures
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["probe_html", "probe_png", "save", "save_report"]
 
-_INK, _QUIET = "#1a1d21", "#5a6270"
-_PLAIN: dict[str, Any] = {"color": _INK, "fontfamily": "DejaVu Sans", "parse_math": False}
 _MAPS = (("image", "in the image x"), ("layer", "in the layer"), ("output", "in f(x)"))
 
 
@@ -68,7 +67,7 @@ def probe_png(probe: Probe) -> bytes:
     rows = 2 if probe.grid else 1
     figure = Figure(figsize=(13, 3.9 * rows), dpi=110, facecolor="white")
     height, head = 1.0 / rows, 0.36 / (3.9 * rows)
-    figure.text(0.015, 1 - 0.6 * head, _title(probe), fontsize=12.5, va="center", fontweight="bold", **_PLAIN)
+    figure.text(0.015, 1 - 0.6 * head, _title(probe), fontsize=12.5, va="center", fontweight="bold", **PLAIN)
     x, after = probe.x[probe.window], probe.denoised[(slice(None), *probe.window)]
     window = choose_window(x)
     low, high = window.limits
@@ -91,11 +90,11 @@ def probe_png(probe: Probe) -> bytes:
         )
         axes.set_axis_off()
         mapped = axes.imshow(image, interpolation="nearest", **style)
-        axes.set_title(title, fontsize=10, **_PLAIN)
+        axes.set_title(title, fontsize=10, **PLAIN)
     bar = figure.colorbar(
         mapped, cax=figure.add_axes((0.86, 1 - height + 0.22 * height, 0.01, 0.52 * height))
     )
-    bar.set_label("change [HU]", fontsize=9.5, color=_INK)
+    bar.set_label("change [HU]", fontsize=9.5, color=INK)
     bar.ax.tick_params(labelsize=9)
     figure.text(
         0.015,
@@ -103,7 +102,7 @@ def probe_png(probe: Probe) -> bytes:
         f"Grey images: {centre:.0f} ± {reach:.0f} HU, {x.shape[1]} × {x.shape[0]} pixels around column "
         f"{(probe.finding.lesion.at or (0, 0))[0]}, row {(probe.finding.lesion.at or (0, 0))[1]}.",
         fontsize=9.5,
-        **{**_PLAIN, "color": _QUIET},
+        **{**PLAIN, "color": QUIET},
     )
     if probe.grid:
         for place, (of, words) in enumerate(_MAPS):
@@ -129,14 +128,14 @@ def _map(axes: Axes, probe: Probe, of: str, title: str) -> None:
                 ha="center",
                 va="center",
                 fontsize=10,
-                color="white" if value > 1.2 * level else _INK,
+                color="white" if value > 1.2 * level else INK,
                 fontweight="bold" if value >= level else "normal",
             )
-    axes.set_title(title, fontsize=10, **_PLAIN)
+    axes.set_title(title, fontsize=10, **PLAIN)
     axes.set_xticks(range(len(probe.grid.sizes)), [f"{size:g}" for size in probe.grid.sizes], fontsize=9)
     axes.set_yticks(range(len(probe.grid.contrasts)), [f"{c:+g}" for c in probe.grid.contrasts], fontsize=9)
-    axes.set_xlabel(f"diameter [mm]; bold: visible, d' of {level:g} or more", fontsize=9, color=_QUIET)
-    axes.set_ylabel("contrast [HU]", fontsize=9, color=_QUIET)
+    axes.set_xlabel(f"diameter [mm]; bold: visible, d' of {level:g} or more", fontsize=9, color=QUIET)
+    axes.set_ylabel("contrast [HU]", fontsize=9, color=QUIET)
     axes.tick_params(length=0)
 
 

@@ -90,9 +90,12 @@ def without_paths(error: BaseException, *places: Path | None, name: str) -> str:
     for place in places:
         if place is None:
             continue
-        for part in (place, place.absolute(), place.parent, place.parent.absolute(), place.name):
+        whole = place.absolute()
+        # What lies beside the slice, or elsewhere below one of its folders, may tell as much.
+        for part in (place, whole, place.parent, *whole.parents, place.name):
             if str(part) not in ("", ".", "/"):
-                text = re.sub(rf"(?<![\w/-]){re.escape(str(part))}(?![\w-])", name, text)
+                below = "" if part == place.name else r"(?:/[^\s:;,'\"]*)?"
+                text = re.sub(rf"(?<![\w/-]){re.escape(str(part))}{below}(?![\w-])", name, text)
     return text[:_LONGEST]
 
 

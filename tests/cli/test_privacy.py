@@ -1,18 +1,21 @@
 """Nothing of the patient leaves: every byte that any command writes is searched, caches included."""
 
 import base64
+import contextlib
 import gzip
 import io
 import re
 import zipfile
+import zlib
 
 import numpy as np
 import pydicom
 import pytest
+from ctinv.invariance.networks.fit_record import FitRecord
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-MARK = "zzqx"  # in every tag, file and folder that must not be found again
+MARK = "zzqxjvkw"  # in every tag, file and folder that must not be found again; no chance spells it
 TAGS = (
     "PatientID", "PatientAddress", "OtherPatientIDs", "PatientComments", "AccessionNumber", "StudyID",
     "InstitutionName", "InstitutionAddress", "StationName", "StudyDescription", "SeriesDescription",
@@ -57,7 +60,7 @@ def marked(path, seed, z, **tags):
 
 
 def opened(content):
-    """The bytes of a file and of everything packed in it: archives, compressed and base64 text."""
+    """The bytes of a file and of everything packed in it: archives, zlib streams, base64 text."""
     yield content
     if content[:4] == b"PK\x03\x04":
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -67,8 +70,17 @@ def opened(content):
     elif content[:2] == b"\x1f\x8b":
         yield from opened(gzip.decompress(content))
     else:
-        for text in re.findall(rb"base64,([A-Za-z0-9+/=]{16,})", content):
-            yield from opened(base64.b64decode(text))
+        for text in re.findall(rb"base64,([A-Za-z0-9+/=]{16,})|([A-Za-z0-9+/]{64,}={0,2})", content):
+            packed = text[0] or text[1]
+            yield from opened(base64.b64decode(packed[: len(packed) // 4 * 4]))
+        yield from inflated(content)
+
+
+def inflated(content):
+    """Whatever in it zlib can read, such as the text chunks of a PNG or a deflated DICOM file."""
+    for start in re.finditer(rb"\x78[\x01\x5e\x9c\xda]", content):
+        with contextlib.suppress(zlib.error):
+            yield zlib.decompressobj().decompress(content[start.start() :], 1 << 22)
 
 
 def traces(*roots):
@@ -115,43 +127,97 @@ def test_the_search_finds_what_is_there(tmp_path):
     hidden = gzip.compress(f"x{MARK}".encode())
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         archive.writestr("a", b"data:base64," + base64.b64encode(hidden))
-    assert list(traces(tmp_path)) == [str(tmp_path / "a.npz")]
+    (tmp_path / "b.png").write_bytes(b"\x89PNG zTXt" + zlib.compress(f"x{MARK}".encode()) + b"IEND")
+    (tmp_path / "c.js").write_bytes(b"x = '" + base64.b64encode(f"{MARK}{'y' * 80}".encode()) + b"'")
+    (tmp_path / "d.json").write_bytes(f'"{MARK[:3]}"'.encode())
+    assert sorted(set(traces(tmp_path))) == [str(tmp_path / name) for name in ("a.npz", "b.png", "c.js")]
 
 
 MODEL = ("--model", "yang", "--layer", "conv3")
+SMALL = ("--model", "chen", "--layer", "conv5")
 DRAW = ("-n", 4, "--refine", 0)
+FIT = ("--data", "{all}", *ARE_SHORT)  # the same for all, so that one fit serves them
+ONE = ("-i", "{one}", "-o")
 COMMANDS = {  # {all}: the folder, {one}: a slice in it, {out}: where to write
-    "analyze": [
-        ("analyze", *MODEL, "-i", "{one}", "-o", "{out}/a", "--data", "{all}", *DRAW, *ARE_SHORT),
-        ("compare", "{out}/a", "-o", "{out}/c"),
-    ],
-    "sample": [
-        ("fit", *MODEL, "-o", "{out}/f", "--data", "high={all}", *ARE_SHORT),
+    "fitted": [
+        ("fit", *MODEL, "-o", "{out}/f", *FIT),
+        ("analyze", *MODEL, *ONE, "{out}/a", *FIT, *DRAW),
+        ("analyze", *MODEL, *ONE, "{out}/d", *FIT, *DRAW, "--format", "dicom", "--deidentify"),
+        ("analyze", *MODEL, "-i", "{all}", "-o", "{out}/r", *FIT, *DRAW, "--shard", "1/2"),
+        ("gather", "{out}/r"),
+        ("compare", "{out}/a", "{out}/r", "-o", "{out}/c"),
         ("sample", *MODEL[:2], "-e", "{out}/f", "-i", "{all}", "-o", "{out}/s", *DRAW),
         ("audit", "{out}/s"),
+        ("swap", *MODEL, *ONE, "{out}/w", "--other", "{other}", *FIT),
+        ("probe", *MODEL, *ONE, "{out}/p", *FIT, "--samples", 2, "--realisations", 16),
+        ("cache", "info"),
+        ("cache", "prune", "--size", "1KB"),
     ],
-    "probe": [("probe", *MODEL, "-i", "{one}", "-o", "{out}/p", "--samples", 0)],
+    "hide": [("hide", *SMALL, *ONE, "{out}/h", "--realisations", 0)],
+    "spectrum": [("spectrum", *SMALL, *ONE, "{out}/s", "--count", 1, "--steps", 4)],
+    "attack": [("attack", *SMALL, *ONE, "{out}/k")],
+    "probe": [("probe", *MODEL, *ONE, "{out}/p", "--samples", 0, "--realisations", 16)],
+    "protocol": [
+        ("probe", *SMALL, *ONE, "{out}/q", "--protocol", "low-contrast", "--doses", "1", "--observers", "lg",
+         "--realisations", 16),
+        ("probe", *SMALL, *ONE, "{out}/b", "--protocol", "bench", "--doses", "1", "--realisations", 16),
+    ],
     "compare-models": [("compare-models", "yang", "yang", "-i", "{one}")],
-    "zoo": [("zoo", "train", "chen", "--data", "{all}", "--steps", 1, "-o", "{out}/z")],
+    "layers": [("layers", "-m", "yang", "--json")],
+    "zoo": [
+        ("zoo", "train", "chen", "--data", "{all}", "--steps", 1, "-o", "{out}/z"),
+        ("zoo", "export", "chen", "{out}/chen.onnx"),
+    ],
     "inspect": [("data", "inspect", "{all}", "--report", "{out}/report.html")],
     "simulate": [("data", "simulate", "{all}", "-o", "{out}/npy", "--format", "npy")],
     "pairs": [("data", "pairs", "{all}", "--json")],
-}
+    "bench": [("bench", "sampling", "--preset", "tiny", "-n", 2, "--loop", 1, "--rounds", 1, "--json")],
+}  # fmt: skip
 
 
-LONG = ("analyze", "sample")  # these fit
+LONG = ("fitted", "bench")
+SILENT = ("compare-models", "pairs", "layers", "bench")  # these write nothing
 
 
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in COMMANDS]
 )
 def test_no_command_writes_a_trace(tell, tmp_path, folder, cache, name):
-    out = tmp_path / "out"
+    out = tmp_path / f"{MARK}_results" / "out"  # where results are written to may tell the patient too
+    out.parent.mkdir()
+    places = {"all": folder, "one": folder / f"{MARK}_0.dcm", "other": folder / f"{MARK}_1.dcm", "out": out}
     for words in COMMANDS[name]:
-        tell(*(str(w).format(all=folder, one=folder / f"{MARK}_0.dcm", out=out) for w in words))
-    assert out.exists() is (name not in ("compare-models", "pairs"))
-    assert list(traces(out, cache)) == []
+        tell(*(str(w).format(**places) for w in words))
+        assert list(traces(out, cache)) == [], words
+    assert out.exists() is (name not in SILENT)
     assert [p for p in cache.rglob("*") if p.stat().st_mode & 0o077] == []
+
+
+def test_all_commands_are_searched(run):
+    """A new command is to be added above."""
+    listed = run("--help").out.partition("Commands:")[2]
+    names = set(re.findall(r"^  (\S+)", listed, re.MULTILINE))
+    assert names == {words[0] for commands in COMMANDS.values() for words in commands}
+
+
+@pytest.mark.parametrize("error", [RuntimeError, MemoryError, OSError])
+def test_what_is_told_of_a_failed_case_has_no_trace(run, tmp_path, folder, cache, monkeypatch, error):
+    from ctinv import invariance
+
+    class Fails:
+        def __init__(self, denoiser, layer):
+            self.denoiser, self.layer, self.info = denoiser, layer, FitRecord()
+
+        def explain(self, *_, **__):
+            raise error(f"cannot do {folder / MARK}_0.dcm")
+
+    made = {"raising": False}
+    monkeypatch.setattr(invariance, "fit", lambda d, names, **_: [Fails(d, n) for n in names], **made)
+    out = tmp_path / f"{MARK}_results" / "out"
+    result = run("analyze", *MODEL, "-i", folder, "-o", out)
+    assert result.code == 3, result.err
+    assert list(out.rglob("error.json"))
+    assert list(traces(out, cache)) == []
 
 
 def test_simulated_dicom_without_identity(tell, tmp_path, folder, cache):

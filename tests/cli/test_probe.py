@@ -70,6 +70,102 @@ def test_a_protocol_plans_runs_and_goes_on(run, tissue, tmp_path):
     assert "1 done before" in run(*asked).err
 
 
+def protocol(tmp_path, *more):
+    """A protocol of one denoiser, as short as it can be."""
+    words = ("probe", "-m", "chen", "-l", "conv5", "--protocol", "low-contrast", "--observers", "lg")
+    return (*words, "--realisations", 16, "-o", tmp_path / "out", "--json", *more)
+
+
+@pytest.mark.parametrize(
+    ("values", "size", "contrast"),
+    [
+        (np.pad(np.ones((6, 10)), 3), 8.0, 15.0),  # a mask of 10 pixels of 0.8 mm is given 15 HU
+        (np.pad(np.full((8, 5), -40.0), 4), 6.4, -40.0),
+    ],
+)
+def test_a_lesion_from_a_file_is_one_more_task(run, tissue, tmp_path, values, size, contrast):
+    np.save(tmp_path / "mine.npy", values.astype(np.float32))
+    more = ("-i", tissue, "--doses", "1", "--lesion-file", tmp_path / "mine.npy")
+    result = run(*protocol(tmp_path, *more))
+    assert result.code == 0, result.err
+    assert len(result.json["protocol"]["tasks"]) == 13
+    found = [o for o in result.json["outcomes"] if o["task"] == "detect-file"]
+    assert {(o["size"], o["contrast"]) for o in found} == {(pytest.approx(size), contrast)}
+    assert [o["where"] for o in found] == ["x", "conv5", "f(x)"]
+    assert found[0]["auc"] > 0.8  # larger and stronger than noise of 15 HU hides
+
+
+@pytest.fixture
+def scanned(tmp_path):
+    """Scans of a phantom with a disc of 10 mm and 25 HU, at two doses, and without."""
+    rng = np.random.default_rng(0)
+    disc = np.hypot(*(np.indices((96, 96)) - 48)) <= 6.25
+    for dose, place in ((1.0, "full"), (0.25, "quarter")):
+        folder = tmp_path / "phantom" / place
+        folder.mkdir(parents=True)
+        for name, signal in (("present", 25.0 * disc), ("absent", 0.0 * disc)):
+            (folder / name).mkdir()
+            for number in range(12):
+                image = 40 + signal + rng.normal(0, 10 / np.sqrt(dose), (96, 96))
+                np.save(folder / name / f"{number}.npy", (image + 1024).astype(np.float32))
+    text = "offset: 1024\nspacing: 0.8\ndoses: {1.0: full, 0.25: quarter}\n"
+    (tmp_path / "phantom" / "phantom.yaml").write_text(text)
+    return tmp_path / "phantom"
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_scanned_phantom_from_a_folder(run, scanned, tmp_path, named):
+    if named:
+        with (scanned / "phantom.yaml").open("a") as file:
+            file.write("inserts:\n  - {at: [48, 48], diameter: 10, contrast: 25}\n")
+    result = run(*protocol(tmp_path, "--phantom", scanned))
+    assert result.code == 0, result.err
+    assert ("1 inserts of phantom, named" if named else "found by a search") in result.err
+    assert result.json["scene"] == "scans of phantom"
+    seen = [o for o in result.json["outcomes"] if o["where"] == "x"]
+    assert [o["dose"] for o in seen] == [1.0, 0.25]
+    assert seen[0]["size"] == pytest.approx(10, rel=0.3)
+    assert seen[0]["auc"] > 0.95
+    assert seen[1]["detectability"] < seen[0]["detectability"]
+
+
+@pytest.mark.slow
+def test_made_up_abdomens_as_background(run, tmp_path):
+    words = protocol(tmp_path, "--background", "anatomy", "--doses", "1")
+    result = run(*words)
+    assert result.code == 0, result.err
+    assert "made-up abdomens" in result.json["scene"]
+    assert {o["where"] for o in result.json["outcomes"]} == {"x", "conv5", "f(x)"}
+
+
+def test_the_bench_is_a_protocol_of_its_own(run, tmp_path, monkeypatch):
+    from ctinv.invariance.probing.quality import bench
+
+    monkeypatch.setattr(bench, "_BODY", 128)
+    words = ("probe", "-m", "chen", "--protocol", "bench", "--doses", "1", "--realisations", 16)
+    result = run(*words, "-o", tmp_path / "out")
+    assert result.code == 0, result.err
+    assert names(tmp_path / "out") >= {"bench.png", "bench.csv", "report.html", "result.json"}
+    assert "TTF falls to 50 %, +30 HU, dose 1" in result.out
+    stored = json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))
+    assert (stored["kind"], stored["bench"][0]["model"], stored["bench"][0]["n"]) == ("bench", "chen", 16)
+    again = run(*words, "-o", tmp_path / "out", "--json").json
+    assert {k: v for k, v in again.items() if k != "files"} == stored
+
+
+def test_both_protocols_share_a_page(run, tissue, tmp_path, monkeypatch):
+    from ctinv.invariance.probing.quality import bench
+
+    monkeypatch.setattr(bench, "_BODY", 128)
+    result = run(*protocol(tmp_path, "-i", tissue, "--doses", "1", "--protocol", "bench"))
+    assert result.code == 0, result.err
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "Where the tasks are lost" in page
+    assert "Bench figures of f(x)" in page
+    assert result.json["bench"][0]["n"] == 16
+    assert names(tmp_path / "out") >= {"bench.png", "bench.csv", "outcomes.csv", "shares.csv"}
+
+
 REFUSED = {
     "several models": (("-m", "yang"), "--protocol"),
     "doses that are none": (("--protocol", "low-contrast", "--doses", "1,half"), "1,0.5"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ctinv.adapters._types import Image
+from ctinv.adapters._types import Image, Progress
 from ctinv.adapters.errors import ImageError
 from ctinv.invariance.data.io.read import read
 from ctinv.invariance.probing.observers.maps import judge_maps
@@ -19,55 +19,43 @@ from numpy.typing import NDArray
 from .record import Case, Protocol, Results, judged, where_name
 from .run import Subject
 from .scenes import cut
+from .search import Insert, empty_places, find_inserts, find_inserts_alone, phantom_body
 from .station import WINDOW, Station, bank
 
-__all__ = ["DiskPhantom", "Insert", "find_inserts", "read_phantom", "run_disk"]
+__all__ = ["DiskPhantom", "read_phantom", "run_disk"]
 
 _FILE = "phantom.yaml"
 _FEWEST = 4
 _KEYS = {"present", "absent", "offset", "spacing", "doses", "inserts"}
 _MARGINS = (24, 16, 8, 0)
-_STANDS_OUT = 6.0  # a blob found by itself, in errors of the mean image
-
-
-@dataclass(frozen=True)
-class Insert:
-    """A disc in a phantom.
-
-    Arguments:
-        at: Column and row of its middle.
-        diameter: In mm.
-        contrast: HU above the background.
-    """
-
-    at: tuple[int, int]
-    diameter: float
-    contrast: float
+_PLACES = 4  # beside an insert, where no scans without inserts are there
 
 
 @dataclass(frozen=True, eq=False)
 class DiskPhantom:
-    """A phantom scanned with inserts and without.
+    """A phantom scanned with inserts, and without where that was done.
 
     Arguments:
         name: What to call it.
         spacing: Row and column spacing, mm.
         inserts: The inserts.
-        images: Dose to images without and with the inserts, (n, H, W) and (m, H, W), HU.
+        images: Dose to images without and with the inserts, (n, H, W) and (m, H, W), HU; without scans of
+            the first kind None in their place: places beside the inserts are looked at instead.
         found: Whether the inserts were found by a search, not told.
     """
 
     name: str
     spacing: tuple[float, float]
     inserts: tuple[Insert, ...]
-    images: Mapping[float, tuple[Image, Image]]
+    images: Mapping[float, tuple[Image | None, Image]]
     found: bool
 
 
 def read_phantom(folder: str | Path) -> DiskPhantom:
     """Read a folder with a small ``phantom.yaml``.
 
-    Keys of that file: ``absent`` and ``present``, each a file or a folder of slices, relative to the folder;
+    Keys of that file: ``present`` and, where there are scans without inserts, ``absent``, each a file or a
+    folder of slices, relative to the folder;
     ``doses``, a mapping of doses to folders in which those lie, where there are several; ``offset``, what
     must be taken off the values to come to HU; ``spacing`` in mm, where the files do not state it;
     ``inserts``, a list of ``{at: [column, row], diameter: mm, contrast: HU}``, found in the mean images where
@@ -79,30 +67,37 @@ def read_phantom(folder: str | Path) -> DiskPhantom:
     folder = Path(folder)
     told = _told(folder)
     doses = told.get("doses") or {1.0: "."}
-    images: dict[float, tuple[Image, Image]] = {}
+    images: dict[float, tuple[Image | None, Image]] = {}
     spacing: tuple[float, float] | None = None
     for dose, place in doses.items():
-        stacks = []
-        for kind in ("absent", "present"):
-            target = folder / str(place) / str(told.get(kind, kind))
-            slices = read(target, offset=told.get("offset"))
-            if len(slices) < _FEWEST:
-                raise ImageError(
-                    f"{target} holds {len(slices)} slices; observers need {_FEWEST} or more scans"
-                )
-            if len({one.shape for one in slices}) > 1:
-                raise ImageError(f"{target} holds slices of different sizes; give scans of one phantom")
-            spacing = spacing or slices[0].spacing
-            stacks.append(np.stack([one.hu for one in slices]))
-        images[float(dose)] = (stacks[0], stacks[1])
+        here = folder / str(place)
+        alone = "absent" not in told and not (here / "absent").exists()
+        present, stated = _stack(here / str(told.get("present", "present")), told.get("offset"))
+        absent = None if alone else _stack(here / str(told.get("absent", "absent")), told.get("offset"))[0]
+        if absent is not None and absent.shape[1:] != present.shape[1:]:
+            raise ImageError(f"{here} holds scans of different sizes; give scans of one phantom")
+        spacing = spacing or stated
+        images[float(dose)] = (absent, present)
     pixel = told.get("spacing")
     chosen = (float(pixel), float(pixel)) if isinstance(pixel, int | float) else spacing or (0.8, 0.8)
     inserts = tuple(_insert(folder, one) for one in told.get("inserts") or ())
-    best = images[max(images)]
-    found = inserts or find_inserts(*best, chosen)
+    if inserts:
+        return DiskPhantom(folder.name, chosen, inserts, images, False)
+    absent, present = images[max(images)]
+    found = find_inserts_alone(present, chosen) if absent is None else find_inserts(absent, present, chosen)
     if not found:
         raise ImageError(f"no insert stands out in {folder}; name them under inserts: in {_FILE}")
-    return DiskPhantom(folder.name, chosen, found, images, not inserts)
+    return DiskPhantom(folder.name, chosen, found, images, True)
+
+
+def _stack(target: Path, offset: Any) -> tuple[Image, tuple[float, float] | None]:
+    """Slices of one kind, (n, H, W), HU, and their spacing where they state it."""
+    slices = read(target, offset=offset)
+    if len(slices) < _FEWEST:
+        raise ImageError(f"{target} holds {len(slices)} slices; observers need {_FEWEST} or more scans")
+    if len({one.shape for one in slices}) > 1:
+        raise ImageError(f"{target} holds slices of different sizes; give scans of one phantom")
+    return np.stack([one.hu for one in slices]), slices[0].spacing
 
 
 def _told(folder: Path) -> dict[str, Any]:
@@ -133,56 +128,27 @@ def _insert(folder: Path, told: Any) -> Insert:
         ) from None
 
 
-def find_inserts(absent: Image, present: Image, spacing: tuple[float, float]) -> tuple[Insert, ...]:
-    """Find discs in the difference of two means, strongest first.
-
-    Arguments:
-        absent: Images without inserts, (n, H, W), HU.
-        present: Images with them, (m, H, W).
-        spacing: Row and column spacing, mm.
-    """
-    from scipy.ndimage import gaussian_filter
-    from skimage.feature import blob_log
-
-    change = present.mean(0, dtype=np.float64) - absent.mean(0, dtype=np.float64)
-    error = np.sqrt(absent.var(0, ddof=1) / len(absent) + present.var(0, ddof=1) / len(present))
-    # In errors of the mean image, smoothed as far as the smallest insert allows.
-    smooth = gaussian_filter(change, 1.5)
-    unit = float(np.median(error)) / np.sqrt(4 * np.pi * 1.5**2)
-    found: list[tuple[float, Insert]] = []
-    for sign in (1, -1):
-        height = np.clip(sign * smooth / unit, 0, None) / 100
-        blobs = blob_log(height, 1.5, 12.0, 12, threshold=_STANDS_OUT / 400, overlap=0.2)
-        for row, column, spread in blobs:
-            radius = spread * np.sqrt(2)
-            rows, columns = np.indices(change.shape)
-            distance = np.hypot(rows - row, columns - column)
-            inner, around = (
-                distance <= max(1.5, 0.6 * radius),
-                (distance > 1.5 * radius) & (distance < 2.5 * radius),
-            )
-            contrast = float(change[inner].mean() - change[around].mean())
-            strength = abs(contrast) / (float(np.median(error)) / np.sqrt(inner.sum()))
-            if strength >= _STANDS_OUT and np.sign(contrast) == sign:
-                diameter = 2 * radius * float(np.mean(spacing))
-                found.append((strength, Insert((round(column), round(row)), diameter, contrast)))
-    return tuple(insert for _, insert in sorted(found, key=lambda pair: -pair[0]))
-
-
-def run_disk(subjects: Sequence[Subject], phantom: DiskPhantom, protocol: Protocol) -> Results:
+def run_disk(
+    subjects: Sequence[Subject],
+    phantom: DiskPhantom,
+    protocol: Protocol,
+    progress: Progress | None = None,
+) -> Results:
     """Tell every insert from the background, at x, every layer and f(x), at all doses on disk.
 
-    Cases without and with an insert are different scans, and are split and resampled as such.
+    Cases without and with an insert are different scans, or different places where all scans have inserts;
+    they are split and resampled as such.
 
     Arguments:
         subjects: The denoisers.
         phantom: The phantom.
         protocol: Observers, readers, seed; its tasks and doses are those of the phantom.
+        progress: Called with (stage, done, total).
 
     Raises:
         ImageError: No insert has an observer's window around it.
     """
-    shape = next(iter(phantom.images.values()))[0].shape[1:]
+    shape = next(iter(phantom.images.values()))[1].shape[1:]
     placed = [
         (one, side) for one in phantom.inserts if (side := _room(one, (shape[0], shape[1]))) is not None
     ]
@@ -193,19 +159,21 @@ def run_disk(subjects: Sequence[Subject], phantom: DiskPhantom, protocol: Protoc
             seen = []
             for task, (insert, side) in zip(tasks, placed, strict=True):
                 made = bank(task, phantom.spacing, protocol.observers)
-                pair = [cut(stack, [insert.at], side) for stack in stacks]
+                pair = _squares(phantom, insert, stacks, side)
                 station = Station(subject.denoiser, subject.layers, pair[0])
                 seen.append((made.parts, [station.respond(squares, made.images) for squares in pair]))
             for observer in protocol.observers:
                 studies = [_studies(subject, observer, parts[observer], two, protocol) for parts, two in seen]
                 model = subject.denoiser.name
                 cases.append(judged(tasks, studies, model=model, dose=dose, observer=observer))
+            if progress:
+                progress("cases", len(cases), len(subjects) * len(phantom.images) * len(protocol.observers))
     if not tasks:
         raise ImageError(f"no insert of {phantom.name} has {WINDOW // 2} pixels of slice around it")
     asked = Protocol(
         tasks=tuple(tasks),
         doses=tuple(phantom.images),
-        realisations=max(16, min(len(a) for a, _ in phantom.images.values())),
+        realisations=max(16, min(len(b) for _, b in phantom.images.values())),
         seed=protocol.seed,
         observers=protocol.observers,
         readers=protocol.readers,
@@ -215,6 +183,27 @@ def run_disk(subjects: Sequence[Subject], phantom: DiskPhantom, protocol: Protoc
     outcomes = tuple(o for case in cases for o in case.outcomes)
     means = tuple(k for case in cases for k in case.kept)
     return Results(asked, f"scans of {phantom.name}", layers, outcomes, means)
+
+
+def _squares(
+    phantom: DiskPhantom, insert: Insert, stacks: tuple[Image | None, Image], side: int
+) -> list[Image]:
+    """Squares without and with the insert in their middle, (n, side, side) and (m, side, side), HU.
+
+    Raises:
+        ImageError: There are no scans without inserts, and no place beside them.
+    """
+    absent, present = stacks
+    places = [insert.at]
+    if absent is None:
+        body = phantom_body(present.mean(0, dtype=np.float64), phantom.spacing)
+        places = empty_places(insert, phantom.inserts, body, phantom.spacing, side, _PLACES)
+        if not places:
+            raise ImageError(
+                f"{phantom.name} has no place without inserts for one of {insert.diameter:.3g} mm; give "
+                f"scans without inserts under absent: in {_FILE}"
+            )
+    return [cut(present if absent is None else absent, places, side), cut(present, [insert.at], side)]
 
 
 def _room(insert: Insert, shape: tuple[int, int]) -> int | None:

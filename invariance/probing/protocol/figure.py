@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ctinv.invariance.infra.palette import COLOURS, INK, PLAIN, QUIET
 from ctinv.invariance.probing.tasks.task import Task
 
 from .record import Outcome, Results
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["protocol_png"]
 
-_INK, _QUIET = "#1a1d21", "#5a6270"
-_COLOURS = ("#0b6bcb", "#c2410c", "#15803d", "#7e22ce", "#a16207", "#be185d")
-_PLAIN: dict[str, Any] = {"color": _INK, "fontfamily": "DejaVu Sans", "parse_math": False}
 _INNER = 3  # layers of a denoiser that are drawn as thin lines over dose
 
 
@@ -46,11 +44,11 @@ def protocol_png(results: Results) -> bytes:
     dose = results.protocol.doses[-1]
     _over(axes[1], results, same_size, "contrast", f"contrast [HU], {most.size:g} mm, dose {dose:g}")
     _over(axes[2], results, same_contrast, "size", f"diameter [mm], {most.contrast:+g} HU, dose {dose:g}")
-    axes[0].set_ylabel("d'", fontsize=10, color=_INK)
+    axes[0].set_ylabel("d'", fontsize=10, color=INK)
     panels = halves[1].subplots(1, max(1, len(results.layers)), sharey=True, squeeze=False)[0]
     for panel, model, colour in zip(panels, results.layers, _cycle(len(results.layers)), strict=False):
         _layers(panel, results, model, colour)
-    panels[0].set_ylabel("efficiency: (d' here / d' in x)²", fontsize=10, color=_INK)
+    panels[0].set_ylabel("efficiency: (d' here / d' in x)²", fontsize=10, color=INK)
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
     return buffer.getvalue()
@@ -62,7 +60,7 @@ def _most_asked(tasks: Sequence[Task]) -> Task:
 
 
 def _cycle(count: int) -> list[str]:
-    return [_COLOURS[i % len(_COLOURS)] for i in range(count)]
+    return [COLOURS[i % len(COLOURS)] for i in range(count)]
 
 
 def _series(results: Results, model: str) -> list[tuple[str, dict[str, Any]]]:
@@ -74,7 +72,7 @@ def _series(results: Results, model: str) -> list[tuple[str, dict[str, Any]]]:
     lines: list[tuple[str, dict[str, Any]]] = []
     for place in places:
         if place == "x" and model == next(iter(results.layers)):
-            lines.append((place, {"color": _INK, "lw": 1.8, "marker": "o", "label": "x"}))
+            lines.append((place, {"color": INK, "lw": 1.8, "marker": "o", "label": "x"}))
         elif place == "f(x)":
             style = {"color": colour, "lw": 2.4, "marker": "o", "label": f"{model}, f(x)"}
             lines.append((place, style))
@@ -134,16 +132,16 @@ def _layers(axes: Axes, results: Results, model: str, colour: str) -> None:
             axes.plot(at, [s.value for s in found], style, color=colour, lw=2, marker="o", ms=4, label=group)
             low, high = [s.low for s in found], [s.high for s in found]
             axes.fill_between(at, low, high, color=colour, alpha=0.14, lw=0)
-    axes.axhline(1.0, color=_QUIET, lw=0.8)
+    axes.axhline(1.0, color=QUIET, lw=0.8)
     axes.set_ylim(0, 1.3)
     axes.set_xticks(range(len(places)), places, rotation=40, ha="right", fontsize=9)
-    axes.set_title(model, fontsize=10.5, **_PLAIN)
+    axes.set_title(model, fontsize=10.5, **PLAIN)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=9, frameon=False, loc="lower left")
 
 
 def _finish(axes: Axes, title: str) -> None:
-    axes.set_xlabel(title, fontsize=9.5, color=_INK)
+    axes.set_xlabel(title, fontsize=9.5, color=INK)
     axes.set_ylim(bottom=0)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=9)

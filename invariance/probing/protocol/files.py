@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ctinv.invariance.infra.files import write_files
 from ctinv.invariance.infra.pages import page
 from ctinv.invariance.infra.records import plain
+from ctinv.invariance.probing.quality.figure import bench_png
+from ctinv.invariance.probing.quality.files import bench_part
+from ctinv.invariance.probing.quality.sheet import Sheet, sheets_csv
 
 from .figure import protocol_png
 from .record import Outcome, Results, to_csv
@@ -17,32 +21,40 @@ from .shares import ALL, Share
 __all__ = ["protocol_html", "save_protocol"]
 
 
-def save_protocol(results: Results, folder: str | Path) -> dict[str, Path]:
+def save_protocol(results: Results, folder: str | Path, bench: Sequence[Sheet] = ()) -> dict[str, Path]:
     """Write ``figure.png``, ``outcomes.csv``, ``shares.csv``, ``report.html`` and, last, ``result.json``.
+
+    Arguments:
+        results: What was found.
+        folder: Where to write.
+        bench: The bench figures of the denoisers: they become a section of the page, ``bench.png`` and
+            ``bench.csv``.
 
     Raises:
         CtinvError: The folder cannot be written.
     """
     png = protocol_png(results)
-    text = json.dumps(plain(results.as_dict()), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-    return write_files(
-        folder,
-        {
-            "figure.png": png,
-            "outcomes.csv": to_csv(Outcome, results.outcomes).encode(),
-            "shares.csv": to_csv(Share, results.shares).encode(),
-            "report.html": protocol_html(results, png).encode(),
-            "result.json": text.encode(),
-        },
-    )
+    stored = results.as_dict() | ({"bench": bench} if bench else {})
+    text = json.dumps(plain(stored), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    part = bench_part(bench, bench_png(bench)) if bench else None
+    files = {
+        "figure.png": png,
+        "outcomes.csv": to_csv(Outcome, results.outcomes).encode(),
+        "shares.csv": to_csv(Share, results.shares).encode(),
+    }
+    if part is not None:
+        files |= {"bench.png": part["figure"], "bench.csv": sheets_csv(bench).encode()}
+    page_of = protocol_html(results, png, part)
+    return write_files(folder, {**files, "report.html": page_of.encode(), "result.json": text.encode()})
 
 
-def protocol_html(results: Results, png: bytes) -> str:
+def protocol_html(results: Results, png: bytes, bench: Mapping[str, Any] | None = None) -> str:
     """One self-contained page.
 
     Arguments:
         results: What was found.
         png: The figure.
+        bench: The section on bench figures.
     """
     asked = results.protocol
     observer = asked.observers[0]
@@ -79,6 +91,7 @@ def protocol_html(results: Results, png: bytes) -> str:
         shares=_shares(results),
         groups=ALL,
         facts=facts,
+        bench=bench,
     )
 
 

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from ctinv.adapters._types import Image, Progress
 from ctinv.adapters.base import Denoiser
+from ctinv.adapters.errors import CtinvError
 from ctinv.invariance.data.phantoms.phantom import phantom
 from ctinv.invariance.data.simulation.dose import noise_realisations
 from ctinv.invariance.infra.randomness import Purpose, rng
+from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from .bias import Bias, hu_bias
 from .noise import NoiseFigures, noise_figures
 from .transfer import Transfer, task_transfer
 
-__all__ = ["BenchFigures", "TransferFigure", "bench_figures"]
+__all__ = ["LEVELS", "BenchFigures", "BenchRow", "NoiseFigure", "TransferFigure", "bench_figures"]
 
 _SIDE = 160  # pixels of the uniform phantom
 _SPACING = (0.8, 0.8)  # mm
@@ -28,6 +30,12 @@ _EDGE = 0.6  # mm, blur of the rod's edge
 _TISSUE = 50.0  # HU
 _BODY = 256  # pixels of the made-up abdomen
 _REGION = 64  # pixels of the region whose noise is measured
+_MIDDLE = ((_SIDE - 1) / 2 + 0.3, (_SIDE - 1) / 2 - 0.2)  # of the rod, between pixels
+_GROUPS = 8  # of realisations, one of which the jackknife leaves out
+_FEWEST = 2
+
+LEVELS = (0.5, 0.1)
+"""Levels of the transfer whose frequencies are stated."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,12 +47,51 @@ class TransferFigure:
         dose: Fraction of the routine dose.
         image: In x.
         output: In f(x).
+        errors: Level, a share of 1, to the standard error over the realisations of the frequency at which the
+            transfer of f(x) falls to it, cycles per mm.
     """
 
     contrast: float
     dose: float
     image: Transfer
     output: Transfer
+    errors: Mapping[float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseFigure:
+    """The noise on one background.
+
+    Arguments:
+        place: ``uniform`` or ``patient``.
+        image: Of x.
+        output: Of f(x).
+        errors: Standard errors over the realisations of magnitude, peak, mean and streak index of f(x).
+    """
+
+    place: str
+    image: NoiseFigures
+    output: NoiseFigures
+    errors: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class BenchRow:
+    """One figure of the bench.
+
+    Arguments:
+        figure: Its name.
+        unit: Its unit; empty for none.
+        image: In x; None where it is 0 by definition.
+        output: In f(x).
+        error: Standard error of the latter over the realisations; None where there are too few.
+    """
+
+    figure: str
+    unit: str
+    image: float | None
+    output: float
+    error: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,38 +100,38 @@ class BenchFigures:
 
     Arguments:
         transfers: One for each contrast and dose.
-        uniform: Noise of x and of f(x) on uniform tissue, at the first dose.
-        patient: Likewise in a made-up abdomen.
+        noise: On uniform tissue and in a made-up abdomen, at the first dose.
         bias: Of f(x), by tissue of that abdomen.
         n: Realisations of each.
     """
 
     transfers: tuple[TransferFigure, ...]
-    uniform: tuple[NoiseFigures, NoiseFigures]
-    patient: tuple[NoiseFigures, NoiseFigures]
+    noise: tuple[NoiseFigure, ...]
     bias: tuple[Bias, ...]
     n: int
 
-    def rows(self) -> list[dict[str, float | str]]:
-        """The figures as a table: name, unit, x, f(x)."""
-        found: list[dict[str, float | str]] = []
+    def rows(self) -> tuple[BenchRow, ...]:
+        """The figures as a table."""
+        found: list[BenchRow] = []
         for one in self.transfers:
-            for level in (0.5, 0.1):
+            for level in LEVELS:
                 name = f"TTF falls to {100 * level:g} %, {one.contrast:+g} HU, dose {one.dose:g}"
-                found.append(_row(name, "1/mm", one.image.falls_to(level), one.output.falls_to(level)))
-        for place, (image, output) in (("uniform", self.uniform), ("patient", self.patient)):
-            found += [
-                _row(f"noise, {place}", "HU", image.magnitude, output.magnitude),
-                _row(f"NPS peak, {place}", "1/mm", image.peak, output.peak),
-                _row(f"NPS mean, {place}", "1/mm", image.mean, output.mean),
-                _row(f"streak index, {place}", "", image.streaks, output.streaks),
-            ]
-        found += [_row(f"bias, {b.tissue}", "HU", math.nan, b.value) for b in self.bias]
-        return found
+                values = one.image.falls_to(level), one.output.falls_to(level), one.errors[level]
+                found.append(_row(name, "1/mm", *values))
+        for noise in self.noise:
+            names = (("noise", "HU"), ("NPS peak", "1/mm"), ("NPS mean", "1/mm"), ("streak index", ""))
+            values_of = zip(_four(noise.image), _four(noise.output), noise.errors, strict=True)
+            for (name, unit), values in zip(names, values_of, strict=True):
+                found.append(_row(f"{name}, {noise.place}", unit, *values))
+        return (*found, *(_row(f"bias, {b.tissue}", "HU", None, b.value, b.error) for b in self.bias))
 
 
-def _row(name: str, unit: str, image: float, output: float) -> dict[str, float | str]:
-    return {"figure": name, "unit": unit, "x": image, "f(x)": output}
+def _row(figure: str, unit: str, image: float | None, output: float, error: float) -> BenchRow:
+    return BenchRow(figure, unit, image, output, error if math.isfinite(error) else None)
+
+
+def _four(found: NoiseFigures) -> tuple[float, float, float, float]:
+    return found.magnitude, found.peak, found.mean, found.streaks
 
 
 def bench_figures(
@@ -99,7 +146,8 @@ def bench_figures(
     """Measure f(x) as physicists do.
 
     Every transfer is that of the mean over the realisations with the rod less the mean of the same noise
-    without it, for a denoiser treats each contrast and dose differently.
+    without it, for a denoiser treats each contrast and dose differently. Standard errors are those of the
+    jackknife that leaves an eighth of the realisations out.
 
     Arguments:
         denoiser: The denoiser.
@@ -110,38 +158,70 @@ def bench_figures(
         progress: Called with (stage, done, total).
 
     Raises:
+        CtinvError: Fewer than two realisations, or doses that are none.
         ImageError: A contrast that leaves no edge.
     """
+    if realisations < _FEWEST or not doses or not all(0 < dose <= 1 for dose in doses):
+        raise CtinvError(
+            f"{realisations} realisations at doses {', '.join(f'{d:g}' for d in doses)} make no bench; give "
+            f"{_FEWEST} or more, and fractions of the routine dose"
+        )
     plain = np.full((_SIDE, _SIDE), _TISSUE, dtype=np.float32)
-    middle = ((_SIDE - 1) / 2 + 0.3, (_SIDE - 1) / 2 - 0.2)
-    rod = _rod(middle)
-    transfers = []
-    uniform: tuple[NoiseFigures, NoiseFigures] | None = None
+    rod = _rod(_MIDDLE)
+    transfers: list[TransferFigure] = []
+    noises: list[NoiseFigure] = []
     for number, dose in enumerate(doses):
         noise = _noise(plain, _SPACING, dose, realisations, rng(seed, Purpose.PROTOCOL_NOISE, number))
         empty = _denoised(denoiser, plain + noise)
-        if uniform is None:
-            images = (plain + noise, empty)
-            uniform = noise_figures(_region(images[0]), _SPACING), noise_figures(_region(images[1]), _SPACING)
+        if not noises:
+            noises.append(_noise_figure("uniform", plain + noise, empty, _SPACING))
         for contrast in contrasts:
             held = _denoised(denoiser, plain + noise + contrast * rod)
-            change = (held - empty).mean(0, dtype=np.float64)
-            image = task_transfer(contrast * rod, middle, _RADIUS, _SPACING)
-            transfers.append(
-                TransferFigure(contrast, dose, image, task_transfer(change, middle, _RADIUS, _SPACING))
-            )
+            transfers.append(_transfer_figure(contrast, dose, contrast * rod, held - empty))
             if progress:
                 progress("bench", len(transfers), len(doses) * len(contrasts))
-    assert uniform is not None
     body = phantom(rng(seed, Purpose.PHANTOM, 0), _BODY, kind="abdomen", lesions=0)
-    noise = _noise(
-        body.hu, body.spacing, doses[0], realisations, rng(seed, Purpose.PROTOCOL_NOISE, len(doses))
-    )
-    seen = _denoised(denoiser, body.hu + noise)
-    patient = tuple(noise_figures(_region(i), body.spacing) for i in (body.hu + noise, seen))
-    return BenchFigures(
-        tuple(transfers), uniform, (patient[0], patient[1]), hu_bias(seen, body.hu), realisations
-    )
+    draws = rng(seed, Purpose.PROTOCOL_NOISE, len(doses))
+    seen = body.hu + _noise(body.hu, body.spacing, doses[0], realisations, draws)
+    clean = _denoised(denoiser, seen)
+    noises.append(_noise_figure("patient", seen, clean, body.spacing))
+    return BenchFigures(tuple(transfers), tuple(noises), hu_bias(clean, body.hu), realisations)
+
+
+def _transfer_figure(contrast: float, dose: float, rod: Image, changes: Image) -> TransferFigure:
+    """From what the rod changes in f(x) in each realisation, (N, H, W), HU."""
+
+    def transfer(kept: NDArray[np.bool_]) -> Transfer:
+        return task_transfer(changes[kept].mean(0, dtype=np.float64), _MIDDLE, _RADIUS, _SPACING)
+
+    errors = _errors(lambda kept: [transfer(kept).falls_to(level) for level in LEVELS], len(changes))
+    image = task_transfer(rod, _MIDDLE, _RADIUS, _SPACING)
+    whole = transfer(np.ones(len(changes), dtype=bool))
+    return TransferFigure(contrast, dose, image, whole, dict(zip(LEVELS, errors, strict=True)))
+
+
+def _noise_figure(place: str, images: Image, clean: Image, spacing: tuple[float, float]) -> NoiseFigure:
+    before, after = (_region(part) for part in (images, clean))
+    errors = _errors(lambda kept: _four(noise_figures(after[kept], spacing)), len(after))
+    found = noise_figures(before, spacing), noise_figures(after, spacing)
+    return NoiseFigure(place, *found, (errors[0], errors[1], errors[2], errors[3]))
+
+
+def _errors(figures: Callable[[NDArray[np.bool_]], Sequence[float]], count: int) -> list[float]:
+    """Standard errors by the jackknife; not a number where too few realisations are there.
+
+    Source: B. Efron and C. Stein, "The jackknife estimate of variance", Annals of Statistics 9, 1981,
+    https://doi.org/10.1214/aos/1176345462
+
+    Arguments:
+        figures: From which realisations are kept to some figures.
+        count: How many realisations there are.
+    """
+    group = np.arange(count) % _GROUPS
+    if count < 2 * _GROUPS:
+        return [math.nan] * len(figures(np.ones(count, dtype=bool)))
+    values = np.array([figures(group != left_out) for left_out in range(_GROUPS)])
+    return [float(e) for e in np.sqrt((_GROUPS - 1) * values.var(0))]
 
 
 def _rod(middle: tuple[float, float]) -> Image:

@@ -125,6 +125,11 @@ def test_reasons_name_no_place_of_the_input():
         OSError("cannot read /data/Doe^John/ct/1.dcm in /data/Doe^John/ct:\n 1.dcm"), file, name="slice-ab"
     )
     assert told == "cannot read slice-ab in slice-ab: slice-ab"
+    beside = "no twin: /data/Doe Jane/ct/2.dcm, /data/Doe Jane/notes.txt:3 or '/data/x/y'"
+    assert (
+        without_paths(ValueError(beside), Path("/data/Doe Jane/ct/1.dcm"), name="s")
+        == "no twin: s, s:3 or 's'"
+    )
     assert without_paths(ValueError("the act of 11.dcm"), Path("ct/1.dcm"), name="s") == "the act of 11.dcm"
     assert without_paths(KeyError(), name="s") == "KeyError"
     assert len(without_paths(ValueError("x" * 9999), name="s")) <= 500

@@ -1,13 +1,20 @@
 """The bench on denoisers whose transfer, noise and bias are known."""
 
+import csv
+import io
+import json
+
 import numpy as np
 import pytest
 import torch
 from ctinv import adapters
+from ctinv.adapters.errors import CtinvError
 from ctinv.invariance.data.phantoms.phantom import phantom
 from ctinv.invariance.infra.randomness import Purpose, rng
-from ctinv.invariance.probing.quality.bench import bench_figures
+from ctinv.invariance.probing.quality import sheet as sheets
+from ctinv.invariance.probing.quality.bench import _errors, bench_figures
 from ctinv.invariance.probing.quality.bias import hu_bias
+from ctinv.invariance.probing.quality.files import save_bench
 from torch import nn
 from torch.nn import functional as F
 
@@ -41,7 +48,8 @@ def test_the_transfer_of_a_blur_is_found_through_noise(found):
 
 @pytest.mark.parametrize("where", ["uniform", "patient"])
 def test_noise_falls_and_grows_coarser(found, where):
-    image, output = getattr(found, where)
+    (one,) = [noise for noise in found.noise if noise.place == where]
+    image, output = one.image, one.output
     assert output.magnitude < 0.7 * image.magnitude
     assert output.mean < image.mean
     for one in (image, output):
@@ -56,5 +64,69 @@ def test_what_a_denoiser_adds_is_its_bias(found):
     assert {b.tissue for b in found.bias} == set(wanted)
     for one in found.bias:
         assert one.value == pytest.approx(wanted[one.tissue], abs=0.5 + 4 * one.error)
-    names = [row["figure"] for row in found.rows()]
+
+
+def test_the_table_names_every_figure_once(found):
+    names = [row.figure for row in found.rows()]
     assert len(names) == len(set(names)) == 2 + 8 + len(found.bias)
+    rows = {row.figure: row for row in found.rows()}
+    assert rows["noise, uniform"].output == found.noise[0].output.magnitude
+    assert rows["noise, uniform"].error is None  # twelve realisations are too few for an eighth
+    width = np.sqrt(1.0 + 0.6**2 + 0.8**2 / 12)  # blur, the rod's edge and pixels, mm
+    half = np.sqrt(np.log(2) / 2) / (np.pi * width)
+    assert rows["TTF falls to 50 %, +30 HU, dose 1"].output == pytest.approx(half, rel=0.02)
+
+
+def test_standard_errors_are_those_of_the_mean():
+    """Of a mean they are known in closed form; those of the noise are what realisations spread by."""
+    values = np.random.default_rng(0).normal(size=64)
+    (error,) = _errors(lambda kept: [values[kept].mean()], 64)
+    assert error == pytest.approx(values.std(ddof=1) / 8, rel=0.35)
+    assert np.isnan(_errors(lambda kept: [values[:15][kept].mean()], 15)).all()
+    draws = np.random.default_rng(1)
+    noise = draws.standard_normal((24, 20, 20, 20))
+    found = [_errors(lambda kept, n=one: [n[kept].std()], 20)[0] for one in noise]
+    assert np.median(found) == pytest.approx(np.std([one.std() for one in noise], ddof=1), rel=0.5)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"), [({"realisations": 1}, "2 or more"), ({"doses": (2.0,)}, "make no")]
+)
+def test_what_makes_no_bench_is_refused(asked, said):
+    with pytest.raises(CtinvError, match=said):
+        bench_figures(adapters.wrap(nn.Identity(), intensity="hu"), **asked)
+
+
+def test_a_sheet_is_stored_and_found_again(found, tmp_path, monkeypatch):
+    denoiser = adapters.wrap(Known().eval(), intensity="hu", name="blur & more")
+    asked = {"doses": (1.0,), "realisations": 12, "seed": 0}
+    calls = []
+    monkeypatch.setattr(sheets, "bench_figures", lambda *_, **__: calls.append(1) or found)
+    one = sheets.bench_sheet(denoiser, tmp_path, **asked)
+    assert sheets.bench_sheet(denoiser, tmp_path, **asked) == one
+    assert len(calls) == 1
+    sheets.bench_sheet(denoiser, tmp_path, **{**asked, "seed": 1})
+    sheets.bench_sheet(adapters.wrap(nn.Identity(), intensity="hu", name="blur & more"), tmp_path, **asked)
+    assert len(calls) == 3
+    assert one.rows == found.rows()
+    kinds = [(c.kind, c.name) for c in one.curves]
+    assert kinds == [("transfer", "+30 HU, dose 1"), ("noise", "uniform"), ("noise", "patient")]
+    plane = np.array(one.planes[0].values)
+    assert plane.shape == (64, 64)
+    cell = 2 * one.planes[0].limit[0] / 64
+    assert plane.sum() * cell**2 == pytest.approx(found.noise[0].image.magnitude ** 2, rel=0.02)
+
+
+def test_files_of_the_bench(found, tmp_path):
+    pages = [sheets.Sheet.of(found, name, (1.0,), 0) for name in ("one <b>", "two")]
+    files = save_bench(pages, tmp_path)
+    assert set(files) == {"bench.png", "bench.csv", "report.html", "result.json"}
+    rows = list(csv.DictReader(io.StringIO(files["bench.csv"].read_text(encoding="utf-8"))))
+    assert [row["figure"] for row in rows] == 2 * [row.figure for row in found.rows()]
+    assert float(rows[0]["output"]) == found.rows()[0].output
+    stored = json.loads(files["result.json"].read_text(encoding="utf-8"))
+    assert [one["model"] for one in stored["bench"]] == ["one <b>", "two"]
+    text = files["report.html"].read_text(encoding="utf-8")
+    assert "one &lt;b&gt;" in text
+    assert "<b>" not in text.split("one ", 1)[1][:4]
+    assert "Task Group 233" in text
