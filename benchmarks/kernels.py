@@ -54,7 +54,7 @@ class Row:
         gain: By how much more of the RMSE the network takes away than the blur, mean over patients.
         gain_low: Lower end of its 95 % interval, Student's t over patients.
         gain_high: Upper end.
-        told: Slices of which the zoo says that they are not of the kind it was trained on.
+        told: Slices of which the zoo says that the network is not for them.
     """
 
     kernel: str

@@ -207,7 +207,7 @@ def some_slices(slices: Sequence[StoredSlice]) -> list[CTSlice]:
 
 
 def _tell_texture(denoiser: Denoiser, slices: Sequence[CTSlice]) -> None:
-    """Add to the denoiser's notices where a network of the zoo sees noise unlike that it was trained on."""
+    """Add to the denoiser's notices where a network of the zoo sees noise that it is not for."""
     from ctinv.zoo.registry import names, unlike_training
 
     if denoiser.name in names():

@@ -24,7 +24,7 @@ PAGES = sorted(
 )
 RUN = [page for page in PAGES if blocks(ROOT / page)]
 # Measured or fitted at length by nature: followed in the long form only.
-LONG = {"docs/probe.md", "docs/compare.md", "docs/changes.md", "docs/runs.md"}
+LONG = {"docs/compare.md", "docs/changes.md", "docs/runs.md"}
 # Their commands fit and sample whole layers whatever is put in their place.
 HEAVY = {"probe", "compare-models", "bench", "spectrum", "hide", "attack", "swap", "compare"}
 

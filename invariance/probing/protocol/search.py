@@ -185,7 +185,8 @@ def empty_places(
         side: Of the squares that are cut around them, pixels.
         count: How many at most.
     """
-    rows, columns = np.indices(body.shape)
+    grid = np.indices(body.shape).astype(np.float64)
+    rows, columns = grid[0], grid[1]
 
     def away(at: tuple[float, float]) -> NDArray[np.float64]:
         return np.hypot((rows - at[1]) * spacing[0], (columns - at[0]) * spacing[1])
@@ -199,8 +200,8 @@ def empty_places(
         room = np.minimum(room, away(other.at) - (other.diameter + insert.diameter) / 2 - _APART)
     free &= room >= 0
     middle = (float(columns[body].mean()), float(rows[body].mean()))
-    radius = away(middle)
-    ring = free & (np.abs(radius - float(radius[insert.at[1], insert.at[0]])) <= _RING)
+    radius: NDArray[np.float64] = away(middle)
+    ring = free & (np.abs(radius - radius[insert.at[1]][insert.at[0]]) <= _RING)
     left = ring if ring.any() else free
     chosen: list[tuple[int, int]] = []
     while left.any() and len(chosen) < count:
