@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test docs gpu clean
+.PHONY: demo test docs gpu walk clean
 
 # Exports a denoiser of the zoo as ONNX and analyses one of its layers; see demo/report.html.
 demo: $(BIN)/python
@@ -35,8 +35,13 @@ docs: $(BIN)/python
 	rm -rf docs/_build docs/_generated
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
 
+# Follows docs/walk.md and takes pictures of its pages in Chromium, into the folder walk.
+walk: $(BIN)/python
+	$(PIP) install --quiet -c constraints.txt -e '.[test]' --config-settings editable_mode=strict
+	CTINV_WALK=$(CURDIR)/walk $(BIN)/python -m pytest --slow tests/browser/test_walk.py -k with_fits
+
 clean:
-	rm -rf $(VENV) build *.egg-info demo docs/_build docs/_generated model.onnx
+	rm -rf $(VENV) build *.egg-info demo walk docs/_build docs/_generated model.onnx
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -10,6 +10,7 @@ import click
 from .app import CasesFailedError
 from .cluster import explain_on_cluster
 from .console import Screen
+from .extras import extra_options
 from .images import Images
 from .options import (
     data_option,
@@ -50,6 +51,7 @@ __all__ = ["analyze"]
 @preset_options
 @data_option()
 @click.option("--no-cache", is_flag=True, help="Fit anew and keep nothing in the user's cache.")
+@extra_options
 @format_options
 @run_options
 @click.option("--scheduler", metavar="ADDRESS", help="Divide the cases among this Dask scheduler's workers.")
@@ -95,6 +97,7 @@ def analyze(
     Examples:
       ctinv analyze --model model.onnx --layer conv7
       ctinv analyze -m yang -l conv1 -l conv7 -l conv13 -i slice.dcm -o out
+      ctinv analyze -m yang -l conv7 -i slice.dcm --swap another.dcm --attack 20
       ctinv analyze -m chen -m yang -l 'conv*' -i scans -o out --shard 1/4
       torchrun --nproc-per-node 2 -m ctinv.cli analyze -m yang -l conv7 -i scans -o out
     """
@@ -105,20 +108,14 @@ def analyze(
 
         # Everything that can be refused is refused here, before anything long.
         check_writable(out)
+        asked = options.pop("swap"), options.pop("attack")
         options["device"] = everyone.device(options["device"])
-        fitting = {
-            "data": data,
-            "preset": preset,
-            "overrides": dict(overrides),
-            "seed": seed,
-            "cache": not no_cache,
-        }
+        fitting: dict[str, Any] = {"data": data, "preset": preset, "overrides": dict(overrides), "seed": seed}
+        fitting["cache"] = not no_cache
         drawing = {"samples": samples, "refine": refine, "rho": rho, "quantiles": quantiles, "seed": seed}
-        named = tuple(dict.fromkeys(models))
-        question = Question(
-            named, layers, images, fitting, drawing, options, memory, formats, deidentify, report=report
-        )
         how: dict[str, Any] = {"fail_fast": fail_fast, "restart": restart}
+        named, kept = tuple(dict.fromkeys(models)), (memory, formats, deidentify)
+        question = Question(named, layers, images, fitting, drawing, options, *kept, *asked, report=report)
         task = prepare(question, out, shard, screen, processes=everyone.size, **how)
         if scheduler is None:
             failed = explain_all(screen, task)

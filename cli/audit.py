@@ -17,7 +17,12 @@ __all__ = ["audit"]
 @json_option
 @quiet_option
 def audit(folder: Path, as_json: bool, quiet: bool) -> None:
-    """Show every audit figure of the analyses in FOLDER, with what it means."""
+    """Show every audit figure of the analyses in FOLDER, with what it means.
+
+    \b
+    Example:
+      ctinv audit out
+    """
     with Screen(as_json, quiet) as screen:
         from ctinv.adapters.errors import CtinvError
         from ctinv.invariance import Explanation

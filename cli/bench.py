@@ -87,6 +87,10 @@ def sampling(
 
     The published loop draws one sample at a time, embeds anew for each, computes spectral
     normalisation again and enlarges before it convolves. Both sides' images are compared.
+
+    \b
+    Example:
+      ctinv bench sampling --preset tiny
     """
     with Screen(as_json, quiet) as screen:
         from ctinv.invariance.presets import preset as find_preset
@@ -131,6 +135,10 @@ def suite(
 
     DIR receives bench.json, bench.md and bench.png. Libraries to compare with come with
     pip install 'ctinv[bench]'; those that are not installed are listed as such.
+
+    \b
+    Example:
+      ctinv bench suite --preset tiny --no-commands
     """
     with Screen(as_json, quiet) as screen:
         from ctinv.invariance.infra.files import check_writable
@@ -185,6 +193,10 @@ def analyze(
 
     The fit comes from the cache, or is made first and is not timed. Give a preset with few steps,
     --set fit.steps=10, where only the speed matters: it does not depend on how well the fit went.
+
+    \b
+    Example:
+      ctinv bench analyze -m yang -l conv7 --set fit.steps=10
     """
     spec = ModelSpec(**options)
     with Screen(as_json, quiet) as screen:

@@ -30,7 +30,12 @@ def cache() -> None:
 @json_option
 @quiet_option
 def info(as_json: bool, quiet: bool) -> None:
-    """Show where the cache is and what it holds."""
+    """Show where the cache is and what it holds.
+
+    \b
+    Example:
+      ctinv cache info
+    """
     with Screen(as_json, quiet) as screen:
         from ctinv.invariance.infra.cache import cache_root
         from ctinv.invariance.infra.store import cache_limit, entries
@@ -72,7 +77,12 @@ def prune(size: int | None, as_json: bool, quiet: bool) -> None:
 @json_option
 @quiet_option
 def clear(as_json: bool, quiet: bool) -> None:
-    """Remove everything; the next run fits anew."""
+    """Remove everything; the next run fits anew.
+
+    \b
+    Example:
+      ctinv cache clear
+    """
     with Screen(as_json, quiet) as screen:
         from ctinv.invariance.infra.store import clear as clear_store
 

@@ -50,7 +50,8 @@ def _region_options(function: _F) -> _F:
         "--mask",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
         metavar="FILE",
-        help="A region: .npy or a grey picture of the slice's size; what is not 0 is inside.",
+        help="A region of the slice's size: .npy, a grey picture, NIfTI, NRRD, MetaImage or DICOM SEG; what "
+        "is not 0 is inside.",
     )
     ellipse = click.option(
         "--ellipse", metavar="X:Y:W[:H]", help="A region: centre, width and height of an ellipse, in pixels."
@@ -65,13 +66,13 @@ def _region(one: CTSlice, mask: Path | None, ellipse: str | None) -> Mask | None
         CtinvError: Two, or one that does not fit the slice.
     """
     from ctinv.adapters.errors import CtinvError
+    from ctinv.invariance.changes.masks import read_mask
     from ctinv.invariance.changes.regions import ellipse as marked
-    from ctinv.invariance.changes.regions import read_mask
 
     if mask is not None and ellipse is not None:
         raise CtinvError("--mask and --ellipse both name a region; give one of them")
     if mask is not None:
-        return read_mask(mask, one.shape)
+        return read_mask(mask, one)
     return None if ellipse is None else marked(ellipse, one.shape)
 
 
@@ -103,7 +104,7 @@ def _finish(screen: Screen, answers: Sequence[Answer], out: Path) -> None:
     from ctinv.invariance.runs.cases import folder_names
 
     several = len(answers) > 1
-    names = folder_names([answer.about.layer for answer in answers])
+    names = folder_names([f"{answer.about.layer} {answer.part}".strip() for answer in answers])
     places = [out / name for name in names] if several else [out]
     written = [answer.save(place) for answer, place in zip(answers, places, strict=True)]
     if several:
@@ -128,10 +129,11 @@ def _finish(screen: Screen, answers: Sequence[Answer], out: Path) -> None:
 @layer_option
 @input_options
 @_region_options
+@click.option("--tissues", is_flag=True, help="Once in each tissue: lung, fat, soft tissue, bone and so on.")
 @click.option("--size", default=10.0, show_default=True, help="Size of the changes, HU RMS in the region.")
 @click.option("--count", default=3, show_default=True, type=click.IntRange(1, 5), help="Changes at each end.")
 @click.option(
-    "--steps", default=48, show_default=True, type=click.IntRange(min=2), help="Steps of the search."
+    "--steps", default=96, show_default=True, type=click.IntRange(min=2), help="Steps of the search at most."
 )
 @_rho_option
 @out_option("ctinv-spectrum")
@@ -144,6 +146,7 @@ def spectrum(
     images: Images,
     mask: Path | None,
     ellipse: str | None,
+    tissues: bool,
     size: float,
     count: int,
     steps: int,
@@ -161,10 +164,15 @@ def spectrum(
     \b
     Examples:
       ctinv spectrum -m yang -l conv7
+      ctinv spectrum -m yang -l conv7 --tissues --count 1
       ctinv spectrum -m model.onnx -l conv7 -i slice.dcm --ellipse 250:300:40:30
     """
     spec = ModelSpec(**options)
     with Screen(as_json, quiet) as screen:
+        from ctinv.adapters.errors import CtinvError
+
+        if tissues and (mask is not None or ellipse is not None):
+            raise CtinvError("--tissues asks in all tissues, --mask and --ellipse in one region; give one")
         denoiser, one = _opened(spec, images, out, screen)
         region = _region(one, mask, ellipse)
         names = distinct(denoiser, layers)
@@ -172,8 +180,11 @@ def spectrum(
 
         with screen.progress() as progress:
             asked: dict[str, Any] = {"size": size, "count": count, "steps": steps, "rho": rho, "seed": seed}
-            asked |= {"region": region, "progress": progress}
-            answers = [invariance.spectrum(denoiser, name, one, **asked) for name in names]
+            asked["progress"] = progress
+            if tissues:
+                answers = [a for name in names for a in invariance.spectra(denoiser, name, one, **asked)]
+            else:
+                answers = [invariance.spectrum(denoiser, name, one, region=region, **asked) for name in names]
         _finish(screen, answers, out)
 
 

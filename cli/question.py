@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .console import Screen
+from .extras import Extras
 from .images import Images, find_slices
 from .models import ModelSpec, distinct_in_each, open_model, settle_units, some_slices
 from .work import Maker, Subject, Task, Written
@@ -37,6 +38,8 @@ class Question:
         memory: Bytes that sampling may take.
         formats: What is written besides the usual files.
         deidentify: Leave the patient out of that.
+        swap: The slice whose invariances are taken in a swap, where one is asked for.
+        attack: Largest pixel of the most telling change, HU, where one is asked for.
         hashes: Fingerprints that the models must have; none where they are not known yet.
         report: Whether each case gets a figure and a page.
     """
@@ -50,6 +53,8 @@ class Question:
     memory: int | None = None
     formats: tuple[str, ...] = ()
     deidentify: bool = False
+    swap: Path | None = None
+    attack: float | None = None
     hashes: tuple[str, ...] = ()
     report: bool = True
 
@@ -59,6 +64,7 @@ class Question:
         values["models"] = [str(Path(m).absolute()) if Path(m).is_file() else m for m in self.models]
         source = self.images.source
         values["images"]["source"] = None if source is None else str(source.absolute())
+        values["swap"] = None if self.swap is None else str(self.swap.absolute())
         values["fitting"]["data"] = _absolute(self.fitting["data"])
         return json.dumps(values)
 
@@ -70,6 +76,7 @@ class Question:
         source = images.pop("source")
         values["options"]["feed"] = tuple(tuple(pair) for pair in values["options"]["feed"])
         values["drawing"]["quantiles"] = tuple(values["drawing"]["quantiles"])
+        values["swap"] = None if values["swap"] is None else Path(values["swap"])
         for name in ("models", "layers", "formats", "hashes"):
             values[name] = tuple(values[name])
         return cls(images=Images(None if source is None else Path(source), **images), **values)
@@ -112,7 +119,8 @@ def prepare(
             )
     layers = distinct_in_each(denoisers, question.layers, screen)
     slices = find_slices(question.images, screen)
-    written = Written(question.formats, question.deidentify, question.report).checked(slices, screen)
+    extras = Extras.read(question.swap, question.attack, question.images, slices, screen)
+    written = Written(question.formats, question.deidentify, question.report, extras).checked(slices, screen)
     some = some_slices(slices)
     units = [settle_units(d, s, some, screen) for d, s in zip(denoisers, specs, strict=True)]
     for notice in dict.fromkeys(notice for denoiser in denoisers for notice in denoiser.notices):

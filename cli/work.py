@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .console import Screen
+from .extras import Extras
 from .results import division, show, with_meta
 
 if TYPE_CHECKING:
     from ctinv.adapters import Denoiser
     from ctinv.adapters._types import Progress
     from ctinv.invariance import Explainer
+    from ctinv.invariance.changes.answer import Answer
     from ctinv.invariance.data import CTSlice
     from ctinv.invariance.data.io.stored import StoredSlice
     from ctinv.invariance.reporting.explanation import Explanation
@@ -73,11 +75,13 @@ class Written:
         formats: See ``Explanation.save``.
         deidentify: Leave the patient out of it.
         report: Whether figure and page are among the usual files.
+        extras: What is asked besides.
     """
 
     formats: tuple[str, ...] = ()
     deidentify: bool = False
     report: bool = True
+    extras: Extras = field(default_factory=Extras)
 
     @property
     def files(self) -> Sequence[str]:
@@ -101,9 +105,9 @@ class Written:
                 screen.note("note: DICOM files get the slice's tags, the patient's too; see --deidentify")
         return self
 
-    def of(self, found: Explanation, one: CTSlice) -> Saving:
-        """The explanation of a slice, ready to be saved."""
-        return Saving(found, one, self)
+    def of(self, found: Explanation, one: CTSlice, answers: Sequence[Answer] = ()) -> Saving:
+        """The explanation of a slice, ready to be saved, with answers to what was asked besides."""
+        return Saving(found, one, self, answers)
 
 
 @dataclass(frozen=True)
@@ -113,16 +117,21 @@ class Saving:
     found: Explanation
     image: CTSlice
     written: Written
+    answers: Sequence[Answer] = ()
 
     def save(self, folder: Path) -> Mapping[str, Path]:
-        """Write its files, see ``Explanation.save``."""
+        """Write its files, see ``Explanation.save``; each answer has a folder of its own in that folder."""
+        for answer in self.answers:
+            answer.save(folder / answer.kind)
         written = self.written
+        asked: dict[str, Any] = {"added": [a.added() for a in self.answers]} if self.answers else {}
         return self.found.save(
             folder,
             report=written.report,
             formats=written.formats,
             template=self.image,
             deidentify=written.deidentify,
+            **asked,
         )
 
 
@@ -243,6 +252,7 @@ class Analyst:
         asked = dict(self._task.drawing)
         if self._task.written.formats:  # a result without them is not yet what was asked for
             asked |= {"formats": self._task.written.formats, "deidentify": self._task.written.deidentify}
+        asked |= self._task.written.extras.key()
         return case_key(subject.denoiser, subject.layers[case.layer], one, subject.fit, asked)
 
     def solve(self, case: Case, key: str) -> Saving:
@@ -252,7 +262,9 @@ class Analyst:
         one = self._read(case.slice)
         found = explainer.explain(one, **self._task.drawing, cache=self._cache, progress=self._progress)
         found = with_meta(found, **self._task.subjects[case.model].known, case=key)
-        return self._task.written.of(found, one)
+        written = self._task.written
+        answers = written.extras.answers(explainer, one, self._task.drawing, self._progress)
+        return written.of(found, one, answers)
 
     def failure(self, case: Case, key: str, error: Exception) -> Failure:
         """The record of a case that failed, without any path of the input; the user is told."""

@@ -23,7 +23,13 @@ def zoo() -> None:
 @json_option
 @quiet_option
 def list_(card: str | None, as_json: bool, quiet: bool) -> None:
-    """List the denoisers that come with trained weights."""
+    """List the denoisers that come with trained weights.
+
+    \b
+    Examples:
+      ctinv zoo list
+      ctinv zoo list --card yang
+    """
     with Screen(as_json, quiet) as screen:
         from ctinv import zoo as library
         from ctinv.zoo.registry import find

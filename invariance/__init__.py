@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .changes.ask import attack, hide, spectrum
+    from .changes.ask import attack, hide, spectra, spectrum
     from .comparing.compare import compare
     from .comparing.comparison import Comparison
     from .explaining.explainer import Explainer
@@ -32,12 +32,14 @@ __all__ = [
     "hide",
     "preset",
     "probe",
+    "spectra",
     "spectrum",
 ]
 
 _HOMES = {
     "attack": "changes.ask",
     "hide": "changes.ask",
+    "spectra": "changes.ask",
     "spectrum": "changes.ask",
     "Comparison": "comparing.comparison",
     "compare": "comparing.compare",

@@ -16,6 +16,7 @@ from .leakage import Seen
 from .record import Figure, Fineness, Regions, TissuePart, Tissues, figure
 
 __all__ = [
+    "TISSUE_NAMES",
     "TISSUE_RANGES",
     "Frequencies",
     "Structure",
@@ -30,7 +31,7 @@ __all__ = [
 
 _Numbers = npt.NDArray[np.float64]
 
-_NAMES = {
+TISSUE_NAMES = {
     "air": "air",
     "lung": "lung",
     "fat": "fat",
@@ -38,6 +39,7 @@ _NAMES = {
     "contrast": "contrast medium",
     "bone": "bone",
 }
+"""What tissues are called in sentences."""
 
 TISSUE_RANGES: dict[str, tuple[float, float]] = {
     "air": (-np.inf, -950.0),
@@ -292,9 +294,9 @@ def places(
             value=100 * part.share,
             unit="%",
             n=1,
-            meaning=f"Share of the map's variance that lies in {_NAMES[part.tissue]}, which covers "
+            meaning=f"Share of the map's variance that lies in {TISSUE_NAMES[part.tissue]}, which covers "
             f"{100 * part.area:.0f} % of the image; the spread there is {part.std:.1f} HU.",
-            title=f"Share of the hidden changes in {_NAMES[part.tissue]}",
+            title=f"Share of the hidden changes in {TISSUE_NAMES[part.tissue]}",
             std=part.std,
             area=part.area,
         )
@@ -343,6 +345,7 @@ def leakage_by_tissue(seen: Seen, clean: Image) -> Tissues:
     for tissue, (low, high) in TISSUE_RANGES.items():
         inside = (small >= low) & (small < high)
         if inside.mean() >= _LEAST_AREA:
-            meaning = f"Leakage of the shown samples at the places of {_NAMES[tissue]}."
-            figures[tissue] = figure(seen.leakage(inside), "", meaning, title=f"Leakage in {_NAMES[tissue]}")
+            name = TISSUE_NAMES[tissue]
+            meaning = f"Leakage of the shown samples at the places of {name}."
+            figures[tissue] = figure(seen.leakage(inside), "", meaning, title=f"Leakage in {name}")
     return Tissues(**figures)

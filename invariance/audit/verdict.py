@@ -87,7 +87,10 @@ have a spread of 0.4 HU, no more than if it forgot nothing. There is no map to r
             f"{f.layer} hides nothing that was found: changes that move it by less than {small} have a "
             f"spread of {f.lower:.1f} HU, {bound}. {_above(f)}There is no map to read."
         )
-    return f"{f.layer} hides {_bracket(f)}: changes of that size move it by less than {small}. {_kind(f)}"
+    return (
+        f"{f.layer} hides {_bracket(f)}: changes of {f.lower:.1f} HU RMS move it by less than {small}. "
+        f"{_kind(f)}"
+    )
 
 
 def _bracket(f: Facts) -> str:
@@ -103,20 +106,20 @@ def _bracket(f: Facts) -> str:
 def _above(f: Facts) -> str:
     if f.upper is None:
         return ""
-    return f"The image can be read back from it to {f.upper:.1f} HU; on average no more is hidden. "
+    return f"The image can be read back from it to within {f.upper:.1f} HU; on average no more is hidden. "
 
 
 def _kind(f: Facts) -> str:
     """How the layer treats other changes of the same kind, and what the search left open."""
     rest = "" if f.converged else " The search had not ended: more may be hidden than the lower figure says."
-    if f.leakage <= HIDDEN:
-        return f"What the map shows is hidden from it to {100 * (1 - f.leakage):.0f} %.{rest}"
     if f.leakage >= _TEXTURE:
-        return f"It is blind to this texture, whatever its pattern.{rest}"
-    return (
-        "Changes of the same size and texture but another pattern move it "
-        f"{1 / f.leakage:.1f} times as much.{rest}"
-    )
+        return (
+            "Any other change of the same size and texture is hidden from it as well: it is blind to this "
+            f"texture.{rest}"
+        )
+    lost = ": it has lost just these structures" if f.leakage <= HIDDEN else ""
+    times = f"{1 / f.leakage:.1f} times" if f.leakage > 0.01 else "100 times or more"
+    return f"Changes of the same size and texture but another pattern move it {times} as much{lost}.{rest}"
 
 
 def _unrefined(f: Facts) -> str:
@@ -129,7 +132,10 @@ def _unrefined(f: Facts) -> str:
     if not hides(f):
         return start + f"{f.layer} hides nothing that was found: there is no map to read."
     if f.leakage <= HIDDEN:
-        return start + f"What the map shows is hidden from {f.layer} to {100 * (1 - f.leakage):.0f} %."
+        return start + (
+            f"This map can be read: {f.layer} sees {100 * f.leakage:.0f} % of what a random change of the "
+            "same size and texture would show it."
+        )
     if f.leakage <= _SEEN:
         return start + (
             f"Read this map with care: {f.layer} still sees {100 * f.leakage:.0f} % of what a random change "

@@ -20,6 +20,8 @@ from ctinv.invariance.data.windows import choose_window
 from ctinv.invariance.infra.files import write_files
 from ctinv.invariance.infra.pages import number, page
 from ctinv.invariance.infra.records import plain
+from ctinv.invariance.reporting.added import Added
+from ctinv.invariance.reporting.packing import Picture as Shown
 from ctinv.invariance.reporting.sheet import Sheet, bar_text, scale_bar
 
 from .about import About
@@ -44,12 +46,14 @@ class Picture:
         image: (H, W), HU.
         caption: One short line below it.
         kind: ``grey`` in a grey window, ``change`` from blue over white to red, ``map`` from black.
+        top: The end of the colour scale, HU, where others have the same; its own largest value where None.
     """
 
     title: str
     image: Image
     caption: str = ""
     kind: Literal["grey", "change", "map"] = "grey"
+    top: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +76,11 @@ class Answer(ABC):
         """What the page is called."""
 
     @property
+    def part(self) -> str:
+        """The part of the slice that it is about, in words; empty for all of it."""
+        return ""
+
+    @property
     @abstractmethod
     def verdict(self) -> list[str]:
         """The answer in plain sentences."""
@@ -85,6 +94,15 @@ class Answer(ABC):
     @abstractmethod
     def pictures(self) -> list[list[Picture]]:
         """Its panels, row by row, at most five in each."""
+
+    @property
+    def compared(self) -> Sequence[Shown]:
+        """Its images beside those that a report of the same slice has anyway, for the report's viewer."""
+        return ()
+
+    def added(self) -> Added:
+        """The same for the report of an analysis of the same slice and layer."""
+        return Added(self.title, self.verdict, scores(self.figures), self.compared)
 
     @property
     @abstractmethod
@@ -158,7 +176,7 @@ def _draw(sheet: Sheet, row: int, column: int, picture: Picture, window: Any) ->
     if picture.kind == "grey":
         axes, _ = sheet.grey(row, column, image, window, picture.title, picture.caption)
         return axes
-    top = float(np.abs(image).max()) or 1.0
+    top = picture.top or float(np.abs(image).max()) or 1.0
     scale = (
         f"blue −{number(top)}, red {number(top)} HU"
         if picture.kind == "change"
@@ -181,13 +199,16 @@ def answers_html(answers: Sequence[Answer], drawn: Sequence[bytes] | None = None
     """
     pictures = drawn or [answer.figure_png() for answer in answers]
     sections = [_section(answer, png) for answer, png in zip(answers, pictures, strict=True)]
-    return page("answer.html.j2", title=answers[0].title, sections=sections, facts=answers[0].about.facts)
+    title = answers[0].title
+    if len({answer.part for answer in answers}) > 1:
+        title = title.removesuffix(f" {answers[0].part}")
+    return page("answer.html.j2", title=title, sections=sections, facts=answers[0].about.facts)
 
 
 def _section(answer: Answer, png: bytes) -> dict[str, Any]:
     rows: tuple[Score, ...] = scores(answer.figures)
     return {
-        "layer": answer.about.layer,
+        "layer": f"{answer.about.layer} {answer.part}".strip(),
         "op": answer.about.op,
         "verdict": answer.verdict,
         "scores": rows,

@@ -20,9 +20,9 @@ from . import attack as _attack
 from . import hide as _hide
 from . import spectrum as _spectrum
 from .about import About
-from .regions import contrast_in
+from .regions import contrast_in, tissues
 
-__all__ = ["attack", "hide", "positive", "spectrum"]
+__all__ = ["attack", "hide", "positive", "spectra", "spectrum"]
 
 _SPACING = (0.8, 0.8)  # mm, where it is not known
 
@@ -35,9 +35,10 @@ def spectrum(
     region: Any = None,
     size: float = 10.0,
     count: int = 3,
-    steps: int = 48,
+    steps: int = 96,
     rho: float = RHO,
     seed: int = 0,
+    where: str = "",
     statistics: ChannelStatistics | None = None,
     progress: Progress | None = None,
 ) -> _spectrum.Spectrum:
@@ -50,9 +51,10 @@ def spectrum(
         region: Where changes may be, bool (H, W); the body where None.
         size: Their size, HU RMS inside the region.
         count: How many at each end.
-        steps: Lanczos steps for each; more find more hidden changes.
+        steps: Lanczos steps at most; more find better hidden changes.
         rho: The noise ratio that counts as hidden.
         seed: Draws the noise and the starts.
+        where: The region in words, such as ``in the liver``.
         statistics: The channels' mean and spread; those at this slice where None.
         progress: Called with (stage, done, total).
 
@@ -66,9 +68,41 @@ def spectrum(
     denoiser = denoiser.apart()
     about = About.of(denoiser, layer, image, seed=seed, rho=positive(rho))
     sight = Sight.of(denoiser, about.layer, x, seed=seed, spacing=about.spacing, statistics=statistics)
-    where = None if region is None else np.asarray(region).astype(bool)
+    part = None if region is None else np.asarray(region).astype(bool)
     return _spectrum.spectrum(
-        sight, about, region=where, size=size, count=count, steps=steps, rho=rho, progress=progress
+        sight,
+        about,
+        region=part,
+        size=size,
+        count=count,
+        steps=steps,
+        rho=rho,
+        where=where,
+        progress=progress,
+    )
+
+
+def spectra(denoiser: Denoiser, layer: str, image: Any, **options: Any) -> tuple[_spectrum.Spectrum, ...]:
+    """:func:`spectrum` in each tissue of a slice by itself: air within the body, lung, fat, soft tissue, ...
+
+    Arguments:
+        denoiser: The denoiser; it needs gradients, no fit.
+        layer: Any name of the layer.
+        image: One slice (H, W) in HU, an array or a :class:`ctinv.invariance.data.CTSlice`.
+        options: Those of :func:`spectrum` but ``region`` and ``where``.
+
+    Returns:
+        One for each tissue that covers half a per cent of the slice or more.
+
+    Raises:
+        CtinvError: As there; or no tissue covers so much.
+    """
+    parts = tissues(as_slice(image))
+    if not parts:
+        raise CtinvError("no tissue covers half a per cent of the slice; name a region instead")
+    return tuple(
+        spectrum(denoiser, layer, image, region=region, where=f"in {name}", **options)
+        for name, region in parts.items()
     )
 
 

@@ -15,6 +15,7 @@ from ctinv.adapters.errors import CtinvError
 from ctinv.invariance.audit.record import Figure
 from ctinv.invariance.refinement.extremes import extremes
 from ctinv.invariance.refinement.sight import Mask, Sight
+from ctinv.invariance.reporting.packing import Picture as Shown
 from ctinv.invariance.representation.reader import represent
 
 from .about import About
@@ -62,8 +63,8 @@ class Attack(Answer):
         if self.ratios:
             most = max(self.ratios, key=lambda name: self.ratios[name])
             lines.append(
-                f"It moves {most} most, by {self.ratios[most]:.2g} of what the noise there does; the "
-                f"output by {self.ratios[OUTPUT]:.2g}."
+                f"It moves {most} most, by {self.ratios[most]:.2g} times what the noise there does; "
+                f"the output by {self.ratios[OUTPUT]:.2g} times."
             )
         return lines
 
@@ -92,6 +93,13 @@ class Attack(Answer):
                 Picture("what f makes of it", self.moved, f"gain {self.gain:.2g}", "change"),
                 Picture("f of x with it", self.denoised + self.moved),
             ],
+        ]
+
+    @property
+    def compared(self) -> list[Shown]:
+        return [
+            Shown("attack-x", "Attack: x with the change", "ct", self.x + self.change),
+            Shown("attack-f", "Attack: f of that", "ct", self.denoised + self.moved),
         ]
 
     @property

@@ -15,6 +15,7 @@ from ctinv.adapters.errors import CtinvError
 from ctinv.invariance.audit.record import Figure
 from ctinv.invariance.probing.hotelling import Detectability, cross_fit
 from ctinv.invariance.probing.observation import Target, observation
+from ctinv.invariance.refinement.nearby import nearby
 from ctinv.invariance.refinement.refine import RHO, longest, refine
 from ctinv.invariance.refinement.sight import Mask, Sight
 
@@ -67,14 +68,14 @@ class Vanishing(Answer):
         name, rho = self.about.layer, self.about.rho or RHO
         lines = [
             f"{100 * self.share:.0f} % of the contrast of {self.what} can vanish while {name} moves by no "
-            f"more than {rho:g} of what the noise there does."
+            f"more than {100 * rho:g} % of what the noise there does."
         ]
         if self.whole_ratio <= rho:
-            lines.append(
-                f"All of it can: without it {name} moves by {self.whole_ratio:.2g} of what that noise does."
-            )
+            lines.append(f"All of it can: without it {name} moves by {100 * self.whole_ratio:.2g} % of that.")
         else:
-            lines.append(f"Without all of it {name} moves by {self.whole_ratio:.2g} of what that noise does.")
+            lines.append(
+                f"Without all of it {name} moves by {self.whole_ratio:.2g} times what that noise moves it by."
+            )
         if self.image is not None and self.layer is not None:
             lines.append(
                 f"The best linear observer tells it with d' {self.image.value:.1f} in the image and "
@@ -116,6 +117,7 @@ class Vanishing(Answer):
     def pictures(self) -> list[list[Picture]]:
         near = self._near
         gone = (self.x - self.hidden)[near]
+        top = float(np.abs(self.contrast).max())  # one scale: a small share looks small
         return [
             [
                 Picture("x, with it", self.x[near]),
@@ -123,8 +125,8 @@ class Vanishing(Answer):
                 Picture("the layer cannot tell from x", self.hidden[near]),
             ],
             [
-                Picture("the contrast", self.contrast[near], kind="change"),
-                Picture("what vanished", gone, f"{100 * self.share:.0f} % of it", "change"),
+                Picture("the contrast", self.contrast[near], kind="change", top=top),
+                Picture("what vanished", gone, f"{100 * self.share:.0f} % of it", "change", top),
                 Picture("x, whole slice", self.x),
             ],
         ]
@@ -177,21 +179,22 @@ def vanish(
     size = float(np.square(contrast, dtype=np.float64).sum())
     if not size > 0:
         raise CtinvError(f"{what} has no contrast, so that nothing can vanish; name another place")
-    local = sight.within(sight.whole(_support(contrast).astype(np.float32)) > 0)
-    whole = sight.whole(-contrast[None])
+    there = sight.whole(_support(contrast).astype(np.float32)) > 0
+    near = nearby(sight.within(there), _part_of(sight, contrast))
+    local, all_of_it = near.sight, near.cut(sight.whole(-contrast))
     found = refine(
         local.observer,
         local.x,
-        whole,
+        all_of_it[None],
         local.moves,
         rho=rho,
         most=longest(local.observer, local.x, 1),
         progress=progress,
     )
-    change = found.at(rho)[0]
+    change = near.put(found.at(rho)[0])
 
     def share(d: Image) -> float:
-        gone = float(-(d[sight.own].astype(np.float64) * contrast).sum() / size)
+        gone = float(-(near.put(d)[sight.own].astype(np.float64) * contrast).sum() / size)
         return min(max(gone, 0.0), 1.0)
 
     x = np.array(sight.x[sight.own])
@@ -202,14 +205,19 @@ def vanish(
         contrast,
         x + change[sight.own],
         what,
-        share(change),
-        local.ratio(change),
-        local.ratio(whole[0]),
+        share(found.at(rho)[0]),
+        local.ratio(found.at(rho)[0]),
+        local.ratio(all_of_it),
         {ratio: share(found.at(ratio)[0]) for ratio in found.rhos if ratio > rho},
         found.growth,
         in_image,
         in_layer,
     )
+
+
+def _part_of(sight: Sight, contrast: Image) -> Mask:
+    """Every pixel of the extended slice that a contrast changes at all."""
+    return np.asarray(sight.whole(np.abs(contrast)) > 0)
 
 
 def _support(contrast: Image) -> Mask:

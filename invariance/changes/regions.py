@@ -1,18 +1,20 @@
-"""Regions that users mark: ellipses and mask files, and what stands out in them."""
+"""Regions that users mark by an ellipse, and what stands out in a region."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from ctinv.adapters._types import Image
-from ctinv.adapters.errors import CtinvError, ImageError
+from ctinv.adapters.errors import CtinvError
+from ctinv.invariance.audit.regions import TISSUE_NAMES, TISSUE_RANGES
 from ctinv.invariance.refinement.sight import Mask
 
-__all__ = ["contrast_in", "ellipse", "read_mask"]
+__all__ = ["contrast_in", "ellipse", "tissues"]
 
+_LEAST = 0.005  # share of a slice below which a tissue is left out
+_BODY = -900.0  # HU
 _SMOOTH = 1.5  # pixels: noise stays where it is, only what is coarser vanishes
 
 
@@ -51,40 +53,24 @@ def ellipse(text: str, shape: tuple[int, int]) -> Mask:
     return np.asarray(inside)
 
 
-def read_mask(path: str | Path, shape: tuple[int, int]) -> Mask:
-    """Read a region from a file: what is not 0 is inside.
+def tissues(x: Image) -> dict[str, Mask]:
+    """The tissues of a slice by their HU, smoothed against noise; without the air around the body.
 
     Arguments:
-        path: A NumPy array (``.npy``) or a grey picture (PNG, TIFF, BMP), as large as the slice.
-        shape: Height and width of the slice.
+        x: The slice (H, W), HU.
 
     Returns:
-        Bool (H, W).
-
-    Raises:
-        ImageError: It cannot be read, has another shape, or is empty.
+        Bool (H, W) by name, of those that cover half a per cent of the slice or more.
     """
-    from PIL import Image as Picture
+    from scipy.ndimage import gaussian_filter
 
-    path = Path(path)
-    try:
-        if path.suffix.lower() == ".npy":
-            values = np.load(path, allow_pickle=False)
-        else:
-            with Picture.open(path) as opened:
-                values = np.asarray(opened.convert("F") if opened.mode not in ("1", "L", "I") else opened)
-    except (OSError, ValueError) as error:
-        raise ImageError(
-            f"{path} is no mask that can be read ({error}); give an .npy array or a grey PNG"
-        ) from error
-    if values.shape != shape:
-        raise ImageError(
-            f"the mask {path} is {values.shape}, the slice {shape}; give a mask of the slice's size"
-        )
-    inside = values != 0
-    if not inside.any():
-        raise ImageError(f"the mask {path} is empty; mark the region with values that are not 0")
-    return np.asarray(inside)
+    coarse = gaussian_filter(x.astype(np.float64), _SMOOTH)
+    found = {}
+    for key, (low, high) in TISSUE_RANGES.items():
+        inside = np.asarray((coarse >= max(low, _BODY)) & (coarse < high))
+        if inside.mean() >= _LEAST:
+            found[TISSUE_NAMES[key]] = inside
+    return found
 
 
 def contrast_in(x: Image, region: Mask) -> Image:

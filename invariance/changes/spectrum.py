@@ -13,6 +13,7 @@ from ctinv.adapters._types import Image, Progress
 from ctinv.adapters.errors import CtinvError
 from ctinv.invariance.audit.record import Figure
 from ctinv.invariance.refinement.extremes import Extreme, curvature, extremes, radius
+from ctinv.invariance.refinement.nearby import nearby
 from ctinv.invariance.refinement.refine import RHO
 from ctinv.invariance.refinement.sight import Mask, Sight
 
@@ -21,7 +22,7 @@ from .answer import Answer, Picture, told
 
 __all__ = ["Direction", "Spectrum", "spectrum"]
 
-_STEPS = 48
+_STEPS = 96
 _WELL = 0.1  # index of non-linearity up to which the linear reading is called good
 
 
@@ -58,6 +59,7 @@ class Spectrum(Answer):
         size: Their size, HU RMS inside the region.
         region: Where they may be, bool (H, W).
         steps: Lanczos steps of the longest run.
+        where: The region in words, such as ``in bone``; empty for the body.
     """
 
     hidden: tuple[Direction, ...]
@@ -65,12 +67,21 @@ class Spectrum(Answer):
     size: float
     region: Mask
     steps: int
+    where: str = ""
 
     kind = "spectrum"
 
     @property
     def title(self) -> str:
-        return f"What {self.about.layer} of {self.about.model} sees least and most"
+        return f"What {self.about.layer} of {self.about.model} sees least and most{self._there}"
+
+    @property
+    def part(self) -> str:
+        return self.where
+
+    @property
+    def _there(self) -> str:
+        return f" {self.where}" if self.where else ""
 
     @property
     def verdict(self) -> list[str]:
@@ -79,17 +90,14 @@ class Spectrum(Answer):
         lines = []
         if most.gain > 0:
             lines.append(
-                f"{name} sees its most telling change {most.gain:.2g} times as well as noise of that size, "
-                f"and its most hidden one {least.gain:.2g} times."
+                f"{name} sees its most telling change{self._there} {most.gain:.2g} times as well as noise of "
+                f"that size, and its most hidden one {least.gain:.2g} times."
             )
         else:
-            lines.append(f"{name} sees no change at all.")
-        if math.isinf(least.radius):
-            lines.append(f"The most hidden change stays hidden at {rho:g} of the noise whatever its size.")
-        else:
-            lines.append(
-                f"The most hidden change stays below {rho:g} of the noise up to {least.radius:.1f} HU RMS."
-            )
+            lines.append(f"{name} sees no change at all{self._there}.")
+        small = f"moves it by less than {100 * rho:g} % of what noise there does"
+        size = "whatever its size" if math.isinf(least.radius) else f"up to {least.radius:.1f} HU RMS"
+        lines.append(f"The most hidden change {small} {size}.")
         worst = max(self.hidden + self.amplified, key=lambda d: d.curvature)
         held = "holds" if worst.curvature <= _WELL else "does not hold"
         lines.append(
@@ -159,6 +167,7 @@ def spectrum(
     count: int = 3,
     steps: int = _STEPS,
     rho: float = RHO,
+    where: str = "",
     progress: Progress | None = None,
 ) -> Spectrum:
     """Find both ends of a layer's spectrum at a slice, and how far they hold.
@@ -169,8 +178,9 @@ def spectrum(
         region: Where changes may be, bool (H, W); the body where None.
         size: Size of the changes, HU RMS inside the region.
         count: How many at each end.
-        steps: Lanczos steps of each run.
+        steps: Lanczos steps at most.
         rho: The noise ratio that counts as hidden.
+        where: The region in words.
         progress: Called with (stage, done, total).
 
     Raises:
@@ -183,22 +193,22 @@ def spectrum(
     if region is not None and region.shape != x.shape:
         raise CtinvError(f"the region is {region.shape}, the slice {x.shape}; they must agree")
     whole = sight.body if region is None else sight.whole(region.astype(np.float32)) > 0
-    sight = sight.within(whole)
-    found = extremes(sight, whole, count=count, steps=steps, seed=about.seed, progress=progress)
+    near = nearby(sight.within(whole), whole)
+    local = near.sight
+    found = extremes(local, near.cut(whole), count=count, steps=steps, seed=about.seed, progress=progress)
 
     entries = found.hidden + found.amplified
     changes = np.stack([np.float32(size) * entry.change for entry in entries])
-    bent = curvature(sight, changes, found.noise_gain)
+    bent = curvature(local, changes, found.noise_gain)
 
     def direction(entry: Extreme, change: Image, index: float) -> Direction:
         moved = entry.gain * found.noise_gain * float(np.linalg.norm(entry.change))
-        guess = rho * sight.moves / moved if moved > 0 else math.inf
-        ratio = sight.ratio(change)
+        guess = rho * local.moves / moved if moved > 0 else math.inf
         return Direction(
-            change[sight.own],
+            near.put(change)[sight.own],
             entry.gain,
-            ratio,
-            radius(sight, entry.change, rho, guess=guess),
+            local.ratio(change),
+            radius(local, entry.change, rho, guess=guess),
             index,
             entry.error,
         )
@@ -206,4 +216,4 @@ def spectrum(
     all_of_them = [direction(e, c, float(b)) for e, c, b in zip(entries, changes, bent, strict=True)]
     few = len(found.hidden)
     ends = tuple(all_of_them[:few]), tuple(all_of_them[few:])
-    return Spectrum(about, np.array(x), ends[0], ends[1], size, whole[sight.own], found.steps)
+    return Spectrum(about, np.array(x), ends[0], ends[1], size, whole[sight.own], found.steps, where)

@@ -16,6 +16,7 @@ from ctinv.invariance.data.tiling import grid, pad_to
 from ctinv.invariance.networks.fitted import FittedLayer
 from ctinv.invariance.refinement.refine import RHO, longest, refine
 from ctinv.invariance.refinement.sight import Sight
+from ctinv.invariance.reporting.packing import Picture as Shown
 from ctinv.invariance.sampling.mosaic import Mosaic
 from ctinv.invariance.sampling.slices import cut_tile, guide_slice, reconstruct, tile_contexts
 
@@ -60,11 +61,11 @@ class Swap(Answer):
     @property
     def verdict(self) -> list[str]:
         moved = float(np.sqrt(np.mean(np.square(self.swapped - self.reconstruction, dtype=np.float64))))
-        lines = [f"With the invariances of the other image {moved:.1f} HU RMS of the image change."]
+        lines = [f"Taking the invariances of the other slice changes the image by {moved:.1f} HU RMS."]
         if self.kept is not None and self.ratio is not None:
             lines.append(
-                f"{100 * self.kept:.0f} % of that size is left when what {self.about.layer} sees of it is "
-                f"taken out (noise ratio {self.ratio:.2g})."
+                f"{100 * self.kept:.0f} % of that size is left once all that {self.about.layer} sees of it "
+                f"is taken out (noise ratio {self.ratio:.2g})."
             )
         else:
             lines.append("The model has no gradients: nothing says how much of that the layer sees.")
@@ -96,6 +97,16 @@ class Swap(Answer):
             first.append(Picture("the same, refined", self.refined))
             second.append(Picture("what is left, refined", self.refined - self.x, kind="change"))
         return [first, second]
+
+    @property
+    def compared(self) -> list[Shown]:
+        found = [
+            Shown("swap-other", "Swap: the other slice", "ct", self.other),
+            Shown("swap-flow", "Swap: z of x, the rest of the other", "ct", self.swapped),
+        ]
+        if self.refined is not None:
+            found.append(Shown("swap-refined", "Swap, refined: hidden from the layer", "ct", self.refined))
+        return found
 
     @property
     def images(self) -> Mapping[str, npt.NDArray[Any]]:

@@ -13,6 +13,7 @@ from ctinv.invariance.reporting.sheet import (
     QUIET,
     Sheet,
     bar_text,
+    plain_logs,
     scale_bar,
     spacing_text,
     top_of,
@@ -98,8 +99,7 @@ def _diverging(
 
 def _curves(axes: Axes, cases: Sequence[Case], labels: Sequence[str]) -> None:
     """The invariance curves of all rows, one colour each; of several runs the mean."""
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    plain_logs(axes)
     axes.tick_params(labelsize=9, labelcolor=INK, length=3)
     axes.set_xlabel("noise ratio", fontsize=9, color=INK, labelpad=1)
     axes.set_ylabel("std [HU]", fontsize=9, color=INK, labelpad=1)

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import io
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ctinv.invariance.audit.scores import scores
-from ctinv.invariance.data.windows import choose_window
 from ctinv.invariance.infra.files import write_files
 from ctinv.invariance.infra.pages import page
-from ctinv.invariance.infra.palette import INK, PLAIN, QUIET
+from ctinv.invariance.reporting.packing import Picture
+from ctinv.invariance.reporting.viewer import SCRIPTS, shown_data
 
+from .figure import grey_window, probe_png
 from .findings import figures
+from .story import bars, decisions, grid_map, plots
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
     from .findings import Probe
 
-__all__ = ["probe_html", "probe_png", "save", "save_report"]
-
-_MAPS = (("image", "in the image x"), ("layer", "in the layer"), ("output", "in f(x)"))
+__all__ = ["probe_html", "save", "save_report"]
 
 
 def save(probe: Probe, folder: str | Path) -> dict[str, Path]:
@@ -55,94 +53,6 @@ def save_report(probes: Sequence[Probe], path: str | Path) -> Path:
     return write_files(path.parent, {path.name: probe_html(probes).encode()})[path.name]
 
 
-def probe_png(probe: Probe) -> bytes:
-    """Draw a probe: the place with and without the lesion, before and after denoising; maps below.
-
-    Returns:
-        A PNG file.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    rows = 2 if probe.grid else 1
-    figure = Figure(figsize=(13, 3.9 * rows), dpi=110, facecolor="white")
-    height, head = 1.0 / rows, 0.36 / (3.9 * rows)
-    figure.text(0.015, 1 - 0.6 * head, _title(probe), fontsize=12.5, va="center", fontweight="bold", **PLAIN)
-    x, after = probe.x[probe.window], probe.denoised[(slice(None), *probe.window)]
-    window = choose_window(x)
-    low, high = window.limits
-    centre = float(np.median(x)) if low < float(np.median(x)) < high else window.centre
-    reach = max(100.0, 2.5 * abs(probe.finding.lesion.contrast))
-    grey: dict[str, Any] = {"cmap": "gray", "vmin": centre - reach, "vmax": centre + reach}
-    change = after[1] - after[0]
-    top = abs(probe.finding.lesion.contrast)
-    panels = [
-        ("x", x, grey),
-        ("x with the lesion", x + probe.signal[probe.window], grey),
-        ("f(x)", after[0], grey),
-        ("f of x with the lesion", after[1], grey),
-        ("what f lets through of it", change, {"cmap": "RdBu_r", "vmin": -top, "vmax": top}),
-    ]
-    size = 0.158
-    for place, (title, image, style) in enumerate(panels):
-        axes = figure.add_axes(
-            (0.015 + place * (size + 0.008), 1 - height + 0.14 * height, size, 0.68 * height)
-        )
-        axes.set_axis_off()
-        mapped = axes.imshow(image, interpolation="nearest", **style)
-        axes.set_title(title, fontsize=10, **PLAIN)
-    bar = figure.colorbar(
-        mapped, cax=figure.add_axes((0.86, 1 - height + 0.22 * height, 0.01, 0.52 * height))
-    )
-    bar.set_label("change [HU]", fontsize=9.5, color=INK)
-    bar.ax.tick_params(labelsize=9)
-    figure.text(
-        0.015,
-        1 - height + 0.06 * height,
-        f"Grey images: {centre:.0f} ± {reach:.0f} HU, {x.shape[1]} × {x.shape[0]} pixels around column "
-        f"{(probe.finding.lesion.at or (0, 0))[0]}, row {(probe.finding.lesion.at or (0, 0))[1]}.",
-        fontsize=9.5,
-        **{**PLAIN, "color": QUIET},
-    )
-    if probe.grid:
-        for place, (of, words) in enumerate(_MAPS):
-            axes = figure.add_axes((0.075 + place * 0.315, 0.14 * height, 0.255, 0.68 * height))
-            _map(axes, probe, of, f"d' {words}")
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    return buffer.getvalue()
-
-
-def _map(axes: Axes, probe: Probe, of: str, title: str) -> None:
-    """One detectability map, each cell with its number; what is visible is dark."""
-    values, level = probe.map(of), probe.level
-    assert probe.grid is not None
-    shown = np.nan_to_num(values, posinf=3 * level)
-    axes.imshow(shown, cmap="Blues", vmin=0, vmax=2 * level, aspect="auto", interpolation="nearest")
-    for row, line in enumerate(values):
-        for column, value in enumerate(line):
-            axes.text(
-                column,
-                row,
-                f"{value:.1f}" if np.isfinite(value) else "∞",
-                ha="center",
-                va="center",
-                fontsize=10,
-                color="white" if value > 1.2 * level else INK,
-                fontweight="bold" if value >= level else "normal",
-            )
-    axes.set_title(title, fontsize=10, **PLAIN)
-    axes.set_xticks(range(len(probe.grid.sizes)), [f"{size:g}" for size in probe.grid.sizes], fontsize=9)
-    axes.set_yticks(range(len(probe.grid.contrasts)), [f"{c:+g}" for c in probe.grid.contrasts], fontsize=9)
-    axes.set_xlabel(f"diameter [mm]; bold: visible, d' of {level:g} or more", fontsize=9, color=QUIET)
-    axes.set_ylabel("contrast [HU]", fontsize=9, color=QUIET)
-    axes.tick_params(length=0)
-
-
-def _title(probe: Probe) -> str:
-    return f"Layer {probe.meta.layer} of {probe.meta.model}, a lesion of {probe.finding.lesion}"
-
-
 def probe_html(probes: Sequence[Probe], drawn: Sequence[bytes] | None = None) -> str:
     """One self-contained page about the probes of one slice.
 
@@ -156,6 +66,10 @@ def probe_html(probes: Sequence[Probe], drawn: Sequence[bytes] | None = None) ->
             "layer": p.meta.layer,
             "op": p.meta.op,
             "verdict": p.verdict,
+            "decisions": decisions(p),
+            "bars": bars(p),
+            "plots": plots(p),
+            "map": grid_map(p),
             "scores": scores(figures(p)),
             "figure": png,
         }
@@ -164,11 +78,94 @@ def probe_html(probes: Sequence[Probe], drawn: Sequence[bytes] | None = None) ->
     first = probes[0]
     return page(
         "probe.html.j2",
+        scripts=[*SCRIPTS, "report.js"],
         title=f"What {first.meta.model} sees of a lesion of {first.finding.lesion}",
         sections=sections,
+        images=_images(first),
+        figures={"name": "ctinv-probe-figures", "rows": _csv(probes)},
+        notices=list(dict.fromkeys(notice for p in probes for notice in p.meta.notices)),
+        methods=_methods(probes),
+        command=_command(probes),
         facts=_facts(first),
         level=first.level,
     )
+
+
+def _images(probe: Probe) -> dict[str, Any]:
+    """The slice with and without the lesion, before and after the denoiser, for the viewer."""
+    rows, columns = probe.window
+    column, row = probe.finding.lesion.at or (
+        (columns.start + columns.stop) / 2,
+        (rows.start + rows.stop) / 2,
+    )
+    side = max(rows.stop - rows.start, columns.stop - columns.start)
+    centre, reach = grey_window(probe)
+    before, after = probe.denoised
+    return shown_data(
+        [
+            Picture("x", "x, the slice", "ct", probe.x),
+            Picture("lesion", "x with the lesion", "ct", probe.x + probe.signal),
+            Picture("denoised", "f(x)", "ct", before),
+            Picture("output", "f of x with the lesion", "ct", after),
+            Picture("passed", "What f lets through of it", "difference", after - before),
+        ],
+        spacing=probe.meta.spacing,
+        name=f"ctinv-probe-{probe.meta.layer}",
+        difference=float(np.abs(probe.finding.lesion.contrast)),
+        window=(centre - reach, centre + reach),
+        chosen=("x", "lesion", "passed"),
+        focus=(column, row, max(1.0, min(probe.x.shape) / (1.5 * side))),
+    )
+
+
+def _csv(probes: Sequence[Probe]) -> list[list[str | float | None]]:
+    head = ("layer", "key", "figure", "value", "low", "high", "interval", "n", "meaning")
+    rows = (
+        [p.meta.layer, s.key, s.title, s.value, s.low, s.high, s.interval, s.n, s.meaning]
+        for p in probes
+        for s in scores(figures(p))
+    )
+    return [list(head), *rows]
+
+
+def _methods(probes: Sequence[Probe]) -> list[str]:
+    """Paragraphs for the methods section of a paper."""
+    meta, lesion = probes[0].meta, probes[0].finding.lesion
+    layers = ", ".join(p.meta.layer for p in probes)
+    at = lesion.at or (0, 0)
+    mm = " × ".join(f"{step:.3g}" for step in meta.spacing)
+    model = f"{meta.model} (SHA-256 {meta.model_hash[:12]}…)"
+    return [
+        f"A disc of {lesion.size:g} mm and {lesion.contrast:+g} HU with a soft edge was put into a CT slice "
+        f"({mm} mm a pixel) at column {at[0]}, row {at[1]}, in tissue of {meta.tissue:.0f} HU. The best "
+        "linear (Hotelling) observer told slices with it from slices without it, at "
+        f"{meta.realisations or 0} simulated noise realisations of the slice's own level: in the image, in "
+        f"{layers} of the denoiser {model}, and in its output. It learned on one half of the realisations "
+        f"and was judged on the other, and the reverse. d' of {probes[0].level:g} or more counts as visible.",
+        f"Software: {', '.join(f'{k} {v}' for k, v in meta.versions.items())}. Seed {meta.seed}.",
+        "Reference: H. H. Barrett, K. J. Myers, Foundations of image science, Wiley, 2004.",
+    ]
+
+
+def _command(probes: Sequence[Probe]) -> str:
+    """The command that makes this again, given the same model file and slice."""
+    first = probes[0]
+    meta, lesion = first.meta, first.finding.lesion
+    words = ["ctinv", "probe", "--model", meta.model]
+    for p in probes:
+        words += ["--layer", p.meta.layer]
+    if meta.source:
+        words += ["--input", meta.source]
+    at = "" if lesion.at is None else f",at={lesion.at[0]}:{lesion.at[1]}"
+    words += ["--lesion", f"size={lesion.size:g}mm,contrast={lesion.contrast:g}HU{at}"]
+    if first.grid:
+        sizes, contrasts = (
+            ":".join(f"{v:g}" for v in part) for part in (first.grid.sizes, first.grid.contrasts)
+        )
+        words += ["--grid", f"sizes={sizes},contrasts={contrasts}"]
+    words += ["--level", f"{first.level:g}", "--realisations", str(meta.realisations)]
+    words += ["--intensity", meta.intensity, "--seed", str(meta.seed)]
+    return shlex.join(words)
 
 
 def _facts(probe: Probe) -> list[tuple[str, str]]:
@@ -184,5 +181,4 @@ def _facts(probe: Probe) -> list[tuple[str, str]]:
         ("Noise realisations", str(meta.realisations)),
         ("Seed", str(meta.seed)),
         ("Versions", ", ".join(f"{k} {v}" for k, v in meta.versions.items())),
-        *((("Notices", "; ".join(meta.notices)),) if meta.notices else ()),
     ]

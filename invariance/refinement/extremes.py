@@ -3,10 +3,10 @@
 The gain of a change ``d`` is ``|J d| / |d|`` over the same for noise: a change of gain 1 is seen as
 noise of its size is, one of gain 0.03 a thirtieth as well. The changes of least and largest gain are
 singular vectors of the layer's Jacobian ``J``. They come from Lanczos' recurrence with full
-orthogonalisation, one run for each pair, orthogonal to what earlier runs have found, and from a last
-rotation of all that was found (B. N. Parlett, The symmetric eigenvalue problem, SIAM 1998,
-https://doi.org/10.1137/1.9781611971163). The largest gains converge fast. The least do not where many
-are nearly alike: what is found is then one change among many that are hidden as well.
+orthogonalisation (B. N. Parlett, The symmetric eigenvalue problem, SIAM 1998,
+https://doi.org/10.1137/1.9781611971163), all of them from one run; where that ends early, because gains
+are alike, from further runs orthogonal to what was found. The largest gains converge fast. The least do
+not where many are nearly alike: what is found is then one change among many that are hidden as well.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ _NOTHING = 1e-5  # of a vector, from which on its rest is rounding
 _FARTHEST = 1000.0  # HU RMS; no change of a slice is larger
 _NEAREST = 1e-4  # HU RMS; what is visible there is never hidden
 _HALVINGS = 6
+_NEAR_ENOUGH = 0.01  # of a radius
+_CHECK = 8  # steps between looks at whether the gains stand still
+_STILL = 0.002  # share by which they then change at most
+_UNSEEN = 0.1  # of the noise ratio that counts as hidden: gains below need not be known better
 
 Numbers = npt.NDArray[np.float64]
 
@@ -124,19 +128,9 @@ def extremes(
     if not inside[part[2:]].any():
         raise CtinvError("the region holds no pixel of the body; give one that does")
     operator = _Restricted(jacobian, inside[part[2:]])
-    numbers = generator(seed, Purpose.SPECTRUM)
-    found = torch.zeros(0, operator.unknowns)
-    longest = 0
-    for run in range(count):
-        if len(found) == operator.unknowns:
-            break
-        start = torch.randn(operator.unknowns, generator=numbers)
-        ends, taken = _ends(operator, start, found, min(steps, operator.unknowns - len(found)))
-        found, longest = torch.cat([found, ends]), max(longest, taken)
-        if progress:
-            progress("spectrum", run + 1, count)
     noise = torch.from_numpy(sight.noise[:, *part[2:]])
     gain = _noise_gain(operator, noise, torch.from_numpy(inside[part[2:]]))
+    found, longest = _search(operator, count, steps, gain, seed, progress)
     rotated, values = _rotated(operator, found)
     top = max(float(values.max()), 1e-30)
 
@@ -157,6 +151,23 @@ def extremes(
     )
 
 
+def _search(
+    operator: _Restricted, count: int, steps: int, noise_gain: float, seed: int, progress: Progress | None
+) -> tuple[Tensor, int]:
+    """Changes that span both ends, orthonormal, (K, unknowns), and the steps of the longest run."""
+    numbers = generator(seed, Purpose.SPECTRUM)
+    found = torch.zeros(0, operator.unknowns)
+    most, longest = min(2 * count, operator.unknowns), 0
+    while len(found) < most:
+        start = torch.randn(operator.unknowns, generator=numbers)
+        left = min(steps, operator.unknowns - len(found))
+        ends, taken = _ends(operator, start, found, left, -(-(most - len(found)) // 2), noise_gain, progress)
+        found, longest = torch.cat([found, ends]), max(longest, taken)
+    if progress:
+        progress("spectrum", steps, steps)
+    return found, longest
+
+
 def _over(value: float, unit: float) -> float:
     return value / unit if unit > 0 else 0.0
 
@@ -169,12 +180,51 @@ def _noise_gain(operator: _Restricted, noise: Tensor, inside: Tensor) -> float:
     return float(np.sqrt(moved / max(size, 1e-30)))
 
 
-def _ends(operator: _Restricted, start: Tensor, found: Tensor, steps: int) -> tuple[Tensor, int]:
-    """The lowest and the highest Ritz vector of one run, orthogonal to those found before."""
+def _ends(
+    operator: _Restricted,
+    start: Tensor,
+    found: Tensor,
+    steps: int,
+    count: int,
+    noise_gain: float,
+    progress: Progress | None = None,
+) -> tuple[Tensor, int]:
+    """The lowest and the highest Ritz vectors of one run, see :func:`_run`, and its steps."""
+    basis, projected = _run(operator, start, found, steps, count, noise_gain, progress)
+    taken = len(basis)
+    _, vectors = np.linalg.eigh(projected, UPLO="U")
+    if taken > 2 * count:
+        vectors = vectors[:, [*range(count), *range(taken - count, taken)]]
+    return torch.from_numpy(vectors.T.astype(np.float32)) @ basis, taken
+
+
+def _run(
+    operator: _Restricted,
+    start: Tensor,
+    found: Tensor,
+    steps: int,
+    count: int,
+    noise_gain: float,
+    progress: Progress | None = None,
+) -> tuple[Tensor, Numbers]:
+    """Lanczos' recurrence, orthogonal to what was found before, until the gains at both ends stand still.
+
+    Arguments:
+        operator: ``J^T J``.
+        start: Where the run starts.
+        found: What earlier runs have found, orthonormal, (K, unknowns).
+        steps: Steps at most.
+        count: How many gains at each end must stand still.
+        noise_gain: How far noise moves the layer per HU.
+        progress: Called with ("spectrum", done, total).
+
+    Returns:
+        The basis, orthonormal, (steps, unknowns), and ``J^T J`` in it, upper triangle.
+    """
     first = len(found)
     basis = torch.cat([found, torch.zeros(steps, operator.unknowns)])
     projected = np.zeros((steps, steps))
-    v, last = _without(start, found), first
+    v, last, before = _without(start, found), first, None
     while last < first + steps:
         # Once more after division: what rounding has left along the others has grown by it.
         v = _without(v / v.norm().clamp_min(1e-30), basis[:last])
@@ -185,12 +235,30 @@ def _ends(operator: _Restricted, start: Tensor, found: Tensor, steps: int) -> tu
         projected[: last - first, last - 1 - first] = (basis[first:last] @ w).numpy()
         size = float(w.norm())
         v = _without(w, basis[:last])
+        if progress:
+            progress("spectrum", last - first, steps)
         if float(v.norm()) <= _NOTHING * max(size, 1e-30):
             break
+        if (last - first) % _CHECK == 0 and last - first >= 4 * count:
+            now = _gains(projected[: last - first, : last - first], count, noise_gain)
+            if before is not None and _still(before, now, count):
+                break
+            before = now
     taken = last - first
-    _, vectors = np.linalg.eigh(projected[:taken, :taken], UPLO="U")
-    ends = vectors[:, [0, -1]] if taken > 1 else vectors[:, :1]
-    return torch.from_numpy(ends.T.astype(np.float32)) @ basis[first:last], taken
+    return basis[first:last], projected[:taken, :taken]
+
+
+def _gains(projected: Numbers, count: int, noise_gain: float) -> Numbers:
+    """The lowest and the highest gains so far."""
+    values = np.sqrt(np.maximum(np.linalg.eigvalsh(projected, UPLO="U"), 0.0))
+    return np.concatenate([values[:count], values[-count:]]) / max(noise_gain, 1e-30)
+
+
+def _still(before: Numbers, now: Numbers, count: int) -> bool:
+    """Whether more steps are unlikely to find other gains at either end."""
+    alike = np.abs(now - before) <= _STILL * now
+    alike[:count] |= now[:count] <= _UNSEEN * RHO
+    return bool(alike.all())
 
 
 def _without(v: Tensor, others: Tensor) -> Tensor:
@@ -222,20 +290,37 @@ def radius(sight: Sight, change: Image, rho: float = RHO, *, guess: float = 1.0)
         HU RMS; infinity where it is still hidden at 1000, 0 where it never is.
     """
 
-    def hidden(size: float) -> bool:
-        return sight.ratio(np.float32(size) * change) <= rho
+    def seen(size: float) -> float:
+        return sight.ratio(np.float32(size) * change)
 
-    low, high = 0.0, min(max(guess, _NEAREST), _FARTHEST)
-    while hidden(high):
+    low, at_low = 0.0, 0.0
+    high = min(max(guess, _NEAREST), _FARTHEST)
+    at_high = seen(high)
+    while at_high <= rho:
         if high >= _FARTHEST:
             return float("inf")
-        low, high = high, min(1.5 * high, _FARTHEST)
+        low, at_low = high, at_high
+        high = min(1.5 * high, _FARTHEST)
+        at_high = seen(high)
     while low == 0.0 and high > _NEAREST:  # by steps downwards, until it is hidden
         lower = high / 1.5
-        low, high = (lower, high) if hidden(lower) else (0.0, lower)
+        at_lower = seen(lower)
+        if at_lower <= rho:
+            low, at_low = lower, at_lower
+        else:
+            high, at_high = lower, at_lower
     for _ in range(_HALVINGS if low else 0):
-        middle = (low + high) / 2
-        low, high = (middle, high) if hidden(middle) else (low, middle)
+        if high - low <= _NEAR_ENOUGH * high or rho - at_low <= _NEAR_ENOUGH * rho:
+            break
+        # Where the line between both ends meets the ratio, for most layers grow evenly with a change; not
+        # too near to either end, so that layers that jump are cornered all the same.
+        share = (rho - at_low) / max(at_high - at_low, 1e-30)
+        middle = low + min(max(share, 0.1), 0.9) * (high - low)
+        at_middle = seen(middle)
+        if at_middle <= rho:
+            low, at_low = middle, at_middle
+        else:
+            high, at_high = middle, at_middle
     return low
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,6 @@ from ctinv.invariance.representation.reader import represent
 from torch import Tensor
 
 from .observer import ChannelStatistics, Observer, Standard
-from .refine import noise_change
 
 __all__ = ["Joint", "Sight"]
 
@@ -37,15 +37,27 @@ class Sight:
         observer: The layer.
         x: The slice (H, W), HU, extended by its mirror image so that strided layers fit.
         noise: Noise realisations of the slice, (3, H, W), HU.
-        moves: How far noise moves the layer on average.
         shape: Height and width of the slice before it was extended.
+        stated: How far noise moves the layer on average, where that is known without asking the layer.
     """
 
     observer: Observer
     x: Image
     noise: Image
-    moves: float
     shape: tuple[int, int]
+    stated: float | None = None
+
+    @cached_property
+    def moves(self) -> float:
+        """How far noise moves the layer on average."""
+        if self.stated is not None:
+            return self.stated
+        return float(np.mean([float(self.moved(one).norm()) for one in self.noise]))
+
+    @cached_property
+    def z(self) -> Tensor:
+        """What the layer says of the slice."""
+        return self.observer(torch.from_numpy(self.x)[None, None])
 
     @classmethod
     def of(
@@ -103,7 +115,7 @@ class Sight:
     ) -> Sight:
         if noise is None:
             noise = noise_like(whole, NOISES, rng(seed, Purpose.NOISE), spacing)
-        return cls(observer, whole, noise, noise_change(observer, whole, noise), (shape[0], shape[1]))
+        return cls(observer, whole, noise, (shape[0], shape[1]))
 
     @property
     def body(self) -> Mask:
@@ -129,14 +141,15 @@ class Sight:
         What fills a small part of a slice moves a layer less than the noise of the whole slice does,
         however plain it is; beside the noise where it is, it can be judged.
         """
-        noise = self.noise * region.astype(np.float32)
-        return replace(self, noise=noise, moves=noise_change(self.observer, self.x, noise))
+        return replace(self, noise=self.noise * region.astype(np.float32), stated=None)
+
+    def moved(self, change: Image) -> Tensor:
+        """How the layer changes with a change (H, W) of the slice, HU."""
+        return self.observer(torch.from_numpy(self.x + change)[None, None]) - self.z
 
     def ratio(self, change: Image) -> float:
         """The noise ratio of a change (H, W) in HU: how far the layer moves, over how far noise moves it."""
-        base = torch.from_numpy(self.x)[None, None]
-        moved = self.observer(base + torch.from_numpy(change)[None, None]) - self.observer(base)
-        size = float(moved.norm())
+        size = float(self.moved(change).norm())
         return size / self.moves if self.moves > 0 else (0.0 if size == 0 else float("inf"))
 
 

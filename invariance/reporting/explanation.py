@@ -12,6 +12,7 @@ from ctinv.adapters.errors import CtinvError
 from ctinv.invariance.data.io.slices import CTSlice
 from ctinv.invariance.infra.files import remove_files, write_files
 
+from .added import Added
 from .dicom import dicom_files
 from .figure import figure_png
 from .notebook import plot, short_html, to_dataframe, to_xarray
@@ -39,6 +40,7 @@ class Explanation(AnalysisResult):
         formats: Collection[str] = (),
         template: CTSlice | None = None,
         deidentify: bool = False,
+        added: Sequence[Added] = (),
     ) -> dict[str, Path]:
         """Write ``result.json``, ``arrays.npz``, ``figure.png`` and ``report.html``.
 
@@ -53,6 +55,7 @@ class Explanation(AnalysisResult):
                 :func:`ctinv.invariance.reporting.dicom.dicom_files`.
             template: The slice that was explained; DICOM takes place and patient from it.
             deidentify: Leave out of DICOM what tells the patient.
+            added: Answers to further questions, such as a swap, that the report shows as well.
 
         Returns:
             The path of each file by name.
@@ -69,7 +72,7 @@ class Explanation(AnalysisResult):
         pages: dict[str, bytes] = {}
         if report:
             pages["figure.png"] = figure_png(self)
-            pages["report.html"] = report_html(self, pages["figure.png"]).encode()
+            pages["report.html"] = report_html(self, pages["figure.png"], added).encode()
         else:
             remove_files(out_dir, ("report.html", "figure.png"))
         return write_files(

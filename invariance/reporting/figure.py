@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ctinv.invariance.data.windows import Window, choose_window
 from ctinv.invariance.infra.pages import number
 
-from .sheet import INK, QUIET, Sheet, bar_text, distance, scale_bar, spacing_text, top_of
+from .sheet import INK, QUIET, Sheet, bar_text, distance, plain_logs, scale_bar, spacing_text, top_of
 
 if TYPE_CHECKING:
     from ctinv.invariance.audit.record import Audit
@@ -193,8 +193,7 @@ def draw_curve(axes: Axes, audit: Audit) -> None:
         (point.reached, point.value) for point in audit.curve.values() if point.reached and point.value
     )
     noise, shown = audit.map.noise, audit.map.std
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    plain_logs(axes)
     axes.tick_params(labelsize=9, labelcolor=INK, length=3)
     axes.set_xlabel("noise ratio", fontsize=9, color=INK, labelpad=1)
     axes.set_ylabel("std [HU]", fontsize=9, color=INK, labelpad=1)

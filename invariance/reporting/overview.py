@@ -243,7 +243,7 @@ def _matrix(cases: Sequence[Case]) -> Matrix | None:
         )
         caption += "below each, what is hidden at least and at most"
     else:
-        caption = "What is hidden at least, mean over images; the darker the more"
+        caption = "What is hidden at least, mean over images; the stronger the colour, the more"
     corner = ("image" if by_image else "model") + " / layer"
     return Matrix(caption, corner, layers, list(groups), rows)
 

@@ -18,7 +18,7 @@ __all__ = ["BUDGET", "Packed", "Picture", "pack"]
 BUDGET = 6_500_000
 """Characters that the images of one page may take; with the rest a page stays below 10 MB."""
 
-_FINEST = {"ct": 2.0**-3, "map": 2.0**-6}  # HU
+_FINEST = {"ct": 2.0**-3, "map": 2.0**-6, "difference": 2.0**-6}  # HU
 _COARSER = (1.0, 2.0, 4.0, 8.0)
 _MOST = 32767
 
@@ -30,7 +30,8 @@ class Picture:
     Arguments:
         key: Its name for the scripts.
         title: What the reader sees it called.
-        kind: ``ct`` for HU with a grey window, ``map`` for spreads from 0 HU up.
+        kind: ``ct`` for HU with a grey window, ``map`` for spreads from 0 HU up, ``difference`` for
+            changes of either sign.
         pixels: (H, W), HU.
         sample: Its number where it is a sample, from 1 on.
     """
@@ -62,10 +63,10 @@ class Packed:
 def pack(pictures: Sequence[Picture], budget: int = BUDGET) -> Packed:
     """Pack images to 16 bit each, as finely as there is room for.
 
-    A value is a whole number of steps: an eighth of a HU for CT, a 64th for maps. Where all together would
-    take more than the budget, steps become up to 8 times as wide; where that is not enough, samples are left
-    out down to one; after that pixels are averaged, which makes room for samples again. Every CT image but
-    the first is stored as its difference from the first.
+    A value is a whole number of steps: an eighth of a HU for CT, a 64th for maps and differences. Where all
+    together would take more than the budget, steps become up to 8 times as wide; where that is not enough,
+    samples are left out down to one; after that pixels are averaged, which makes room for samples again.
+    Every CT image but the first is stored as its difference from the first.
 
     Each text is base64 of raw DEFLATE of the low bytes of all pixels, row by row, and then of the high
     bytes. A pixel's 16 bit hold, in zigzag order (0, -1, 1, -2, ...), the difference from the pixel on its

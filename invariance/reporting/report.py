@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,12 +18,13 @@ from .story import bracket, decisions, groups
 from .viewer import SCRIPTS, viewer_data
 
 if TYPE_CHECKING:
+    from .added import Added
     from .result import AnalysisResult
 
 __all__ = ["Case", "report_html", "summary"]
 
 
-def report_html(e: AnalysisResult, figure: bytes | None = None) -> str:
+def report_html(e: AnalysisResult, figure: bytes | None = None, added: Sequence[Added] = ()) -> str:
     """Write the report of one explanation as one HTML page of at most 10 MB.
 
     The page holds its images in HU, its style and its scripts; it loads nothing. What spans several
@@ -32,6 +33,7 @@ def report_html(e: AnalysisResult, figure: bytes | None = None) -> str:
     Arguments:
         e: The explanation.
         figure: Its figure as a PNG file; drawn anew where None.
+        added: Answers to further questions about the same slice and layer.
     """
     kind, picture = _smaller(figure if figure is not None else figure_png(e, compact=True))
     return page(
@@ -42,7 +44,8 @@ def report_html(e: AnalysisResult, figure: bytes | None = None) -> str:
         verdict=e.audit.verdict,
         bracket=bracket(e),
         decisions=decisions(e),
-        images=viewer_data(e),
+        images=viewer_data(e, [picture for one in added for picture in one.pictures]),
+        added=added,
         groups=groups(e),
         figures={"name": f"ctinv-{e.meta.layer or 'layer'}-figures", "rows": _csv(e)},
         notices=_notices(e),

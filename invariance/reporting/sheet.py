@@ -14,7 +14,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["INK", "QUIET", "Sheet", "bar_text", "distance", "scale_bar", "spacing_text", "top_of"]
+__all__ = [
+    "INK",
+    "QUIET",
+    "Sheet",
+    "bar_text",
+    "distance",
+    "plain_logs",
+    "scale_bar",
+    "spacing_text",
+    "top_of",
+]
 
 INK, QUIET = "#1a1d21", "#5a6270"
 
@@ -111,6 +121,18 @@ class Sheet:
         buffer = io.BytesIO()
         FigureCanvasAgg(self.figure).print_png(buffer)
         return buffer.getvalue()
+
+
+def plain_logs(axes: Axes) -> None:
+    """Logarithmic scales with numbers as one says them: powers of ten have no room beside a small plot."""
+    from matplotlib.ticker import FuncFormatter, LogFormatter
+
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
+        axis.set_tick_params(which="minor", labelsize=9)
 
 
 def _short(text: str, room: int) -> str:

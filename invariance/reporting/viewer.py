@@ -15,7 +15,7 @@ from .packing import BUDGET, Picture, pack
 if TYPE_CHECKING:
     from .result import AnalysisResult
 
-__all__ = ["SCRIPTS", "pictures", "viewer_data"]
+__all__ = ["SCRIPTS", "pictures", "shown_data", "viewer_data"]
 
 SCRIPTS = (
     "dom.js",
@@ -57,29 +57,67 @@ def pictures(e: AnalysisResult) -> Iterator[Picture]:
         yield Picture("std_flow", "Map before refinement (not hidden)", "map", e.std_flow)
 
 
-def viewer_data(e: AnalysisResult, budget: int = BUDGET) -> dict[str, Any]:
+def viewer_data(e: AnalysisResult, more: Sequence[Picture] = (), budget: int = BUDGET) -> dict[str, Any]:
     """All that the viewer's scripts read, as plain JSON values.
 
     Arguments:
         e: What to show.
+        more: Images of further questions, shown behind its own.
         budget: Characters that the images may take, see :func:`ctinv.invariance.reporting.packing.pack`.
     """
-    shown = list(pictures(e))
+    return shown_data(
+        [*pictures(e), *more],
+        spacing=e.meta.spacing,
+        name=f"ctinv-{e.meta.layer or 'layer'}",
+        top=_end([e.std] if e.std_noise is None else [e.std, e.std_noise]),
+        difference=_end([np.abs(image - e.x) for image in e.samples] or [np.abs(e.denoised - e.x)]),
+        budget=budget,
+    )
+
+
+def shown_data(
+    shown: Sequence[Picture],
+    *,
+    spacing: Sequence[float] | None,
+    name: str,
+    difference: float,
+    top: float = 1.0,
+    window: tuple[float, float] | None = None,
+    chosen: Sequence[str] | None = None,
+    focus: tuple[float, float, float] | None = None,
+    budget: int = BUDGET,
+) -> dict[str, Any]:
+    """What the viewer reads of any images of one slice, as plain JSON values.
+
+    Arguments:
+        shown: The images; the first, ``x``, is what others are held against.
+        spacing: Row and column spacing in mm, where known.
+        name: What files that it saves are called.
+        difference: End of the scale of differences, HU.
+        top: End of the scale of maps, HU.
+        window: Grey window at first, from and to, HU; one that suits the first image where None.
+        chosen: Keys of the three images that stand side by side at first; those of an analysis where None.
+        focus: Column, row and zoom at first; the whole slice where None.
+        budget: Characters that the images may take.
+    """
     packed = pack(shown, budget)
-    scale = packed.shrink
-    spacing = e.meta.spacing
-    height, width = (size // scale for size in e.x.shape)
+    scale, x = packed.shrink, shown[0].pixels
+    height, width = (size // scale for size in x.shape)
     return {
         "shape": [height, width],
         "spacing": [float(mm) * scale for mm in spacing] if spacing and all(spacing) else None,
         "images": list(packed.images),
-        "window": list(choose_window(e.x).limits),
+        "window": list(window or choose_window(x).limits),
         "presets": [{"name": name, "limits": list(w.limits)} for name, w in PRESETS.items()],
-        "top": _end([p.pixels for p in shown if p.key in ("std", "std_noise")]),
-        "difference": _end([np.abs(image - e.x) for image in e.samples] or [np.abs(e.denoised - e.x)]),
+        "top": top,
+        "difference": difference,
+        "chosen": None if chosen is None else list(chosen),
+        "focus": None
+        if focus is None
+        else {"column": focus[0] / scale, "row": focus[1] / scale, "zoom": focus[2]},
         "colours": {"map": _colours("inferno"), "difference": _colours("RdBu_r")},
         "said": _said(packed.step, packed.left_out, scale),
-        "name": f"ctinv-{e.meta.layer or 'layer'}",
+        "name": name,
     }
 
 

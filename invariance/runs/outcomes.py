@@ -13,6 +13,7 @@ from ctinv.invariance.infra.files import remove_files, write_files
 from ctinv.invariance.reporting.result import SCHEMA_VERSION
 
 __all__ = [
+    "ANSWERS",
     "ERROR",
     "FILES",
     "FILES_WITHOUT_REPORT",
@@ -26,6 +27,7 @@ __all__ = [
 ]
 
 RESULT, ERROR = "result.json", "error.json"
+ANSWERS = ("swap", "attack")  # folders within a case's own
 FILES = ("arrays.npz", "figure.png", "report.html", RESULT)
 """What a finished case consists of; the result is written last."""
 

@@ -15,7 +15,7 @@ from ctinv.invariance.audit.record import Audit, Figure
 from ctinv.invariance.infra.files import replacing
 from ctinv.invariance.networks.fit_record import Timings
 
-from .outcomes import ERROR, RESULT, outcome
+from .outcomes import ANSWERS, ERROR, RESULT, outcome
 
 __all__ = [
     "BOUNDS",
@@ -169,7 +169,9 @@ def case_folders(root: Path) -> list[Path]:
     if not root.is_dir():
         raise CtinvError(f"{root} is no folder; give one that ctinv analyze wrote")
     found = {file.parent.relative_to(root) for name in (RESULT, ERROR) for file in root.rglob(name)}
-    return sorted(found, key=_natural)
+    # Answers to further questions lie within the case that they are about.
+    within = {folder for folder in found if folder.name in ANSWERS and folder.parent in found}
+    return sorted(found - within, key=_natural)
 
 
 def _natural(folder: Path) -> list[tuple[int, int | str]]:

@@ -83,9 +83,27 @@ def test_a_swap_takes_the_fit_and_another_slice(run, one, tmp_path, monkeypatch)
     np.testing.assert_array_equal(asked[1][1], two)
 
 
+def test_tissues_have_folders_and_one_page(run, tmp_path):
+    hu = np.random.default_rng(0).normal(40, 12, (48, 48)).astype(np.float32)
+    hu[:, 24:] += 600
+    np.save(tmp_path / "two.npy", hu)
+    result = run("spectrum", "-m", "chen", "-l", "conv3", "--count", 1, "--steps", 4, "--tissues", "-i",
+                 tmp_path / "two.npy", "-o", tmp_path / "out", "--json")  # fmt: skip
+    assert result.code == 0, result.err
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "conv3_in_bone",
+        "conv3_in_contrast_medium",  # the edge between them
+        "conv3_in_soft_tissue",
+        "report.html",
+    }
+    assert len(result.json) == 3
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["spectrum", "-l", "conv3", "--tissues", "--ellipse", "9:9:9"], "give one"),
+        (["hide", "-l", "conv3", "--mask", "{one}", "--ellipse", "9:9:9"], "give one of them"),
         (["hide", "-l", "conv3", "--lesion", "size=6mm", "--ellipse", "9:9:9"], "give one"),
         (["hide", "-l", "conv3", "--ellipse", "9:9"], "no ellipse"),
         (["spectrum", "-l", "conv3", "--ellipse", "9:9:9", "--mask", "{one}"], "give one of them"),
@@ -101,3 +119,77 @@ def test_bad_requests_are_refused_in_one_line(run, one, tmp_path, words, message
     assert message in result.err
     assert len(result.err.strip().splitlines()) == 1
     assert not out.exists()
+
+
+@pytest.fixture
+def asking(monkeypatch):
+    """A fit that takes no time; what it is asked besides an explanation is real or made up."""
+    from ctinv import invariance
+    from ctinv.invariance.changes.about import About
+    from ctinv.invariance.changes.swap import Swap
+    from ctinv.invariance.networks.fit_record import FitRecord
+    from ctinv.invariance.reporting.explanation import Explanation
+    from ctinv.invariance.reporting.provenance import Provenance
+
+    class Fit:
+        info = FitRecord()
+
+        def __init__(self, denoiser, layer):
+            self.denoiser, self.layer = denoiser, layer
+
+        def explain(self, image, *, seed, **_):
+            x = image.hu
+            meta = Provenance(model=self.denoiser.name, layer=self.layer, seed=seed, source=image.name)
+            return Explanation(x, x, x, np.stack([x, x + 1]), x, np.ones_like(x), meta=meta)
+
+        def swap(self, image, other, *, seed, rho, progress):
+            x, other = np.asarray(image.hu), np.asarray(other.hu)
+            about = About.of(self.denoiser, self.layer, image, seed=seed, rho=rho)
+            return Swap(about, x, other, x, other, other, x, 0.03, 0.5, 0.4)
+
+        def attack(self, image, *, size, seed, progress):
+            return invariance.attack(self.denoiser, image, layers=[self.layer], size=size, seed=seed)
+
+    monkeypatch.setattr(
+        invariance, "fit", lambda denoiser, names, **_: [Fit(denoiser, n) for n in names], raising=False
+    )
+
+
+def test_an_analysis_shows_a_swap_and_an_attack_in_its_report(run, one, tmp_path, asking):
+    np.save(tmp_path / "two.npy", np.random.default_rng(1).normal(40, 12, (48, 48)).astype(np.float32))
+    words = ["analyze", "-m", "chen", "-l", "conv3", "-i", one, "-o", tmp_path / "out"]
+    assert run(*words).code == 0
+    assert "Swap:" not in (tmp_path / "out" / "report.html").read_text()
+    more = [*words, "--swap", tmp_path / "two.npy", "--attack", 5]
+    result = run(*more)  # what is there already does not answer that
+    assert result.code == 0, result.err
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Swap: z of x, the rest of the other" in page
+    assert "Attack: f of that" in page
+    assert "The small change that moves f(x) of chen most" in page
+    with np.load(tmp_path / "out" / "swap" / "images.npz") as images:
+        np.testing.assert_array_equal(images["other"], np.load(tmp_path / "two.npy"))
+    stored = json.loads((tmp_path / "out" / "attack" / "result.json").read_text())
+    assert stored["kind"] == "attack"
+    again = run("gather", tmp_path / "out")  # an answer within a case is no case
+    assert again.code == 0, again.err
+    assert len((tmp_path / "out" / "runs.csv").read_text().strip().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--attack", "0"], "positive size"),
+        (["--swap", "{small}"], "slices of one shape"),
+        (["--swap", "{folder}"], "holds 2 slices"),
+    ],
+)
+def test_further_questions_that_have_no_answer_are_refused(run, one, tmp_path, asking, words, message):
+    (tmp_path / "two").mkdir()
+    for name in ("small.npy", "two/a.npy", "two/b.npy"):
+        np.save(tmp_path / name, np.random.default_rng(1).normal(40, 12, (40, 48)).astype(np.float32))
+    given = [w.format(small=tmp_path / "small.npy", folder=tmp_path / "two") for w in words]
+    result = run("analyze", "-m", "chen", "-l", "conv3", "-i", one, "-o", tmp_path / "out", "-q", *given)
+    assert result.code == 2
+    assert message in result.err
+    assert not (tmp_path / "out").exists()

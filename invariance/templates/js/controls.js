@@ -18,7 +18,7 @@ function listenToControls(viewer) {
   slider.max = String(Math.max(1, viewer.samples));
   slider.addEventListener("input", () => viewer.setSample(Number(slider.value)));
   find(root, ".sample").hidden = viewer.samples < 2;
-  for (const name of [".flicker", ".blink"]) find(root, name).hidden = !viewer.samples;
+  for (const name of [".flicker", ".blink"]) find(root, name).hidden = !viewer.samples && !viewer.data.chosen;
   const opacity = /** @type {HTMLInputElement} */ (find(root, ".opacity input"));
   opacity.addEventListener("input", () => {
     viewer.opacity = Number(opacity.value) / 100;

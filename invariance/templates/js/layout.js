@@ -4,7 +4,8 @@
  * @typedef {"one" | "side" | "overlay" | "all"} Layout
  * @typedef {{ pane: Pane, slot: number | null, key: string }} Place slot: which choice of the reader it follows
  * @typedef {{ shape: [number, number], spacing: [number, number] | null, images: Packed[], window: Ends,
- *   presets: { name: string, limits: Ends }[], top: number, difference: number,
+ *   presets: { name: string, limits: Ends }[], top: number, difference: number, chosen: string[] | null,
+ *   focus: { column: number, row: number, zoom: number } | null,
  *   colours: { map: string, difference: string }, said: string, name: string }} ViewerData
  */
 
@@ -55,7 +56,7 @@ function chooser(from, chosen, label) {
 function lay(layout, from, chosen, changed) {
   if (layout === "all") {
     const of = (/** @type {Kind} */ kind) => from.filter((one) => one.kind === kind);
-    const some = [...of("ct"), ...of("difference").filter((one) => one.key === APART), ...of("map")];
+    const some = [...of("ct"), ...of("difference").filter((one) => one.key === APART || !one.key.endsWith("-x")), ...of("map")];
     return some.map((one) => ({
       pane: new Pane(one.title, element("p", { class: "head" }, one.title)),
       slot: null,

@@ -3,7 +3,7 @@
  */
 
 /**
- * @typedef {{ key: string, title: string, kind: "ct" | "map", sample: number | null, step: number,
+ * @typedef {{ key: string, title: string, kind: Kind, sample: number | null, step: number,
  *   base: string | null, delta: boolean, data: string }} Packed
  * @typedef {"ct" | "map" | "difference"} Kind
  * @typedef {{ key: string, title: string, kind: Kind, sample: number | null, values: Float32Array }} Picture

@@ -26,13 +26,17 @@ class Viewer {
     const tall = data.spacing ? data.spacing[0] / data.spacing[1] : 1;
     this.view = new View({ width, height, tall });
     this.tables = colourTables(data.colours);
+    if (data.focus) {
+      this.view.zoomBy(data.focus.zoom);
+      this.view.moveTo(data.focus.column, data.focus.row);
+    }
     this.from = choices(pictures);
     this.samples = Math.max(0, ...[...pictures.values()].map((one) => one.sample || 0));
     this.sample = 1;
     this.flickered = false;
     this.moves = false;
     this.opacity = 0.5;
-    this.chosen = ["x", this.samples ? SAMPLE : "denoised", "std"];
+    this.chosen = data.chosen || ["x", this.samples ? SAMPLE : "denoised", "std"];
     /** @type {{ column: number, row: number } | null} */
     this.cursor = null;
     /** @type {Layout} */

@@ -10,8 +10,10 @@ from ctinv import adapters, invariance, zoo
 from ctinv.adapters.errors import CtinvError, ImageError, UnsupportedModelError
 from ctinv.invariance import Lesion
 from ctinv.invariance.changes.about import About
+from ctinv.invariance.changes.answer import answers_html
 from ctinv.invariance.changes.hide import vanish
-from ctinv.invariance.changes.regions import contrast_in, ellipse, read_mask
+from ctinv.invariance.changes.masks import read_mask
+from ctinv.invariance.changes.regions import contrast_in, ellipse
 from ctinv.invariance.data.io.slices import CTSlice
 from ctinv.invariance.refinement.refine import RHO
 from torch import nn
@@ -197,6 +199,27 @@ def test_changes_of_a_region_stay_in_it():
         assert rms(d.change[region]) == pytest.approx(5, rel=1e-3)
 
 
+def test_each_tissue_is_asked_by_itself():
+    """Soft tissue on the left, where the gain is 2, and bone on the right, where it is 1."""
+    one = noisy()
+    one.hu[:, SIDE // 2 :] += 600
+    found = invariance.spectra(denoiser(), "gain", one, count=1, size=5.0, steps=8)
+    # Along the edge between them the smoothed slice is as bright as contrast medium.
+    assert [a.part for a in found] == ["in soft tissue", "in contrast medium", "in bone"]
+    for answer, half_of_it in zip(
+        found[::2], (np.s_[:, : SIDE // 2 - 4], np.s_[:, SIDE // 2 + 4 :]), strict=True
+    ):
+        assert answer.region[half_of_it].all()
+        assert not answer.region[:, :: SIDE - 1].all()
+        assert [d.gain for d in answer.hidden + answer.amplified] == pytest.approx([1, 1], rel=0.05)
+        assert answer.where in answer.verdict[0]
+    page = answers_html(found)
+    assert "<title>What gain of toy sees least and most</title>" in page
+    assert "gain in bone" in page
+    with pytest.raises(CtinvError, match="name a region"):
+        invariance.spectra(denoiser(), "gain", np.full((SIDE, SIDE), -1000, np.float32))
+
+
 def test_a_bent_layer_says_where_the_linear_reading_ends():
     class Bent(nn.Module):
         def forward(self, x):
@@ -293,6 +316,6 @@ def test_a_model_without_gradients_is_refused():
     from ctinv.invariance.changes.spectrum import spectrum
     from ctinv.invariance.refinement.sight import Sight
 
-    blind = Sight(look, draw(0, 1)[0], draw(1), 1.0, (SIZE, SIZE))
+    blind = Sight(look, draw(0, 1)[0], draw(1), (SIZE, SIZE), 1.0)
     with pytest.raises(UnsupportedModelError, match="differentiated"):
         spectrum(blind, About.of(look.denoiser, "phi", "x", rho=RHO))

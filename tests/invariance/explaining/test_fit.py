@@ -321,7 +321,7 @@ def test_refinement_clears_what_the_layer_sees_and_keeps_what_it_does_not(blind,
     assert np.sqrt(np.mean(seen**2)) < 2 < np.sqrt(np.mean(flow[:, away:] ** 2))
     np.testing.assert_allclose(np.sqrt(np.mean(hidden**2)), np.sqrt(np.mean(flow[:, :half] ** 2)), rtol=0.05)
     assert explanation.audit["leakage"]["refined"]["value"] < 0.05
-    assert "What the map shows is hidden from it to" in explanation.audit["verdict"][0]
+    assert "it has lost just these structures" in explanation.audit["verdict"][0]
     bounds = explanation.bounds
     assert bounds.converged
     assert bounds.lower.value < bounds.upper.value * 1.3

@@ -7,7 +7,7 @@ import pytest
 import torch
 from ctinv import zoo
 from ctinv.adapters.errors import CtinvError, UnsupportedModelError
-from ctinv.invariance.refinement.extremes import curvature, extremes, radius
+from ctinv.invariance.refinement.extremes import _Restricted, _run, curvature, extremes, radius
 from ctinv.invariance.refinement.refine import RHO, refine
 from ctinv.invariance.refinement.sight import Joint, Sight
 from torch import nn
@@ -79,6 +79,40 @@ def test_few_steps_find_the_large_gains_and_never_too_small_or_too_large_ones():
     assert bottom < 0.3 * values[0]
 
 
+def test_the_basis_stays_orthonormal_where_gains_differ_much():
+    """Gains from 1 to 10,000: the largest ones come back again and again without orthogonalisation."""
+    weights = torch.logspace(4, 0, 256).reshape(16, 16)
+    look = sight(lambda x: x * weights if x.shape[-1] == 16 else x, size=16)
+    jacobian = look.observer.linearise(torch.from_numpy(look.x)[None, None])
+    operator = _Restricted(jacobian, np.ones((16, 16), bool))
+    start = torch.from_numpy(draw(1, 1, 16)).flatten()
+    found = torch.eye(256)[:2]  # as if from an earlier run
+    basis, projected = _run(operator, start, found, 120, 3, 1e-9)
+    assert len(basis) > 60
+    both = torch.cat([found, basis]).double()
+    np.testing.assert_allclose(both @ both.T, np.eye(len(both)), atol=2e-6)
+    highest = np.sqrt(np.linalg.eigvalsh(projected, UPLO="U")[:-4:-1])
+    np.testing.assert_allclose(highest, weights.ravel()[2:5], rtol=1e-4)  # each once
+    whole = projected + np.triu(projected, 1).T
+    np.testing.assert_allclose(
+        whole / 1e8, (basis.double() * weights.ravel().double() ** 2) @ basis.double().T / 1e8, atol=1e-6
+    )
+
+
+def test_the_search_ends_where_more_steps_find_nothing_else():
+    """Three gains only, of which each comes with a quarter of the pixels or more."""
+    weights = torch.ones(16, 16)
+    weights[:4], weights[4:8] = 3.0, 2.0
+    look = sight(lambda x: x * weights if x.shape[-1] == 16 else x, size=16)
+    assert extremes(look, count=1, steps=200).steps <= 4
+    spread = torch.linspace(1, 3, 256).reshape(16, 16)
+    look = sight(lambda x: x * spread if x.shape[-1] == 16 else x, size=16)
+    found = extremes(look, count=1, steps=200)
+    assert found.steps < 100
+    gains = [e.gain * found.noise_gain for e in (found.hidden[0], found.amplified[0])]
+    np.testing.assert_allclose(gains, [1, 3], rtol=0.02)
+
+
 def test_what_half_an_image_hides_has_no_gain_and_no_end():
     look = sight(half)
     found = extremes(look, count=2)
@@ -134,7 +168,7 @@ def test_what_is_never_hidden_has_no_radius():
     jump = sight(lambda x: x + 1e4 * torch.sign(x.sum((2, 3), keepdim=True) - 64 * 20), size=8)
     jump.x[:] = 20
     change = np.ones((8, 8), np.float32)
-    assert radius(Sight(jump.observer, jump.x, jump.noise, 1.0, (8, 8)), change) == 0
+    assert radius(Sight(jump.observer, jump.x, jump.noise, (8, 8), 1.0), change) == 0
 
 
 def test_ends_of_a_real_layer_are_those_of_its_dense_jacobian():
@@ -164,7 +198,7 @@ def test_bad_requests_are_refused():
 def test_the_search_is_told_and_can_be_repeated():
     told = []
     one = extremes(sight(convolved(), 3), count=2, steps=8, progress=lambda *step: told.append(step))
-    assert told == [("spectrum", 1, 2), ("spectrum", 2, 2)]
+    assert told == [*(("spectrum", step, 8) for step in range(1, 9)), ("spectrum", 8, 8)]
     other = extremes(sight(convolved(), 3), count=2, steps=8)
     assert [e.gain for e in one.hidden] == [e.gain for e in other.hidden]
     assert extremes(sight(convolved(), 3), count=2, steps=8, seed=1).hidden[0].gain != one.hidden[0].gain

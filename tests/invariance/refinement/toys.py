@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from ctinv import adapters
 from ctinv.invariance.refinement.observer import Observer
-from ctinv.invariance.refinement.refine import noise_change
 from ctinv.invariance.refinement.sight import Sight
 from torch import nn
 
@@ -53,4 +52,4 @@ def half(x):
 def sight(function, channels=1, *, size=SIZE, seed=0):
     """A function of images that looks at one image with noise of 10 HU."""
     observer, x, noise = layer(function, channels), draw(seed, 1, size)[0], draw(seed + 2, 3, size) / 3
-    return Sight(observer, x, noise, noise_change(observer, x, noise), (size, size))
+    return Sight(observer, x, noise, (size, size))
