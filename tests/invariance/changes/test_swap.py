@@ -38,7 +38,7 @@ def test_what_the_layer_sees_stays_and_the_rest_changes(explainer, tmp_path):
     files = found.save(tmp_path / "out")
     with np.load(files["images.npz"]) as images:
         assert set(images) == {"x", "other", "swapped", "reconstruction", "other_reconstruction", "refined"}
-    assert "invariances of the other image" in files["report.html"].read_text()
+    assert "Taking the invariances of the other slice" in files["report.html"].read_text()
 
 
 def test_bad_swaps_are_refused(explainer):

@@ -66,7 +66,7 @@ def test_the_scripts_are_there_and_end_no_element():
 
 def _bare():
     names = ("title", "layer", "command", "figure_kind", "rho")
-    lists = ("verdict", "decisions", "groups", "notices", "methods", "facts")
+    lists = ("verdict", "decisions", "groups", "notices", "methods", "facts", "added")
     numbers = {"samples": 1, "refined": 1, "std": 1.0, "std_flow": None, "bracket": None}
     return {
         **dict.fromkeys(names, ""), **{name: [] for name in lists}, **numbers,
