@@ -15,7 +15,7 @@ from ._types import INPUT, OUTPUT, Layer, Output, Progress
 from .arrays import batches, check_images, is_tensor, join, neighbours, pad_reflect, restore
 from .calibration import Calibration, calibrate
 from .errors import ImageError, IntensityError, RowsError, UnsupportedModelError
-from .geometry import Geometry, ramp
+from .geometry import Geometry, check_centred, ramp
 from .intensity import CANDIDATES, Intensity
 from .output_kind import LEVELS, contradiction, output_kind, reason
 
@@ -366,6 +366,8 @@ class Denoiser(ABC):
     def _output_shape(self, u: Any) -> tuple[int, ...]:
         with self._context(False):
             shape = tuple(int(n) for n in self._run(u, [OUTPUT], False)[OUTPUT].shape)
+            if len(shape) == 4 and shape[-1] < u.shape[-1]:
+                check_centred(lambda v: self._run(v, [OUTPUT], False)[OUTPUT], u, self.name)
         if len(shape) != 4 or shape[0] != u.shape[0] or shape[1] not in (1, self.channels):
             raise UnsupportedModelError(
                 f"{self.name!r} turns an image of shape {tuple(u.shape)} into {shape}; a denoiser returns "

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import pad_reflect
+from .arrays import pad_reflect, restore
 from .errors import ImageError, ModelError, UnsupportedModelError
 
-__all__ = ["Geometry", "LeastSize", "OneSize", "ramp"]
+__all__ = ["Geometry", "LeastSize", "OneSize", "check_centred", "ramp"]
 
 # The smallest image on which most networks run, then sizes that networks of one size are made for.
 _PROBE = 64
@@ -23,6 +23,43 @@ def ramp(height: int, width: int) -> np.ndarray:
     """A probe image (1, 1, H, W) that rises from 0 to 1 and is the same everywhere it is made."""
     rows = np.linspace(0.0, 1.0, height)[:, None] + np.linspace(0.0, 1.0, width)[None, :]
     return (0.5 * rows)[None, None].astype(np.float32)
+
+
+def check_centred(read: Callable[[Any], Any], u: Any, name: str) -> None:
+    """Refuse an output that lacks pixels on one side only: it would be laid over the wrong ones.
+
+    What changes where the middle of the image does must lie around the middle of the output. Nothing
+    is said of networks that see from there to a border, nor of a border of one pixel, which is less
+    than activations hide.
+
+    Arguments:
+        read: From one image in model units to the network's output, smaller by a few pixels.
+        u: An image (1, C, H, W).
+        name: What the network is called.
+
+    Raises:
+        UnsupportedModelError: All that the output lacks is at one end of an axis.
+    """
+    row, column = u.shape[-2] // 2, u.shape[-1] // 2
+    plain = read(u)
+    changed: np.ndarray | None = None
+    for step in (1.0, -1.0, 10.0):
+        moved = u + 0.0
+        moved[..., row - 1 : row + 1, column - 1 : column + 1] += step
+        other = (restore(read(moved), np.empty(0)) != restore(plain, np.empty(0))).any(axis=(0, 1))
+        changed = other if changed is None else changed | other
+    assert changed is not None
+    for axis, own in enumerate(changed.shape):
+        places = np.flatnonzero(changed.any(axis=1 - axis))
+        lost = (u.shape[axis - 2] - own) / 2
+        if not len(places) or places[0] == 0 or places[-1] == own - 1 or lost < 2:
+            continue
+        apart = abs((places[0] + places[-1] + 1) / 2 - own / 2)
+        if abs(apart - lost) <= 0.5:
+            raise UnsupportedModelError(
+                f"{name!r} turns {u.shape[-2]}x{u.shape[-1]} pixels into {changed.shape[0]}x"
+                f"{changed.shape[1]} and lacks them on one side only; crop the output alike on all sides"
+            )
 
 
 class Geometry:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from ctinv.adapters.errors import ImageError, ModelError, UnsupportedModelError
-from ctinv.adapters.geometry import Geometry, LeastSize, ramp
+from ctinv.adapters.geometry import Geometry, LeastSize, check_centred, ramp
 
 
 class Network:
@@ -207,3 +207,26 @@ def test_tiles_of_one_prescribed_axis():
     assert geometry.pads(image(50, 7)) == (0, 0)
     with pytest.raises(ImageError, match="32xany"):
         geometry.pads(image(31, 70))
+
+
+def blurred(u, top, left, bottom, right):
+    """A 3x3 mean of an image, cut."""
+    padded = np.pad(u, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    mean = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3)).mean((4, 5))
+    return mean[..., top : mean.shape[2] - bottom, left : mean.shape[3] - right]
+
+
+@pytest.mark.parametrize("cut", [(2, 2, 2, 2), (5, 5, 5, 5), (0, 0, 0, 0), (1, 1, 1, 1), (2, 3, 2, 3)])
+@pytest.mark.parametrize("size", [(64, 64), (48, 80)])
+def test_what_is_cut_alike_is_centred(cut, size):
+    check_centred(lambda u: blurred(u, *cut), ramp(*size), "net")
+
+
+@pytest.mark.parametrize("cut", [(4, 4, 0, 0), (0, 0, 6, 6), (0, 4, 4, 0), (3, 0, 3, 8)])
+def test_what_is_cut_on_one_side_is_refused(cut):
+    with pytest.raises(UnsupportedModelError, match=r"'net' turns 64x64 .* on one side only"):
+        check_centred(lambda u: blurred(u, *cut), ramp(64, 64), "net")
+
+
+def test_a_smaller_image_is_no_cut():
+    check_centred(lambda u: u[..., ::2, ::2], ramp(64, 64), "net")
