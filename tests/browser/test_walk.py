@@ -120,11 +120,12 @@ def as_tiny(monkeypatch):
     monkeypatch.setattr(invariance.Explainer, "explain", few)
 
 
-def follow(folder, monkeypatch):
+def follow(folder, monkeypatch, more=None):
+    """Run every command of the page; ``more`` are words for some of them."""
     monkeypatch.chdir(folder)
     for block in blocks(PAGE):
         for words in commands(block.text):
-            assert main(words[1:]) == 0, " ".join(words)
+            assert main(words[1:] + (more or {}).get(words[1], [])) == 0, " ".join(words)
 
 
 def take(browse, folder, out):
@@ -168,7 +169,8 @@ def test_the_walk_is_followed_and_pictured(browse, tmp_path, monkeypatch):
         return [Made(denoiser, layer) for layer in layers]
 
     monkeypatch.setattr(invariance, "fit", fit, raising=False)
-    follow(tmp_path, monkeypatch)
+    monkeypatch.setattr("ctinv.invariance.comparing.compare._PLACES", 1)
+    follow(tmp_path, monkeypatch, {"compare": ["--samples", "2"], "probe": ["--realisations", "32"]})
     take(browse, tmp_path, pictures(tmp_path))
 
 

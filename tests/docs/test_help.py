@@ -1,8 +1,9 @@
 """Every example of every ``--help`` runs as it is printed.
 
 What an example names and the user must have (a model file, a slice, a finished run) is made here. In the
-quick form nothing is fitted, and what measures or trains for minutes is only parsed; the long form
-(``--slow``) fits with the preset ``tiny``. All else is real in both.
+quick form nothing is fitted, and what takes more than a few seconds is only parsed; the long form
+(``--slow``) runs that, and fits with the preset ``tiny``. All else is real in both. What trains or measures
+for minutes is parsed in both.
 """
 
 import contextlib
@@ -30,6 +31,8 @@ from .conftest import Explainer
 
 LONG = {"zoo train": "trains for minutes", "bench suite": "measures for minutes"}
 SLOW = {"bench analyze": "fits", "bench sampling": "measures"}
+# Of commands whose other examples are run in the quick form, too.
+HEAVY = ("spectrum", "attack", "--attack", "--grid", "--protocol", "--dose", "--ellipse", "--mask", "against")
 
 
 def leaves(command=cli, path=()):
@@ -211,13 +214,26 @@ def ids(example):
     return " ".join(example[1])
 
 
+def heavy(example):
+    return any(word in HEAVY for word in example[1])
+
+
 @pytest.mark.parametrize("example", EXAMPLES, ids=ids)
 def test_an_example_runs(example, home, stand_in, monkeypatch):
-    from ctinv.invariance.explaining import explainer
-
     name, words = example
-    if name in LONG | SLOW:
+    if name in LONG | SLOW or heavy(example):
         return only_parsed(name, words)
+    run_without_fits(words, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", [e for e in EXAMPLES if heavy(e)], ids=ids)
+def test_a_longer_example_runs(example, home, stand_in, monkeypatch):
+    run_without_fits(example[1], monkeypatch)
+
+
+def run_without_fits(words, monkeypatch):
+    from ctinv.invariance.explaining import explainer
 
     def fit(denoiser, layers, **_):
         return [Fitted(denoiser, layer) for layer in ([layers] if isinstance(layers, str) else layers)]
