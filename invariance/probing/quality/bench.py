@@ -11,7 +11,7 @@ from ctinv.adapters._types import Image, Progress
 from ctinv.adapters.base import Denoiser
 from ctinv.adapters.errors import CtinvError
 from ctinv.invariance.data.phantoms.phantom import phantom
-from ctinv.invariance.data.simulation.dose import noise_realisations
+from ctinv.invariance.data.simulation.dose import REFERENCE_FLUENCE, noise_realisations
 from ctinv.invariance.infra.randomness import Purpose, rng
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
@@ -28,11 +28,15 @@ _RADIUS = 12.0  # mm, of the rod
 _FINE = 5  # sub-pixels per pixel and direction
 _EDGE = 0.6  # mm, blur of the rod's edge
 _TISSUE = 50.0  # HU
+_CYLINDER = 60.0  # mm, radius of the uniform phantom
+_NOISE = 12.0  # HU, of a routine body slice of 1 to 2 mm
+_CALIBRATION = 10**6  # number of the noise by which the photons are chosen, beyond those of doses
 _BODY = 256  # pixels of the made-up abdomen
 _REGION = 64  # pixels of the region whose noise is measured
 _MIDDLE = ((_SIDE - 1) / 2 + 0.3, (_SIDE - 1) / 2 - 0.2)  # of the rod, between pixels
 _GROUPS = 8  # of realisations, one of which the jackknife leaves out
 _FEWEST = 2
+_ROUNDING = 1e-9
 
 LEVELS = (0.5, 0.1)
 """Levels of the transfer whose frequencies are stated."""
@@ -84,7 +88,8 @@ class BenchRow:
         unit: Its unit; empty for none.
         image: In x; None where it is 0 by definition.
         output: In f(x).
-        error: Standard error of the latter over the realisations; None where there are too few.
+        error: Standard error of the latter over the realisations; None where there are too few, or where all
+            parts of them say the same, as of a peak that stays in its ring of the spectrum.
     """
 
     figure: str
@@ -127,7 +132,8 @@ class BenchFigures:
 
 
 def _row(figure: str, unit: str, image: float | None, output: float, error: float) -> BenchRow:
-    return BenchRow(figure, unit, image, output, error if math.isfinite(error) else None)
+    told = math.isfinite(error) and error > _ROUNDING * abs(output)
+    return BenchRow(figure, unit, image, output, error if told else None)
 
 
 def _four(found: NoiseFigures) -> tuple[float, float, float, float]:
@@ -166,12 +172,14 @@ def bench_figures(
             f"{realisations} realisations at doses {', '.join(f'{d:g}' for d in doses)} make no bench; give "
             f"{_FEWEST} or more, and fractions of the routine dose"
         )
-    plain = np.full((_SIDE, _SIDE), _TISSUE, dtype=np.float32)
+    plain = _cylinder()
+    fluence = _fluence(plain)
     rod = _rod(_MIDDLE)
     transfers: list[TransferFigure] = []
     noises: list[NoiseFigure] = []
     for number, dose in enumerate(doses):
-        noise = _noise(plain, _SPACING, dose, realisations, rng(seed, Purpose.PROTOCOL_NOISE, number))
+        draws = rng(seed, Purpose.PROTOCOL_NOISE, number)
+        noise = _noise(plain, _SPACING, dose, realisations, draws, fluence)
         empty = _denoised(denoiser, plain + noise)
         if not noises:
             noises.append(_noise_figure("uniform", plain + noise, empty, _SPACING))
@@ -224,6 +232,20 @@ def _errors(figures: Callable[[NDArray[np.bool_]], Sequence[float]], count: int)
     return [float(e) for e in np.sqrt((_GROUPS - 1) * values.var(0))]
 
 
+def _cylinder() -> Image:
+    """Uniform tissue in air: round, so that no direction of its noise is another's."""
+    rows, columns = np.indices((_SIDE, _SIDE)) - (_SIDE - 1) / 2
+    edge = np.clip((_CYLINDER - np.hypot(rows, columns) * _SPACING[0]) / _SPACING[0] + 0.5, 0, 1)
+    return np.asarray(-1000 + (1000 + _TISSUE) * edge, dtype=np.float32)
+
+
+def _fluence(plain: Image) -> float:
+    """Photons at dose 1 that give the cylinder the noise of a routine body slice."""
+    draws = rng(0, Purpose.PROTOCOL_NOISE, _CALIBRATION)
+    found = float(_region(_noise(plain, _SPACING, 1.0, 2, draws, REFERENCE_FLUENCE)).std())
+    return REFERENCE_FLUENCE * (found / _NOISE) ** 2
+
+
 def _rod(middle: tuple[float, float]) -> Image:
     cells = (np.arange(_SIDE * _FINE) + 0.5) / _FINE - 0.5
     distance = np.hypot((cells[:, None] - middle[1]) * _SPACING[0], (cells - middle[0]) * _SPACING[1])
@@ -232,9 +254,16 @@ def _rod(middle: tuple[float, float]) -> Image:
 
 
 def _noise(
-    hu: Image, spacing: tuple[float, float], dose: float, count: int, draws: np.random.Generator
+    hu: Image,
+    spacing: tuple[float, float],
+    dose: float,
+    count: int,
+    draws: np.random.Generator,
+    fluence: float = REFERENCE_FLUENCE,
 ) -> Image:
-    drawn = noise_realisations(hu, spacing, dose, count, draws, input_dose=math.inf)
+    drawn = noise_realisations(
+        hu, spacing, dose, count, draws, input_dose=math.inf, reference_fluence=fluence
+    )
     return np.stack([one - hu for one in drawn])
 
 

@@ -65,7 +65,14 @@ def _transfers(axes: Axes, sheets: Sequence[Sheet], dose: float) -> None:
         for style, curve in zip(_STYLES * len(mine), mine, strict=False):
             contrast = curve.name.partition(",")[0]
             if number == 0:
-                axes.plot(curve.frequency, curve.image, style, color=QUIET, lw=0.9, label=f"x, {contrast}")
+                axes.plot(
+                    curve.frequency,
+                    curve.image,
+                    style,
+                    color=QUIET,
+                    lw=0.9,
+                    label="x" if curve is mine[0] else None,
+                )
             label = f"{sheet.model}, {contrast}"
             axes.plot(curve.frequency, curve.output, style, color=_colour(number), lw=1.6, label=label)
     axes.set_ylim(0, 1.6)

@@ -12,7 +12,7 @@ from ctinv.adapters.errors import CtinvError
 from ctinv.invariance.data.phantoms.phantom import phantom
 from ctinv.invariance.infra.randomness import Purpose, rng
 from ctinv.invariance.probing.quality import sheet as sheets
-from ctinv.invariance.probing.quality.bench import _errors, bench_figures
+from ctinv.invariance.probing.quality.bench import _errors, _row, bench_figures
 from ctinv.invariance.probing.quality.bias import hu_bias
 from ctinv.invariance.probing.quality.files import save_bench
 from torch import nn
@@ -46,6 +46,16 @@ def test_the_transfer_of_a_blur_is_found_through_noise(found):
     assert one.output.contrast == pytest.approx(30, rel=0.02)
 
 
+def test_uniform_noise_is_that_of_a_routine_slice_and_alike_in_all_directions(found):
+    noise = found.noise[0].image
+    assert noise.magnitude == pytest.approx(12, rel=0.08)
+    power = noise.power
+    angle = np.arctan2(*np.meshgrid(power.rows, power.columns, indexing="ij"))
+    middle = np.hypot(power.rows[:, None], power.columns) < 0.4
+    diagonal = np.abs(np.sin(2 * angle)) > 0.7
+    assert power.nps[middle & diagonal].mean() == pytest.approx(power.nps[middle & ~diagonal].mean(), rel=0.1)
+
+
 @pytest.mark.parametrize("where", ["uniform", "patient"])
 def test_noise_falls_and_grows_coarser(found, where):
     (one,) = [noise for noise in found.noise if noise.place == where]
@@ -75,6 +85,11 @@ def test_the_table_names_every_figure_once(found):
     width = np.sqrt(1.0 + 0.6**2 + 0.8**2 / 12)  # blur, the rod's edge and pixels, mm
     half = np.sqrt(np.log(2) / 2) / (np.pi * width)
     assert rows["TTF falls to 50 %, +30 HU, dose 1"].output == pytest.approx(half, rel=0.02)
+
+
+@pytest.mark.parametrize(("error", "told"), [(0.2, 0.2), (4e-17, None), (float("nan"), None)])
+def test_an_error_of_rounding_is_none(error, told):
+    assert _row("NPS peak", "1/mm", 0.2, 0.1, error).error == told
 
 
 def test_standard_errors_are_those_of_the_mean():
