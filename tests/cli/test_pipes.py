@@ -32,6 +32,8 @@ def in_child(words, out, err):
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     code = 99
     try:
+        if torch := sys.modules.get("torch"):  # threads of the parent are not there to be waited for
+            torch.set_num_threads(1)
         for number, file in ((1, out), (2, err)):
             if file is None:
                 os.close(number)
