@@ -69,6 +69,13 @@ def trials(root: Path) -> list[Trial]:
     ]
 
 
+def prepare(root: Path, slices: int, seed: int) -> None:
+    """Draw what the commands work on, at two levels of noise, and import what they need."""
+    draw_slices(root / "scans", slices, seed, SIDE)
+    draw_slices(root / "quiet", slices, seed, SIDE, noise=5.0)
+    import_everything()
+
+
 def comparable(out: Path) -> dict[str, str]:
     """SHA-256 of what each file says, times aside, by its path; hidden files are no results."""
     found = {}
@@ -145,9 +152,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     root: Path = given.out.absolute()
-    draw_slices(root / "scans", given.slices, given.seed, SIDE)
-    draw_slices(root / "quiet", given.slices, given.seed, SIDE, noise=5.0)
-    import_everything()
+    prepare(root, given.slices, given.seed)
     chosen = [t for t in trials(root) if not given.only or t.name in given.only.split(",")]
     each = [len(part) for part in np.array_split(range(given.kills), len(chosen))]
     dice = random.Random(given.seed)

@@ -19,6 +19,7 @@ __all__ = ["explain_on_cluster", "work"]
 
 _PARTS = 8  # parts of the work that each thread of a worker gets, so that none waits long for the last
 _RETRIES = 3
+_ANSWER = 20  # seconds in which the scheduler must answer
 
 
 def explain_on_cluster(screen: Screen, task: Task, question: Question, address: str) -> int:
@@ -88,7 +89,7 @@ def _client(address: str) -> Any:
     except ImportError as error:
         raise CtinvError("--scheduler needs Dask; install it with pip install 'ctinv[cluster]'") from error
     try:
-        client = Client(address, timeout=20)
+        client = Client(address, timeout=_ANSWER)
     except (OSError, ValueError, TimeoutError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CtinvError(
