@@ -1,12 +1,13 @@
 """What a run costs beside bare explanations, what a second worker gains, what millions of cases would cost.
 
-    python benchmarks/scale.py --out FOLDER [--count 40] [--side 64] [--rounds 3] [--json FILE]
+    python benchmarks/scale.py --out FOLDER [--count 120] [--side 64] [--rounds 3] [--json FILE]
 
-Measured, in processes forked off one that has imported everything: `Explainer.explain` alone, the same
-slices by `ctinv analyze` without and with reports, one worker and two (shards of one folder at the same
-time), and a restart that finds all cases there. Each is run in turn, several rounds; medians are given,
-with the least and the most. The rest is arithmetic: the overhead as a share of cases of other lengths, and
-1.5 million of them.
+Measured, in processes forked off one that has imported everything: `Explainer.explain` alone, figure and
+page alone, the same slices by `ctinv analyze`, a restart that finds all cases there, and one worker and
+two (shards of one folder at the same time). Costs are seconds of a processor, so that other work on the
+machine counts little; what two workers gain is read from the clock, on a machine that has nothing else to
+do. All is done in turn, in several rounds; medians are given, with the least and the most. The rest is
+arithmetic: the overhead as a share of cases of other lengths, and 1.5 million of them.
 """
 
 from __future__ import annotations
@@ -26,16 +27,18 @@ from endurance.forked import Command, import_everything, start
 from many_slices import ASKED, draw_slices
 
 MANY = 1_500_000
+FEW = 51  # slices of the shorter run: more than a run whose answers go into the cache as well
+DRAWN = 5  # slices whose figure and page are timed
 LENGTHS = (1.0, 5.0, 30.0)  # seconds of cases that the overhead is held against
 
 
-def seconds(commands: Sequence[Command]) -> float:
-    """How long commands that were just started take; all must end well."""
+def taken(commands: Sequence[Command]) -> tuple[float, float]:
+    """Seconds of processors, and on the clock, of commands that were just started; all must end well."""
     begun = time.perf_counter()
     for command in commands:
         if command.wait() != 0:
             raise SystemExit(f"failed: {command.log.read_text(encoding='utf-8')}")
-    return time.perf_counter() - begun
+    return sum(command.processor for command in commands), time.perf_counter() - begun
 
 
 def bare(scans: Path, told: Path) -> None:
@@ -46,13 +49,25 @@ def bare(scans: Path, told: Path) -> None:
     preset = {"fit.steps": "2", "fit.patches": "32"}
     fitted: Any = invariance.fit(denoiser, ["conv5"], preset="tiny", overrides=preset)
     explainer = fitted[0]
-    taken = []
+    each, pages = [], []
     for file in sorted(scans.glob("*.npy")):
         image = np.load(file)
-        begun = time.perf_counter()
-        explainer.explain(image, samples=2, refine=0, cache=False)
-        taken.append(time.perf_counter() - begun)
-    told.write_text(json.dumps(taken), encoding="utf-8")
+        begun = time.process_time()
+        found = explainer.explain(image, samples=2, refine=0, cache=False)
+        each.append(time.process_time() - begun)
+        if len(each) <= DRAWN:
+            pages.append(drawing(found, told.with_suffix("")))
+    told.write_text(json.dumps({"bare": each[1:], "pages": pages[1:]}), encoding="utf-8")
+
+
+def drawing(found: Any, folder: Path) -> float:
+    """Seconds of a processor that figure and page of one explanation take."""
+    moments = []
+    for report in (True, False):
+        begun = time.process_time()
+        found.save(folder, report=report)
+        moments.append(time.process_time() - begun)
+    return moments[0] - moments[1]
 
 
 def in_child(work: Callable[[], None]) -> None:
@@ -75,30 +90,26 @@ def one_round(root: Path, count: int, number: int) -> dict[str, float]:
     log = root / f"log-{number}.txt"
 
     def analyze(source: Path, out: str, *words: str) -> Command:
-        asked = ["analyze", "-m", "chen", "-l", "conv5", "-i", source, "--keep-names", *ASKED, *words]
-        return start([*asked, "-o", root / out], log, cache)
+        asked = ["analyze", "-m", "chen", "-l", "conv5", "-i", source, "--keep-names", "--no-report"]
+        return start([*asked, *ASKED, *words, "-o", root / out], log, cache)
 
     def fresh(out: str) -> str:
         shutil.rmtree(root / out, ignore_errors=True)
         return out
 
-    found: dict[str, float] = {}
     told = root / "bare.json"
     in_child(lambda: bare(scans, told))
-    found["bare"] = float(np.mean(json.loads(told.read_text(encoding="utf-8"))[1:]))
-    # What does not grow with the number of cases is taken off by a run of two.
-    for name, words in (("plain", ("--no-report",)), ("reports", ())):
-        short = seconds([analyze(few, fresh("short"), *words)])
-        long = seconds([analyze(scans, fresh("out"), *words)])
-        found[name] = (long - short) / (count - 2)
-        if name == "plain":
-            found["start"] = short - 2 * found[name]
-            found["kept"] = max(seconds([analyze(scans, "out", *words)]) - found["start"], 0.0) / count
-            shards = [
-                analyze(scans, fresh("two") if k == 1 else "two", "--no-report", "--shard", f"{k}/2")
-                for k in (1, 2)
-            ]
-            found["two workers"] = (seconds(shards) - found["start"]) / (count - 2)
+    found = {name: float(np.mean(values)) for name, values in json.loads(told.read_text("utf-8")).items()}
+    # What does not grow with the number of cases is taken off by a shorter run.
+    short = taken([analyze(few, fresh("short"))])
+    long = taken([analyze(scans, fresh("out"))])
+    found["run"] = (long[0] - short[0]) / (count - FEW)
+    start_up = short[0] - FEW * found["run"]
+    found["there already"] = max(taken([analyze(scans, "out")])[0] - start_up, 0.0) / count
+    found["one worker, clock"] = (long[1] - short[1]) / (count - FEW)
+    fresh("two")
+    shards = taken([analyze(scans, "two", "--shard", f"{k}/2") for k in (1, 2)])
+    found["two workers, clock"] = (shards[1] - short[1] + FEW * found["one worker, clock"]) / count
     return found
 
 
@@ -114,9 +125,9 @@ def summed_up(rounds: Sequence[dict[str, float]]) -> dict[str, Any]:
         for values in [[one[name] for one in rounds]]
     }
     middle = {name: values["median_s"] for name, values in each.items()}
-    overhead = max(middle["plain"] - middle["bare"], 0.0)
-    reports = max(middle["reports"] - middle["bare"], 0.0)
-    efficiency = middle["plain"] / (2 * middle["two workers"]) if middle["two workers"] > 0 else None
+    overhead = max(middle["run"] - middle["bare"], 0.0)
+    reports = overhead + middle["pages"]
+    one, two = middle["one worker, clock"], middle["two workers, clock"]
     return {
         "rounds": len(rounds),
         "seconds_per_case": each,
@@ -124,11 +135,11 @@ def summed_up(rounds: Sequence[dict[str, float]]) -> dict[str, Any]:
         "overhead_with_reports_s": round(reports, 4),
         "overhead_share": {f"{s:g} s": round(overhead / s, 5) for s in LENGTHS},
         "overhead_share_with_reports": {f"{s:g} s": round(reports / s, 5) for s in LENGTHS},
-        "efficiency_of_two_workers": None if efficiency is None else round(efficiency, 3),
+        "efficiency_of_two_workers": round(one / (2 * two), 3) if two > 0 else None,
         "days_of_1500000_cases_on_one_worker": {
             f"{s:g} s": round(MANY * (s + overhead) / 86400, 1) for s in LENGTHS
         },
-        "hours_to_look_through_1500000_finished_cases": round(MANY * middle["kept"] / 3600, 2),
+        "hours_to_look_through_1500000_finished_cases": round(MANY * middle["there already"] / 3600, 2),
     }
 
 
@@ -137,7 +148,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--count", type=int, default=40)
+    parser.add_argument("--count", type=int, default=120)
     parser.add_argument("--side", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
@@ -145,7 +156,7 @@ def main() -> None:
     root: Path = given.out.absolute()
     os.environ["CTINV_CACHE"] = str(root / "cache")
     draw_slices(root / "scans", given.count, 0, given.side)
-    draw_slices(root / "few", 2, 0, given.side)
+    draw_slices(root / "few", FEW, 0, given.side)
     import_everything()
     rounds = []
     for number in range(given.rounds):

@@ -51,18 +51,22 @@ class Command:
     Arguments:
         pid: Its process.
         log: Where its output goes.
+        code: Its exit code once it has ended, the negative number of a signal.
+        processor: Seconds of processors that it took.
     """
 
     pid: int
     log: Path
     code: int | None = None
+    processor: float = 0.0
 
     def over(self) -> bool:
         """Whether it has ended."""
         if self.code is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            pid, status, used = os.wait4(self.pid, os.WNOHANG)
             if pid:
                 self.code = os.waitstatus_to_exitcode(status)
+                self.processor = used.ru_utime + used.ru_stime
         return self.code is not None
 
     def wait(self, seconds: float = 3600.0) -> int | None:

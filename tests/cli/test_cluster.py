@@ -61,7 +61,7 @@ def cluster(tmp_path):
     while not file.exists():
         time.sleep(0.05)
     address = json.loads(file.read_text())["address"]
-    options = ("--nthreads", "1", "--nworkers", "1", "--no-dashboard", "--no-nanny")
+    options = ("--nthreads", "1", "--nworkers", "1", "--no-dashboard", "--no-nanny", "--death-timeout", "60")
     started += [start("dask_worker", address, *options) for _ in range(2)]
     yield address, started[1:], environment
     for process in started:
