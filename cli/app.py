@@ -114,6 +114,8 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _run(given: list[str], debug: bool) -> int:
+    if any("\0" in word for word in given):
+        return _complain(BAD_INPUT, "a word holds a null byte, which no file name has; leave it out")
     try:
         with _termination_interrupts():
             code = cli.main(given, prog_name="ctinv", standalone_mode=False)

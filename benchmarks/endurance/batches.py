@@ -50,7 +50,8 @@ class Outcome:
             return f"exit code {self.code}: {lines[-1] if lines else self.told[-200:]}"
         if "Traceback" in self.told:
             return "a traceback"
-        if self.code == 2 and len(lines) != 1:
+        helped = "Usage: " in self.told and not lines  # a group of commands alone shows its help
+        if self.code == 2 and len(lines) != 1 and not helped:
             return f"{len(lines)} lines of error"
         return ""
 
@@ -123,9 +124,12 @@ def _spent(process: Any) -> float:
 
 
 def _serve(calls: Sequence[tuple[str, Callable[[Path], Sequence[str]]]], told: Any) -> None:
+    import faulthandler
     import resource
 
     from ctinv.cli.app import main
+
+    faulthandler.disable()  # that a child may die is what it is for
 
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     most = pages * os.sysconf("SC_PAGE_SIZE") + _ROOM

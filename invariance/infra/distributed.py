@@ -122,6 +122,15 @@ def world() -> World:
     return World(rank, size, *local)
 
 
+def _size() -> int:
+    """How many processes torchrun has started; 1 where it has not."""
+    told = os.environ.get("WORLD_SIZE", "1")
+    try:
+        return int(told)
+    except ValueError:
+        raise CtinvError(f"WORLD_SIZE is {told!r}, which is no number; unset it, or use torchrun") from None
+
+
 @contextmanager
 def joined() -> Iterator[World]:
     """Join the processes that torchrun started together; alone where it started none.
@@ -129,7 +138,7 @@ def joined() -> Iterator[World]:
     Raises:
         CtinvError: The processes cannot reach one another.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
+    if _size() < 2 or dist.is_initialized():
         yield world()
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"

@@ -66,9 +66,25 @@ def test_faults_are_seen_and_cost_one_call_each(monkeypatch, end, told):
 
 
 @pytest.mark.parametrize(
+    ("words", "setting", "told"),
+    [
+        (["gather", "a\0b"], {}, "null byte"),
+        (["fit", "-m", "chen", "-l", "conv1"], {"WORLD_SIZE": "x"}, "WORLD_SIZE is 'x'"),
+        (["fit", "-m", "chen", "-l", "conv1"], {"WORLD_SIZE": "2"}, "do not find each other"),
+        (["cache", "info"], {"CTINV_CACHE_SIZE": "much"}, "no amount of memory"),
+    ],
+)
+def test_faults_that_were_found(words, setting, told):
+    (found,) = call_all([("call", lambda _: words)], setting)
+    assert (found.code, found.fault) == (2, "")
+    assert told in found.told
+
+
+@pytest.mark.parametrize(
     ("code", "text", "wrong"),
     [
         (0, "", False),
+        (2, "Usage: ctinv cache", False),
         (2, "ctinv: no", False),
         (2, "", True),
         (2, "ctinv: no\nctinv: yes", True),
