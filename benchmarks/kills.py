@@ -53,15 +53,16 @@ def trials(root: Path) -> list[Trial]:
     drawn = ("-n", "2", "--refine", "0")
     probe = ("--realisations", "16")
     fitted, pairs = root / "fitted", f"low={scans},high={root / 'quiet'}"
+    given = (*SHORT, "--data", pairs)
     return [
         Trial(
-            "analyze", lambda out: ["analyze", *model, "-i", scans, "--keep-names", *SHORT, *drawn, "-o", out]
+            "analyze", lambda out: ["analyze", *model, "-i", scans, "--keep-names", *given, *drawn, "-o", out]
         ),
-        Trial("fit", lambda out: ["fit", *model, *SHORT, "--data", pairs, "-o", out / "fit"]),
+        Trial("fit", lambda out: ["fit", *model, *given, "-o", out / "fit"]),
         Trial(
             "sample",
             lambda out: ["sample", "-m", "chen", "--explainer", fitted, "-i", scans, *drawn, "-o", out],
-            lambda _: ["fit", *model, *SHORT, "--data", pairs, "-o", fitted],
+            lambda _: ["fit", *model, *given, "-o", fitted],
         ),
         Trial("probe", lambda out: ["probe", *model, "-i", scans / "00000.npy", *probe, "-o", out]),
         Trial("export", lambda out: ["zoo", "export", "chen", out / "chen.onnx"]),

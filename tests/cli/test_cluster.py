@@ -73,14 +73,15 @@ def cluster(tmp_path):
 def test_a_worker_that_is_killed_loses_no_case(cluster, tmp_path, count):
     address, workers, environment = cluster
     scans = tmp_path / "scans"
-    scans.mkdir()
-    rng = np.random.default_rng(0)
-    for name in range(count):
-        np.save(scans / f"{name}.npy", rng.normal(40, 30, (32, 32)).astype(np.float32))
+    for folder, noise in ((scans, 30), (tmp_path / "quiet", 5)):
+        folder.mkdir()
+        rng = np.random.default_rng(0)
+        for name in range(count):
+            np.save(folder / f"{name}.npy", rng.normal(40, noise, (64, 64)).astype(np.float32))
 
     def analyze(out, *words):
         command = ("analyze", "-m", "chen", "-l", "conv5", "-i", scans, "--keep-names", "--no-report")
-        command += ("-o", tmp_path / out)
+        command += ("--data", f"low={scans},high={tmp_path / 'quiet'}", "-o", tmp_path / out)
         words = [sys.executable, "-m", "ctinv.cli", *map(str, command), *TINY, *words]
         with (tmp_path / f"{out}.log").open("w") as log:
             return subprocess.Popen(words, env=environment, stdout=log, stderr=log)
