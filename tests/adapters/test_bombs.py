@@ -79,12 +79,12 @@ def test_checkpoints_of_views_that_are_huge(tmp_path):
     refusal(lambda: fill(path))
 
 
-def graph(path, stored, operator="Add"):
-    nodes = [helper.make_node(operator, ["x", "w"], ["y"])]
+def graph(path, stored, shape=("n", 1, "h", "w")):
+    nodes = [helper.make_node("Add", ["x", "w"], ["y"])]
     made = helper.make_graph(
         nodes,
         "graph",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1, "h", "w"])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 1, "h", "w"])],
         [stored],
     )
@@ -126,6 +126,15 @@ def test_weights_in_a_file_of_terabytes(tmp_path, dims, entries):
     with (tmp_path / "w.bin").open("wb") as file:
         file.truncate(3 << 30)  # a file with holes takes no room on the disk
     assert str(path) in refusal(lambda: adapters.load(path))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [[2**31, 1, 64, 64], [1, 1, 64, 2**31 - 1], [127, 1, 2**31, 32], [2**40, 1, "h", "w"], [2**62] * 4],
+)
+def test_an_input_of_terabytes(tmp_path, shape):
+    path = graph(tmp_path / "m.onnx", numpy_helper.from_array(np.ones(1, np.float32), "w"), shape)
+    assert "is larger than any stack of CT slices" in refusal(lambda: adapters.load(path))
 
 
 def test_weights_beside_the_model_are_read_as_ever(tmp_path):

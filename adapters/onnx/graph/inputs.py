@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from .trace import initializers, value_shape, value_type
 
 __all__ = ["Inputs", "numpy_type", "read_inputs"]
 
+_MOST = 2**28  # values that an input of fixed size may have
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
 
 
@@ -126,6 +128,8 @@ def read_inputs(
     kind, shape = value_type(image) or onnx.TensorProto.FLOAT, value_shape(image) or (None,) * 4
     if kind not in _FLOATS or len(shape) != 4:
         raise UnsupportedModelError(f"{where}: input {_show(image)} does not take float images (N, C, H, W)")
+    if math.prod(size or 1 for size in shape) > _MOST:
+        raise UnsupportedModelError(f"{where}: input {_show(image)} is larger than any stack of CT slices")
     others = {value.name: value for value in model.graph.input if value.name != image.name}
     unknown = sorted(set(given) - set(others))
     if unknown:
