@@ -120,7 +120,11 @@ def test_a_worker_that_is_killed_costs_nothing(cluster, run, fits, tmp_path):
     (tmp_path / "quick.py").write_text(QUICK)
     address, workers, environment = cluster("--preload", str(tmp_path / "quick.py"))
     scans, log = noisy(tmp_path / "scans", 12, 30), tmp_path / "log"
-    words = [*"analyze -m chen -l conv5 --keep-names --no-report -n 2 -i".split(), scans, "-o"]
+    words = [
+        *["analyze", "-m", "chen", "-l", "conv5", "--keep-names", "--no-report", "-n", "2", "-i"],
+        scans,
+        "-o",
+    ]
     command = [sys.executable, "-m", "ctinv.cli", *words, tmp_path / "cluster", "--scheduler", address]
     with log.open("w") as file:
         running = subprocess.Popen(command, env=environment, stdout=file, stderr=file)
