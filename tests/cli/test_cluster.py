@@ -116,6 +116,7 @@ def table(out):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_costs_nothing(cluster, run, fits, tmp_path):
     (tmp_path / "quick.py").write_text(QUICK)
     address, workers, environment = cluster("--preload", str(tmp_path / "quick.py"))
