@@ -25,11 +25,11 @@ def damage(file: Path) -> str:
         if file.suffix == ".json":
             json.loads(raw)
         elif file.suffix == ".npz":
-            with np.load(file, allow_pickle=False) as stored:
+            with np.load(io.BytesIO(raw), allow_pickle=False) as stored:
                 for name in stored.files:
                     stored[name]
         elif file.suffix == ".npy":
-            np.load(file, allow_pickle=False)
+            np.load(io.BytesIO(raw), allow_pickle=False)
         elif file.suffix in _ENDS and not raw.rstrip().endswith(_ENDS[file.suffix]):
             return "cut off"
         elif file.suffix == ".csv":
