@@ -232,7 +232,7 @@ class _Loop:
             bits = torch.tensor(held_out_bits(self._objective, self._material), dtype=torch.float64)
         self._world.shared([bits])
         right, wrong = bits.tolist()
-        if at.settled is None and at.curve and at.curve[-1][2] - right < config.settled:
+        if config.settled and at.settled is None and at.curve and at.curve[-1][2] - right < config.settled:
             at.settled = at.step
         since = at.step - (int(at.curve[-1][0]) if at.curve else 0)
         at.curve.append([at.step, at.total / since / math.log(2), right])
