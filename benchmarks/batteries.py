@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ctinv.invariance.infra.randomness import Purpose, rng
 from endurance.batches import Outcome, call_all, summary
 from endurance.forked import import_everything
 from endurance.mutants import garbled, mutated_graph, seed_weights
@@ -144,7 +145,7 @@ def image_seeds() -> dict[str, bytes]:
     import tifffile
     from pydicom.data import get_testdata_file
 
-    stack = np.random.default_rng(0).normal(40, 30, (2, 24, 24)).astype(np.int16)
+    stack = rng(0, Purpose.WORKLOAD).normal(40, 30, (2, 24, 24)).astype(np.int16)
     found = {"a.dcm": Path(str(get_testdata_file("CT_small.dcm", download=False))).read_bytes()}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

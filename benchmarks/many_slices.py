@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ctinv.invariance.infra.randomness import Purpose, rng
 from endurance.forked import Command, import_everything, start
 
 SIDE = 32
@@ -29,7 +30,7 @@ ASKED = ("--preset", "tiny", "--set", "fit.steps=2", "--set", "fit.patches=32", 
 def draw_slices(folder: Path, count: int, seed: int, side: int = SIDE, noise: float = 25.0) -> None:
     """Discs of soft tissue in air with noise, one file each."""
     folder.mkdir(parents=True, exist_ok=True)
-    generator = np.random.default_rng(seed)
+    generator = rng(seed, Purpose.WORKLOAD)
     rows, columns = np.mgrid[:side, :side]
     for number in range(count):
         row, column = generator.uniform(0.375 * side, 0.625 * side, 2)

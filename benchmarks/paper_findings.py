@@ -221,7 +221,7 @@ def page(cases: Sequence[Case], decided: Sequence[Finding], count: int, origin: 
     told = []
     for number, one in enumerate(decided, 1):
         told += [f"{number}. *{one.claim}* **{one.outcome.capitalize()}.**", ""]
-        told += [f"    - {name}: {estimate}" for name, estimate in one.figures.items()] + [""]
+        told += [f"   - {name}: {estimate}" for name, estimate in one.figures.items()] + [""]
     return "\n".join(
         [
             "# The paper again",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ctinv.invariance.infra.randomness import Purpose, rng
 
 __all__ = ["SEEDS", "garbled", "mutated_graph", "seed_graph", "seed_weights"]
 
@@ -50,11 +51,11 @@ def seed_graph(number: int) -> Any:
     from onnx import TensorProto, helper, numpy_helper
 
     node = helper.make_node
-    rng, dice = np.random.default_rng(number), random.Random(number)
+    numbers, dice = rng(number, Purpose.WORKLOAD), random.Random(number)
     nodes, stored, last, channels = [], [], "x", 1
     for step in range(dice.randrange(2, 6)):
         width = dice.choice((2, 3, 4))
-        weight = rng.normal(0, 0.3, (width, channels, 3, 3)).astype(np.float32)
+        weight = numbers.normal(0, 0.3, (width, channels, 3, 3)).astype(np.float32)
         stored.append(numpy_helper.from_array(weight, f"w{step}"))
         nodes.append(node("Conv", [last, f"w{step}"], [f"c{step}"], name=f"/c{step}", pads=[1] * 4))
         last, channels = f"c{step}", width
@@ -79,7 +80,9 @@ def seed_graph(number: int) -> Any:
             stored.append(numpy_helper.from_array(np.array([0, 0, 1, 1, 0, 0, -1, -1]), f"q{step}"))
             nodes.append(node("Pad", [last, f"q{step}"], [f"r{step}"], mode="constant"))
         last = last if between == "none" else f"r{step}"
-    stored.append(numpy_helper.from_array(rng.normal(0, 0.3, (1, channels, 3, 3)).astype(np.float32), "end"))
+    stored.append(
+        numpy_helper.from_array(numbers.normal(0, 0.3, (1, channels, 3, 3)).astype(np.float32), "end")
+    )
     nodes.append(node("Conv", [last, "end"], ["y"], name="/end", pads=[1] * 4))
     free = ["n", 1, "h", "w"] if number % 3 else [1, 1, 32, 32]
     graph = helper.make_graph(

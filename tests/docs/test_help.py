@@ -195,10 +195,14 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run_as_printed(words):
-    """Run an example; of one for several processes, what each of them runs."""
+def make_all(words):
     for word in dict.fromkeys(words[1:]):
         make(word, words)
+
+
+def run_as_printed(words):
+    """Run an example; of one for several processes, what each of them runs."""
+    make_all(words)
     given = words[words.index("ctinv.cli") + 1 :] if "ctinv.cli" in words else words[1:]
     err = io.StringIO()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(err):
@@ -207,6 +211,7 @@ def run_as_printed(words):
 
 
 def only_parsed(name, words):
+    make_all(words)
     COMMANDS[name].make_context(name, words[1 + len(name.split()) :])
 
 

@@ -220,7 +220,7 @@ class TestRefused:
             ({"dose": 1.5}, "0 < dose <= 1"),
             ({"dose": math.nan}, "0 < dose <= 1"),
             ({"dose": 0.5, "input_dose": 0.25}, "only less can be simulated"),
-            ({"kernel": "bone"}, "smooth, sharp"),
+            ({"kernel": "bone"}, "smooth, medium, sharp"),
             ({"spacing": (0.0, 1.0)}, "positive lengths"),
             ({"spacing": (math.nan, 1.0)}, "positive lengths"),
             ({"hu": np.zeros((2, 20, 20), np.float32)}, r"give \(H, W\)"),
