@@ -82,6 +82,8 @@ def _some(
         try:
             os.close(reader)
             os.environ.update(setting)
+            if torch := sys.modules.get("torch"):  # threads of the parent are not there to be waited for
+                torch.set_num_threads(1)
             _serve(calls, os.fdopen(writer, "w"))
         finally:
             os._exit(0)

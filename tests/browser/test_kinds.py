@@ -1,5 +1,6 @@
 """What holds for pages of every kind: contrast, room on small and large screens, names."""
 
+import re
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -139,7 +140,7 @@ def test_the_probe_shows_its_images_in_hu(browse, pages, probes):
     assert chosen == ["x", "lesion", "passed"]
     page.locator(".panes").focus()
     page.keyboard.press("Shift+ArrowRight")
-    page.wait_for_function("/[0-9]/.test(document.querySelector('.place').textContent)")
+    page.locator(".place", has_text=re.compile(r"\d+,")).wait_for()
     told = page.locator(".place").text_content()
     column, row = (int(part.split()[-1]) for part in told.split(",")[:2])
     at = probes[0].finding.lesion.at
