@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ctinv.invariance.audit.regions import TISSUE_NAMES
 from ctinv.invariance.audit.scores import Score, scores
 from ctinv.invariance.audit.verdict import HIDDEN
 from ctinv.invariance.infra.pages import number
@@ -205,16 +206,6 @@ _GROUPS = (
 )
 
 
-_TISSUES = {
-    "air": "air",
-    "lung": "lung",
-    "fat": "fat",
-    "soft": "soft tissue",
-    "contrast": "contrast medium",
-    "bone": "bone",
-}
-
-
 def groups(e: AnalysisResult) -> list[Group]:
     """All figures of the audit in groups; those of groups that are not known here come last."""
     rows = [row for row in scores(e.audit) if row.key != "controls"]
@@ -260,7 +251,7 @@ def _bars(
 def _of_tissues(rows: Sequence[Score], start: str, unit: str | None) -> Iterator[tuple[str, float, str]]:
     for row in rows:
         tissue = row.key.removeprefix(start)
-        if not row.key.startswith(start) or tissue not in _TISSUES or row.value is None:
+        if not row.key.startswith(start) or tissue not in TISSUE_NAMES or row.value is None:
             continue
         if unit is None or row.unit == unit:
-            yield _TISSUES[tissue], float(row.value), f"{number(row.value)} {row.unit}".strip()
+            yield TISSUE_NAMES[tissue], float(row.value), f"{number(row.value)} {row.unit}".strip()
