@@ -1,8 +1,5 @@
 """Files changed after their export: a layer's name gives what a hook on the module saw, or is refused."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import onnx
 import pytest
@@ -13,19 +10,6 @@ from torch.nn import functional as F
 
 LEVELS = ("ENABLE_BASIC", "ENABLE_EXTENDED", "ENABLE_ALL")
 IMAGE = np.random.default_rng(0).normal(0, 300, (2, 1, 16, 16)).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def changing():
-    """The benchmark that changes files and compares."""
-    folder = str(Path(__file__).parents[4] / "benchmarks")
-    sys.path.insert(0, folder)
-    try:
-        import changed_files
-
-        return changed_files
-    finally:
-        sys.path.remove(folder)
 
 
 class Activated(nn.Module):
