@@ -102,13 +102,14 @@ class Watch:
 
 
 class Only:
-    """A pytest plugin: runs the tests named, and tells which one failed."""
+    """A pytest plugin: runs the tests named, in that order, and tells which one failed."""
 
-    def __init__(self, tests: set[str]) -> None:
-        self.tests = tests
+    def __init__(self, tests: list[str]) -> None:
+        self.place = {test: number for number, test in enumerate(tests)}
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
-        items[:] = [item for item in items if item.nodeid in self.tests]
+        wanted = [item for item in items if item.nodeid in self.place]
+        items[:] = sorted(wanted, key=lambda item: self.place[item.nodeid])
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         if report.failed:
@@ -185,13 +186,20 @@ def watched(tree: Path, folder: Path) -> tuple[dict[str, list[str]], dict[str, f
 
 
 def selected(mutant: Mutant, lines: dict[str, list[str]], seconds: dict[str, float]) -> list[str]:
-    """Fast tests that run a mutant's lines, those of the mirrored file first."""
+    """Fast tests that run a mutant's lines: the mirrored file first, then the quickest ones."""
     hits = {test for line in mutant.lines for test in lines.get(f"{mutant.file}:{line}", [])}
     fast = [test for test, took in seconds.items() if took < SLOW]
     # Lines run while importing concern every test.
     tests = [t for t in fast if "" in hits or t in hits or t.split("::")[0] in hits]
     mirrored = f"test_{Path(mutant.file).stem}"
-    return sorted(tests, key=lambda test: not Path(test.split("::")[0]).name.startswith(mirrored))
+    files = [test.split("::")[0] for test in tests]
+    took = {file: sum(seconds[t] for t, f in zip(tests, files, strict=True) if f == file) for file in files}
+
+    def order(test: str) -> tuple[bool, float, str, float]:
+        file = test.split("::")[0]
+        return not Path(file).name.startswith(mirrored), took[file], file, seconds[test]
+
+    return sorted(tests, key=order)
 
 
 def run(mutant: Mutant, tree: Path, tests: list[str], seconds: dict[str, float]) -> None:
@@ -203,7 +211,7 @@ def run(mutant: Mutant, tree: Path, tests: list[str], seconds: dict[str, float])
         file.write_bytes(source[: mutant.span[0]] + mutant.after.encode() + source[mutant.span[1] :])
         limit = 60.0 + 5 * sum(seconds[test] for test in tests)
         files = list(dict.fromkeys(test.split("::")[0] for test in tests))
-        code = forked(tree, files, Only(set(tests)), limit, keep_bytecode=False) if tests else 5
+        code = forked(tree, files, Only(tests), limit, keep_bytecode=False) if tests else 5
     finally:
         file.write_bytes(source)
         os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
@@ -220,7 +228,7 @@ def copied(folder: Path) -> Path:
     ignored = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info")
     shutil.copytree(ROOT, tree, ignore=ignored)
     (tree / ".path" / "ctinv").mkdir(parents=True)
-    for package in ("adapters", "zoo", "invariance", "cli"):
+    for package in ("adapters", "zoo", "invariance", "cli", "testing"):
         (tree / ".path" / "ctinv" / package).symlink_to(tree / package)
     if (ROOT.parent / "shared").is_dir():
         (folder / "shared").symlink_to(ROOT.parent / "shared")
