@@ -158,7 +158,7 @@ def test_the_probe_flickers_between_x_and_the_lesion(browse, pages):
     pane = page.locator(".panes canvas").nth(2)  # each image has a colour bar below it
     before = pane.screenshot()
     button.click()
-    page.wait_for_function("document.querySelector('.flicker').getAttribute('aria-pressed') === 'true'")
+    page.wait_for_selector(".flicker[aria-pressed='true']")
     assert pane.screenshot() != before
 
 
