@@ -13,6 +13,7 @@ from ctinv.adapters.base import Denoiser
 from ctinv.adapters.errors import CtinvError
 from ctinv.invariance.infra.checkpoints import Checkpoint
 from ctinv.invariance.infra.distributed import World, world
+from ctinv.invariance.infra.memory import hand_back
 from ctinv.invariance.infra.randomness import Purpose, generator, rng
 from ctinv.invariance.networks.embedder import Embedder
 from ctinv.invariance.networks.fit_record import Calibration, FitScores
@@ -108,7 +109,9 @@ def fit_flows(
     blocks = Blocks(images, [*drawn.test, *drawn.train], preset.vae.patch)
     everyone = world()
     for group in passes(denoiser, layers, blocks):
+        hand_back()
         read = fit_readings(denoiser, group, images, drawn.held, preset, seed, progress)
+        hand_back()
         readings = {name: one.reading for name, one in read.items()}
         with open_stores(
             denoiser, group, blocks, readings=readings, world=everyone, progress=progress
@@ -117,9 +120,11 @@ def fit_flows(
                 told = _staged(progress, f"flow {layer}" if len(layers) > 1 else "flow")
                 checkpoint = (checkpoints or {}).get(layer)
                 material = drawn.first(store.count - len(drawn.test))
+                hand_back()
                 if layer in read:
                     places = [*material.test, *material.train]
                     store.tell(places, encode_places(vae, store.read_slices(), places, denoised)[0])
+                    hand_back()
                 result = _fit_one(layer, store, material, preset, seed, everyone, device, checkpoint, told)
                 if layer in read:
                     decoded = _decoded(vae, store, material)
@@ -210,6 +215,7 @@ def _fit_one(
             context = torch.cat([context[:, :-size], known], 1)
         flow.initialise(codes, context)
         del z, context
+        hand_back()
     objective = Objective(flow, embedder)
     everyone.shared(objective.state_dict().values())
     material = Material(store, drawn.train, drawn.mean, drawn.spread, drawn.test, test_codes)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 import psutil
 import torch
 from ctinv.adapters.errors import CtinvError
 
-__all__ = ["Budget", "available_memory", "freed_blocks_kept", "ran_out"]
+__all__ = ["Budget", "available_memory", "freed_blocks_kept", "hand_back", "ran_out"]
 
 _SHARE = 0.25  # of the free memory, where the user names no limit
 
@@ -59,6 +59,15 @@ def freed_blocks_kept() -> Iterator[None]:
         library.mallopt(_MMAP_THRESHOLD, _USUAL_MMAP)
         library.mallopt(_TRIM_THRESHOLD, 2 * _USUAL_MMAP)
         library.malloc_trim(0)
+
+
+def hand_back() -> None:
+    """Hand freed blocks back to the system, between two stages whose tensors are of other sizes.
+
+    Blocks that were kept for one stage seldom fit the next, which would then add to them.
+    """
+    with suppress(AttributeError, OSError, TypeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class Budget:

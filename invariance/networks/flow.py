@@ -13,6 +13,8 @@ from .transforms import ActNorm, Coupling, DenseCoupling, Entry, Mixing, Shuffle
 
 __all__ = ["ActNorm", "ConditionalFlow", "Coupling", "DenseCoupling", "Entry", "Mixing", "Shuffle"]
 
+_PART = 512  # codes that a fresh flow maps at once
+
 
 def _masks(shape: tuple[int, int, int], generator: torch.Generator) -> Iterator[Tensor]:
     """Random halves of the channels and checkerboards of the map, in turn."""
@@ -98,7 +100,13 @@ class ConditionalFlow(nn.Module):
         for step in self.transform.transforms:
             if isinstance(step, Mixing):
                 step.initialise(batch)
-            batch = step.initialise(batch) if isinstance(step, ActNorm) else step(context)(batch)
+            if isinstance(step, ActNorm):
+                batch = step.initialise(batch)
+            else:  # in parts: what lies between its layers is many times as large as the codes
+                parts = zip(
+                    batch.split(_PART), context.expand(len(batch), -1, -1, -1).split(_PART), strict=True
+                )
+                batch = torch.cat([step(about)(part) for part, about in parts])
 
     def forward(self, code: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Map codes to the invariance variable.

@@ -16,6 +16,7 @@ __all__ = ["Krylov", "Projection"]
 
 _FIRST = 16  # steps before which growth is not looked at: changes may stand still for a while
 _BETWEEN = 4
+_TOGETHER = 16  # vectors in one block of memory: between larger blocks that come and go, each leaves a hole
 _NOTHING = 1e-6  # of a vector, from which on its rest is rounding
 
 Numbers = npt.NDArray[np.float64]
@@ -74,11 +75,20 @@ class Krylov:
     def __init__(self, jacobian: Linearised, change: Tensor) -> None:
         self._jacobian = jacobian
         self.norm = float(change.norm())
-        self._basis = [change / self.norm]
+        self._basis: list[Tensor] = []
+        self._keep(change / self.norm)
         self._diagonal: list[float] = []
         self._beside: list[float] = []
         self._next = self._basis[0]
         self.exhausted = False
+
+    def _keep(self, v: Tensor) -> None:
+        """Add a vector to the basis."""
+        place = len(self._basis) % _TOGETHER
+        if not place:
+            self._block = v.new_empty((_TOGETHER, *v.shape))
+        self._block[place] = v
+        self._basis.append(self._block[place])
 
     @property
     def steps(self) -> int:
@@ -91,7 +101,7 @@ class Krylov:
             if self.exhausted:
                 return
             if self.steps == len(self._basis):
-                self._basis.append(self._next)
+                self._keep(self._next)
             v = self._basis[-1]
             w = self._jacobian.adjoint(self._jacobian.forward(v))
             size = float(w.norm())

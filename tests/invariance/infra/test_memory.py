@@ -2,10 +2,11 @@
 
 import ctypes
 
+import psutil
 import pytest
 import torch
 from ctinv.adapters.errors import CtinvError
-from ctinv.invariance.infra.memory import Budget, available_memory, freed_blocks_kept, ran_out
+from ctinv.invariance.infra.memory import Budget, available_memory, freed_blocks_kept, hand_back, ran_out
 from ctinv.invariance.infra.sizes import memory_size
 
 
@@ -67,7 +68,12 @@ class _Counts(ctypes.Structure):
     ]
 
 
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="needs glibc 2.33 or later")
+needs_glibc = pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="needs glibc 2.33 or later"
+)
+
+
+@needs_glibc
 def test_large_blocks_come_from_the_heap_only_while_freed_ones_are_kept():
     library = ctypes.CDLL(None)
     count = library.mallinfo2
@@ -83,3 +89,28 @@ def test_large_blocks_come_from_the_heap_only_while_freed_ones_are_kept():
     with freed_blocks_kept():
         assert from_the_system()[0] == 0
     assert from_the_system()[0] == 1
+
+
+@needs_glibc
+def test_freed_blocks_stay_until_they_are_handed_back():
+    def resident():
+        return psutil.Process().memory_info().rss >> 20
+
+    with freed_blocks_kept():
+        before = resident()
+        large = torch.ones(2**26)  # 256 MB
+        barrier = torch.ones(2**10)  # what is in use above a hole keeps the heap's end where it is
+        assert resident() - before > 200
+        del large
+        assert resident() - before > 200
+        hand_back()
+        assert resident() - before < 100
+    assert barrier.sum() == 2**10
+
+
+def test_without_glibc_nothing_is_handed_back(monkeypatch):
+    def missing(_):
+        raise OSError
+
+    monkeypatch.setattr(ctypes, "CDLL", missing)
+    hand_back()

@@ -211,7 +211,7 @@ def test_one_context_serves_many_codes(shape, name):
 def test_initialisation_standardises_every_block(shape, config):
     torch.manual_seed(0)
     flow = ConditionalFlow(shape, config, torch.Generator().manual_seed(0))
-    codes, h = torch.randn(512, 48) * 7 - 3, torch.randn(512, 3, *shape[1:])
+    codes, h = torch.randn(700, 48) * 7 - 3, torch.randn(700, 3, *shape[1:])  # more than are mapped at once
     flow.initialise(codes, h)
     v, log_det = flow(codes, h)
     assert v.mean(0).abs().max() < 1e-3
