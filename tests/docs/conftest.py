@@ -78,6 +78,7 @@ class Explainer:
                 layer=self.layer,
                 seed=seed,
                 source=getattr(image, "name", None),
+                dose=getattr(image, "meta", {}).get("simulated_dose"),
             ),
         )
 
