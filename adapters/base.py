@@ -60,9 +60,8 @@ class Denoiser(ABC):
         self.notices: list[str] = []
         self._looked_up: tuple[Sequence[Layer], dict[str, str]] = ((), {})
         self._output_stated = output is not None
-        self._output_checked = False
-        self._series = False
-        self._alone = False
+        self._output_checked = self._centred = False
+        self._series = self._alone = False
         self._geometry = Geometry(self._output_shape, self._probe_image, fixed_size, self._notify)
 
     # -- what a subclass provides ---------------------------------------------------------------
@@ -335,8 +334,7 @@ class Denoiser(ABC):
             for chunk in batches(x, 1 if self._mixes([OUTPUT]) else None):
                 own = self._native(chunk)
                 u = self._channelled(intensity.to_model(own))
-                pads = self._geometry.pads(u)
-                raw = self._run(pad_reflect(u, *pads), [OUTPUT], False)[OUTPUT]
+                raw = self._read_output(pad_reflect(u, *self._geometry.pads(u)))
                 for part, output in zip(parts, outputs, strict=True):
                     part.append(restore(self._image(own, raw, intensity, output), x))
         return [join(part) for part in parts]
@@ -363,11 +361,14 @@ class Denoiser(ABC):
     def _probe_image(self, height: int, width: int) -> Any:
         return self._channelled(self._native(ramp(height, width)))
 
+    def _read_output(self, u: Any) -> Any:
+        return self._run(u, [OUTPUT], False)[OUTPUT]
+
     def _output_shape(self, u: Any) -> tuple[int, ...]:
         with self._context(False):
-            shape = tuple(int(n) for n in self._run(u, [OUTPUT], False)[OUTPUT].shape)
-            if len(shape) == 4 and shape[-1] < u.shape[-1]:
-                check_centred(lambda v: self._run(v, [OUTPUT], False)[OUTPUT], u, self.name)
+            shape = tuple(int(n) for n in self._read_output(u).shape)
+            if len(shape) == 4 and shape[-1] < u.shape[-1] and not self._centred:
+                self._centred = check_centred(self._read_output, u, self.name)
         if len(shape) != 4 or shape[0] != u.shape[0] or shape[1] not in (1, self.channels):
             raise UnsupportedModelError(
                 f"{self.name!r} turns an image of shape {tuple(u.shape)} into {shape}; a denoiser returns "
@@ -390,8 +391,7 @@ class Denoiser(ABC):
         raw = []
         for level in LEVELS:
             flat = np.full((1, 1, *self.probe_size), level, dtype=np.float32)
-            u = self._channelled(intensity.to_model(self._native(flat)))
-            raw.append(self._run(u, [OUTPUT], False)[OUTPUT])
+            raw.append(self._read_output(self._channelled(intensity.to_model(self._native(flat)))))
         verdict = output_kind(raw, intensity.scale)
         if self.output is None:
             self.output = verdict or "image"

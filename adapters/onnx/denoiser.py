@@ -12,6 +12,7 @@ from ctinv.adapters.base import OUTPUT, Denoiser, Layer
 from ctinv.adapters.errors import AmbiguousLayerError, LayerError, ModelError, UnsupportedModelError
 from ctinv.adapters.intensity import Intensity, parse_intensity
 from ctinv.adapters.names import resolve
+from ctinv.adapters.output_kind import LEVELS
 
 if TYPE_CHECKING:
     from .graph.inputs import Inputs
@@ -79,7 +80,7 @@ class OnnxDenoiser(Denoiser):
         from .graph.repeatable import check_repeatable
         from .graph.trace import Trace
         from .naming.changes import Changes
-        from .naming.outputs import image_output
+        from .naming.outputs import image_outputs
         from .naming.table import layer_table
         from .running.runner import Runner
         from .running.sessions import Sessions
@@ -99,8 +100,7 @@ class OnnxDenoiser(Denoiser):
         self._changes = Changes(self._trace)
         self._entries = layer_table(self._trace, self._changes)
         self._places = {entry.name: entry.want for entry in self._entries if entry.want}
-        channels = self._runner.channels
-        self._places[OUTPUT], ambiguous = image_output(self._trace, where, output_tensor, channels)
+        self._places[OUTPUT], *others = image_outputs(self._trace, where, output_tensor)
         self._verify = verify
         self._fingerprint = fingerprint(model, weights, self._settings(inputs, found))
         metadata = {entry.key: entry.value for entry in model.metadata_props}
@@ -108,10 +108,12 @@ class OnnxDenoiser(Denoiser):
             name or metadata.get("ctinv.name") or self.path.stem,
             intensity or _stated_intensity(metadata),
             output or _stated_output(metadata, where),
-            channels=channels or 1,
+            channels=self._runner.channels or 1,
         )
         self._open()
-        self._tell(where, self._sessions.notice, ambiguous, _LAST.format(where) if found == "NHWC" else "")
+        if self._choose([self._places[OUTPUT], *others]):
+            self._fingerprint = fingerprint(model, weights, self._settings(inputs, found))
+        self._tell(where, self._sessions.notice, _LAST.format(where) if found == "NHWC" else "")
         if not self._runner.free and not self._runner.lifted():
             self._geometry = LeastSize(self._output_shape, self._probe_image, self._runner.size, self._notify)
 
@@ -122,6 +124,29 @@ class OnnxDenoiser(Denoiser):
         output, places = self._places[OUTPUT], self._places.values()
         try_first(self.path, self._runner, output, places, self._fingerprint, self._notify)
         self._runner.open(output)
+
+    def _choose(self, outputs: Sequence[Wanted]) -> bool:
+        """Find out which of several outputs is the image; whether there was a choice.
+
+        Raises:
+            UnsupportedModelError: None stands out.
+        """
+        if len(outputs) == 1:
+            return False
+        from .naming.outputs import choose_output
+
+        levels: list[list[float]] = []
+        if self.output != "residual":
+            if self.intensity is not None:
+                levels = [[float(v) for v in self.intensity.to_model(np.asarray(LEVELS))]]
+            else:
+                levels = [[0.2, 0.3, 0.4], list(LEVELS), [-0.2, 0.0, 0.2]]
+        size, read = self._runner.size, self._runner.read
+        self._places[OUTPUT], notice = choose_output(
+            outputs, read, size, self.channels, levels, str(self.path)
+        )
+        self._notify(notice)
+        return True
 
     def _tell(self, where: str, *notices: str) -> None:
         """Announce how the file is read, as far as there is something to tell."""

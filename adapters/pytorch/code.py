@@ -6,7 +6,7 @@ import functools
 import sys
 import types
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = ["class_parts", "code_parts", "function_parts", "is_known"]
 
@@ -14,6 +14,18 @@ Part = tuple[str, Any]
 
 # Libraries whose own code is taken to compute what its name says.
 _KNOWN = frozenset(sys.stdlib_module_names) | {"torch", "numpy", "scipy"}
+
+
+class _Item(NamedTuple):
+    item: int
+
+
+# Places of attributes within an object, and of items within a named tuple.
+_SLOTS = (
+    types.MemberDescriptorType,
+    types.GetSetDescriptorType,
+    type(vars(_Item)["item"]),
+)
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 # Made anew by every Python, or no part of what a class computes.
 _ASIDE = frozenset(
@@ -96,7 +108,7 @@ def class_parts(cls: type) -> Iterator[Part]:
                 yield key, value.fget
             elif isinstance(value, functools.cached_property):
                 yield key, value.func
-            elif not isinstance(value, types.MemberDescriptorType | types.GetSetDescriptorType):
+            elif not isinstance(value, _SLOTS):
                 yield key, value
 
 

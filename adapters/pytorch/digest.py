@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import types
-from collections import deque
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any
@@ -45,6 +45,8 @@ _HOLDERS = frozenset(
         "operator",
     ]
 )
+# Kinds that have no attributes of their own.
+_BARE = frozenset([*_PLAIN, list, tuple, dict, set, frozenset, OrderedDict, np.ndarray])
 _FEW = (bool, int, float, str, type(None))
 
 
@@ -71,6 +73,7 @@ class Digest:
             return
         if isinstance(value, _PLAIN) and not isinstance(value, Enum):
             self._text(f"{type(value).__name__}:{value!r}")
+            self._beside(value)
         elif isinstance(value, np.generic) and value.dtype.kind != "O":
             self._text(f"{value.dtype}:{value!r}")
         elif id(value) in self._seen:
@@ -91,25 +94,42 @@ class Digest:
             self._module(unwrap(value))
         elif isinstance(value, torch.Tensor):
             self._tensor(value)
+            self._beside(value)
         elif isinstance(value, np.ndarray):
             self._array(value)
+            self._beside(value)
         elif isinstance(value, Mapping):
             self._text(f"{type(value).__name__}:{len(value)}")
             for index, (key, item) in enumerate(value.items()):
                 self.add(f"key {index}", key)
                 self.add("item", item)
+            if isinstance(value, defaultdict):
+                self.add("default", value.default_factory)
+            self._beside(value)
         elif isinstance(value, list | tuple | deque):
             self._text(f"{type(value).__name__}:{len(value)}")
             for index, item in enumerate(value):
                 self.add(str(index), item)
+            self._beside(value)
         elif isinstance(value, set | frozenset):
             self._text(f"set:{sorted(self._alone(item) for item in value)}")
+            self._beside(value)
         elif isinstance(value, (Enum, *_BY_TEXT)):
             self._text(str(value))
         elif callable(value) and not _has_state(value):
             self._callable(value)
         else:
             self._object(value)
+
+    def _beside(self, value: Any) -> None:
+        """What a number, container or tensor has beside its items: attributes, and a class of its own."""
+        if type(value) in _BARE:
+            return
+        self._all(class_parts(type(value)))
+        own = getattr(value, "__dict__", None)
+        if isinstance(own, dict):
+            for key in sorted(own, key=str):
+                self.add(f"beside {key}", own[key])
 
     def _alone(self, value: Any) -> str:
         inner = Digest()
@@ -213,6 +233,8 @@ class Digest:
                 self._all(function_parts(value))
             elif isinstance(value, type):
                 self._all(class_parts(value))
+            elif not isinstance(owner := getattr(value, "__self__", None), types.ModuleType | None):
+                self.add("of", owner)  # a method written in C
 
     def _object(self, value: Any) -> None:
         cls = type(value)

@@ -31,12 +31,7 @@ def image_in(value: Any, name: str, asked: str | None, size: tuple[int, ...]) ->
     """
     tensors = tensors_in(value)
     if asked is not None:
-        fields = getattr(value, "_fields", ())
-        if asked in fields:  # of a named tuple
-            asked = f"[{fields.index(asked)}]"
-        found = [
-            key for key in (asked, f"[{asked}]", f'["{asked}"]', asked.replace("'", '"')) if key in tensors
-        ]
+        found = [key for key in _forms(asked.strip(), value) if key in tensors]
         if not found:
             raise ModelError(
                 f"output_tensor={asked!r} is not among what {name!r} returns: "
@@ -55,11 +50,30 @@ def image_in(value: Any, name: str, asked: str | None, size: tuple[int, ...]) ->
             fitting[0]
         ], f"of the {len(tensors)} images returned, {fitting[0]} is of the image's size"
     listed = ", ".join(f"{key} {tuple(t.shape)}" for key, t in tensors.items())
-    first = re.sub(r"[\[\]\"]", "", next(iter(tensors), "[0]"))
+    if not tensors:
+        raise UnsupportedModelError(
+            f"{name!r} returns {type(value).__name__}, in which no tensor is found; let it return the image, "
+            "or a tuple or dictionary with it"
+        )
+    first = next(iter(tensors))
+    bare = re.sub(r"[\[\]\"]", "", first)
+    first = bare if first in _forms(bare, value) else first
     raise UnsupportedModelError(
         f"{name!r} returns {len(tensors)} tensors ({listed}); say which is the image with "
         f"output_tensor={first!r} or the like"
     )
+
+
+def _forms(asked: str, value: Any) -> list[str]:
+    """The selectors that a user may mean by what was asked for."""
+    fields = getattr(value, "_fields", ())
+    if asked in fields:  # of a named tuple
+        return [f"[{fields.index(asked)}]"]
+    forms = [asked, f"[{asked}]", f'["{asked}"]', asked.replace("'", '"')]
+    last = re.fullmatch(r"\[?(-\d+)\]?", asked)
+    if last and isinstance(value, list | tuple):
+        forms.append(f"[{len(value) + int(last.group(1))}]")
+    return forms
 
 
 def _plane(tensor: torch.Tensor) -> torch.Tensor:

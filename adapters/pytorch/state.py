@@ -142,12 +142,23 @@ def _put_back(
     tensor: torch.Tensor, version: int | None, alias: torch.Tensor, values: torch.Tensor, look: bool
 ) -> None:
     with torch.no_grad():
-        if tensor.data_ptr() != alias.data_ptr():
+        if _address(tensor) is None:
+            tensor.copy_(values)
+            return
+        if _address(tensor) != _address(alias):
             tensor.data = alias
         if version is not None and tensor._version == version and not look:
             return
         if not torch.equal(alias, values):
             alias.copy_(values)
+
+
+def _address(tensor: torch.Tensor) -> int | None:
+    """Where a tensor's values lie; None for those that lie in several places, as sparse ones do."""
+    try:
+        return tensor.data_ptr()
+    except RuntimeError:
+        return None
 
 
 def _refill(container: Any, before: Any) -> None:

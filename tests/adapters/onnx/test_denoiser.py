@@ -68,11 +68,60 @@ def _two_outputs(conv_graph, first="level", channels=1):
     return conv_graph(change=change)
 
 
-def test_several_image_outputs_are_announced(conv_graph, open_onnx):
-    denoiser = open_onnx(_two_outputs(conv_graph))
-    assert any("'level' is taken (others: y; output_tensor" in notice for notice in denoiser.notices)
+def _returning(conv_graph, *outputs):
+    """A file with further outputs before the image, each a node from ``x`` and its channels."""
+
+    def change(model):
+        for place, (node, channels) in enumerate(outputs):
+            model.graph.node.append(node)
+            value = helper.make_tensor_value_info(
+                node.output[0], TensorProto.FLOAT, ["n", channels, None, None]
+            )
+            model.graph.output.insert(place, value)
+
+    return conv_graph(change=change)
+
+
+LEVEL = helper.make_node("Sigmoid", ["x"], ["level"])
+COPY = helper.make_node("Identity", ["x"], ["copy"])
+BROADER = helper.make_node("LeakyRelu", ["x"], ["broader"], alpha=0.9)
+HALF = helper.make_node("MaxPool", ["x"], ["half"], kernel_shape=[2, 2], strides=[2, 2])
+
+
+@pytest.mark.parametrize("intensity", ["unit:-160:240", "hu", None])
+def test_of_several_outputs_the_one_that_returns_constant_images_is_taken(conv_graph, open_onnx, intensity):
+    path = _returning(conv_graph, (LEVEL, 1), (COPY, 1))
+    denoiser = open_onnx(path, intensity=intensity, output=None)
+    assert any("'copy' is taken, as constant images" in notice for notice in denoiser.notices)
+    x = image()
+    if intensity:
+        np.testing.assert_allclose(denoiser.denoise(x), x, atol=1e-3)
+    named = open_onnx(
+        _returning(conv_graph, (LEVEL, 1), (COPY, 1)), intensity=intensity, output_tensor="copy"
+    )
+    assert denoiser.fingerprint == named.fingerprint
+
+
+def test_of_outputs_of_several_sizes_and_channels_the_one_like_the_image_is_taken(conv_graph, open_onnx):
+    denoiser = open_onnx(_returning(conv_graph, (HALF, 1)))
+    assert any("'y' is taken, as it alone has the image's size" in notice for notice in denoiser.notices)
+    assert denoiser.denoise(image()).shape == image().shape
     denoiser = open_onnx(_two_outputs(conv_graph, channels=3))
-    assert any("'y' is taken (others: level" in notice for notice in denoiser.notices)
+    assert any("'y' is taken, as it alone has" in notice for notice in denoiser.notices)
+
+
+@pytest.mark.parametrize("output", ["image", "residual", None])
+def test_outputs_that_cannot_be_told_apart_must_be_chosen(conv_graph, open_onnx, output):
+    path = _returning(conv_graph, (COPY, 1), (BROADER, 1))
+    with pytest.raises(UnsupportedModelError, match="copy, broader, y; say which it is with output_tensor='"):
+        open_onnx(path, output=output)
+    assert open_onnx(path, output=output, output_tensor="broader").denoise(image()).shape == image().shape
+
+
+def test_equal_outputs_are_one(conv_graph, open_onnx):
+    again = helper.make_node("Identity", ["x"], ["again"])
+    denoiser = open_onnx(_returning(conv_graph, (COPY, 1), (again, 1)))
+    assert any("'copy' is taken, as others like it" in notice for notice in denoiser.notices)
 
 
 @pytest.mark.parametrize("asked", ["y", "[1]", "[-1]", '["y"]', "['y']"])
@@ -81,7 +130,7 @@ def test_the_output_can_be_chosen(conv_graph, open_onnx, asked):
     chosen = open_onnx(_two_outputs(conv_graph), output_tensor=asked)
     np.testing.assert_allclose(chosen.denoise(image()), plain.denoise(image()), atol=1e-6)
     assert not any("several" in notice for notice in chosen.notices)
-    assert chosen.fingerprint != open_onnx(_two_outputs(conv_graph)).fingerprint
+    assert chosen.fingerprint != open_onnx(_two_outputs(conv_graph), output_tensor="level").fingerprint
 
 
 def test_outputs_that_cannot_be_chosen_are_refused_with_those_that_can(conv_graph, open_onnx):

@@ -83,7 +83,40 @@ def quantised(k):
     return torch.ao.quantization.quantize_dynamic(Packed(k), {nn.Linear}, dtype=torch.qint8)
 
 
+class Listing(list):
+    pass
+
+
+class Mapping(dict):
+    pass
+
+
+class Number(float):
+    pass
+
+
+class Array(np.ndarray):
+    pass
+
+
+def beside(value, k):
+    """A value with an attribute of its own."""
+    value.k = k
+    return value
+
+
 HOLDERS = {
+    "list with an attribute": lambda k: beside(Listing(), k),
+    "mapping with an attribute": lambda k: beside(Mapping(), k),
+    "number with an attribute": lambda k: beside(Number(1.0), k),
+    "array with an attribute": lambda k: beside(np.zeros(1).view(Array), k),
+    "tensor with an attribute": lambda k: beside(torch.zeros(1), k),
+    "parameter with an attribute": lambda k: beside(nn.Parameter(torch.zeros(1)), k),
+    "default of a mapping": lambda k: collections.defaultdict(lambda: k),
+    "method in C of a tensor": lambda k: torch.tensor(k).mul,
+    "method in C of an object": lambda k: Settings(k).__getattribute__,
+    "list with a method": lambda k: type("Steps", (list,), {"k": k})(),
+    "named tuple": lambda k: collections.namedtuple("Pair", "a b")(1.0, k),
     "float": lambda k: k,
     "private": lambda k: k,
     "namespace": lambda k: argparse.Namespace(k=k),

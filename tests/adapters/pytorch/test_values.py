@@ -1,9 +1,12 @@
 """What a layer may return: several tensors, tokens, other element types."""
 
+import types
+
 import numpy as np
 import pytest
 import torch
 from ctinv.adapters import LayerError, ModelError, UnsupportedModelError
+from torch import nn
 
 from ..laws import image
 from ..toys import TOYS, Half, ManyOutputs, make
@@ -38,6 +41,26 @@ def test_T07_network_of_several_outputs_needs_a_choice():
         wrap(many, output_tensor="[1]").denoise(image())
     chosen = wrap(many, output_tensor='["image"]').denoise(image())
     assert np.array_equal(chosen, wrap(module).denoise(image()))
+
+
+class Nested(nn.Module):
+    def forward(self, x):
+        return (0.5 * x, x.mean()), 0.25 * x
+
+
+class Opaque(nn.Module):
+    def forward(self, x):
+        return types.SimpleNamespace(sample=x)
+
+
+def test_nested_outputs_are_named_so_that_they_can_be_chosen():
+    with pytest.raises(UnsupportedModelError, match=r"output_tensor='\[0\]\[0\]' or the like"):
+        wrap(Nested()).denoise(image())
+    last = wrap(Nested(), output_tensor="[1]").denoise(image())
+    for asked in ("-1", "[-1]", " [1] "):
+        np.testing.assert_array_equal(wrap(Nested(), output_tensor=asked).denoise(image()), last)
+    with pytest.raises(UnsupportedModelError, match="SimpleNamespace, in which no tensor is found"):
+        wrap(Opaque()).denoise(image())
 
 
 def test_T15_autocast_is_off_inside():
