@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pickle
+import re
 import zipfile
 from collections import OrderedDict
 from contextlib import suppress
@@ -17,6 +18,8 @@ from ctinv.adapters.errors import ModelError
 __all__ = ["read_checkpoint", "read_safetensors"]
 
 
+_UNKNOWN = re.compile(r"GLOBAL ([\w.]+) was not an allowed global")
+_MOST_NAMES = 100  # classes that one file may name
 _HARMLESS, _DENSEST = 2**27, 20  # bytes that any archive may unfold into, or for each of its own
 
 
@@ -74,12 +77,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     _refuse_bomb(path)
     try:
-        foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        harmless = _harmless()
-        known: list[Any] = [(harmless.get(name) or _inert(name), name) for name in foreign]
-        types = [kind for kind in vars(np.dtypes).values() if isinstance(kind, type)]
-        with torch.serialization.safe_globals([*known, *types]):
-            found = torch.load(path, map_location="cpu", weights_only=True)
+        found = _loaded(path)
     except (pickle.UnpicklingError, TypeError, AttributeError, IndexError) as error:
         raise ModelError(
             f"{path} holds more than tensors (code is never unpickled) or is damaged; "
@@ -88,9 +86,34 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         text = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(f"{path} is not a weight file saved by torch ({text[0]})") from error
+    if isinstance(found, list | tuple):  # weights with other things behind them
+        found = {str(place): item for place, item in enumerate(found)}
     if not isinstance(found, dict):
         raise ModelError(f"{path} holds {type(found).__name__}, not a state dict; save model.state_dict()")
     return found
+
+
+def _loaded(path: Path) -> Any:
+    """What is in a file that ``torch.save`` wrote, in the form of today or that before torch 1.6."""
+    if zipfile.is_zipfile(path):
+        return _with_inert(path, torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    foreign: list[str] = []
+    while True:  # the older form tells the names that it needs one at a time
+        try:
+            return _with_inert(path, foreign)
+        except pickle.UnpicklingError as error:
+            name = _UNKNOWN.search(str(error))
+            if name is None or name.group(1) in foreign or len(foreign) >= _MOST_NAMES:
+                raise
+            foreign.append(name.group(1))
+
+
+def _with_inert(path: Path, foreign: list[str]) -> Any:
+    harmless = _harmless()
+    known: list[Any] = [(harmless.get(name) or _inert(name), name) for name in foreign]
+    types = [kind for kind in vars(np.dtypes).values() if isinstance(kind, type)]
+    with torch.serialization.safe_globals([*known, *types]):
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _refuse_bomb(path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from ctinv.adapters.errors import ModelError
 from torch import nn
@@ -30,11 +31,14 @@ _NESTS = (
     ),
     *("G", "g", "denoiser", "weights"),
 )
-_WRAPPERS = ("module.", "_orig_mod.")
-# Older and newer names of the two parts of a normalised weight.
+_WRAPPERS = ("module.", "_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+# Older and newer names of the parts of a normalised weight: by its length, and by its spectrum.
 _NORMS = (
     ("weight_g", "parametrizations.weight.original0"),
     ("weight_v", "parametrizations.weight.original1"),
+    ("weight_orig", "parametrizations.weight.original"),
+    ("weight_u", "parametrizations.weight.0._u"),
+    ("weight_v", "parametrizations.weight.0._v"),
 )
 _COUNTER = "num_batches_tracked"
 _AVERAGED = "n_averaged"  # how many weights an averaged model is the mean of
@@ -50,7 +54,8 @@ def fill(module: nn.Module, path: Path) -> tuple[list[str], dict[str, str]]:
         module: Changed in place.
         path: safetensors, or a checkpoint saved by ``torch.save``: a state dict, bare or somewhere
             inside, such as under ``state_dict`` or ``params_ema``. A prefix that all of the module's
-            keys share is taken off, and so are ``module.`` and ``_orig_mod.``; of normalised weights
+            keys share is taken off, or put before them, and what wrappers put into keys, such as
+            ``module.`` and ``_orig_mod.``, is taken out; of normalised weights
             both the older and the newer names are read; counters of batches may be missing.
 
     Returns:
@@ -76,7 +81,7 @@ def fill(module: nn.Module, path: Path) -> tuple[list[str], dict[str, str]]:
     fitting = [(where, fit) for where, weights in nests if (fit := _fitted(own, weights)) is not None]
     if not fitting:
         raise _misfit(module, path, own, nests)
-    where, (weights, prefix, left) = fitting[0]
+    where, (weights, prefix, left, rivals) = fitting[0]
     missing = [key for key in own if key not in weights]
     module.load_state_dict({**own, **weights}, strict=False)
     notes = []
@@ -86,6 +91,7 @@ def fill(module: nn.Module, path: Path) -> tuple[list[str], dict[str, str]]:
         notes.append(f"weights are taken from {where!r} in {path.name}{also}")
     if prefix:
         rest = f"; {left} entries without it are left aside" if left else ""
+        rest += f" ({', '.join(map(repr, rivals))} would fit too)" if rivals else ""
         notes.append(f"the keys of {path.name} all begin with {prefix!r}, which is taken off{rest}")
     if missing:
         notes.append(f"{path.name} holds no counts of batches; only training would need them")
@@ -96,7 +102,7 @@ def _nests(found: Any, where: str, depth: int = 0) -> Iterator[tuple[str, Weight
     """Every mapping of names to tensors in a checkpoint, with the path to it, the likeliest first."""
     if not isinstance(found, Mapping) or depth > _DEEP:
         return
-    values = {str(key): value for key, value in found.items() if not isinstance(value, Mapping)}
+    values = {str(key): _tensor(value) for key, value in found.items() if not isinstance(value, Mapping)}
     if any(isinstance(value, torch.Tensor) for value in values.values()):
         yield where, values
     keys = [str(key) for key in found if isinstance(found[key], Mapping)]
@@ -106,17 +112,44 @@ def _nests(found: Any, where: str, depth: int = 0) -> Iterator[tuple[str, Weight
             yield from _nests(found.get(key), f"{where}.{key}" if where else key, depth + 1)
 
 
-def _fitted(own: Weights, weights: Weights) -> tuple[Weights, str, int] | None:
-    """Weights under the module's own keys, the prefix taken off and what was left aside; None without fit."""
+def _tensor(value: Any) -> Any:
+    """An array of numbers as a tensor; anything else as it is."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+        return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("=")))
+    return value
+
+
+def _fitted(own: Weights, weights: Weights) -> tuple[Weights, str, int, list[str]] | None:
+    """Weights under the module's own keys, the prefix taken off, what was left aside, and other prefixes.
+
+    None without fit.
+    """
     weights = _bared(own, weights)
-    for prefix in _prefixes(own, weights):
-        inside = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
-        named = _renamed(own, inside)
-        missing = [key for key in own if key not in named and not key.endswith(_COUNTER)]
-        foreign = [key for key, value in named.items() if key not in own and isinstance(value, torch.Tensor)]
-        if not missing and not foreign and _unlike(own, named) is None:
-            fit = {key: value for key, value in named.items() if key in own}
-            return fit, prefix, len(weights) - len(inside)
+    tried = {prefix: _inside(own, weights, prefix) for prefix in _prefixes(own, weights)}
+    fits = {prefix: fit for prefix, fit in tried.items() if fit is not None}
+    if not fits:
+        lacking = _common(own)
+        found = _inside(own, {f"{lacking}{key}": value for key, value in weights.items()}, "")
+        return None if found is None else (found, "", 0, [])
+    prefix, *rivals = fits
+    left = sum(not key.startswith(prefix) for key in weights)
+    return fits[prefix], prefix, left, rivals if prefix else []
+
+
+def _common(own: Weights) -> str:
+    """The name of the part that holds all that a module has, with its dot; empty where several do."""
+    heads = {key.partition(".")[0] for key in own if "." in key}
+    return f"{heads.pop()}." if len(heads) == 1 and all("." in key for key in own) else ""
+
+
+def _inside(own: Weights, weights: Weights, prefix: str) -> Weights | None:
+    """What stands behind a prefix, under the module's own keys; None where it does not fit."""
+    inside = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+    named = _renamed(own, inside)
+    missing = [key for key in own if key not in named and not key.endswith(_COUNTER)]
+    foreign = [key for key, value in named.items() if key not in own and isinstance(value, torch.Tensor)]
+    if not missing and not foreign and _unlike(own, named) is None:
+        return {key: value for key, value in named.items() if key in own}
     return None
 
 
@@ -138,11 +171,19 @@ def _bared(own: Weights, weights: Weights) -> Weights:
 
 
 def _prefixes(own: Weights, weights: Weights) -> list[str]:
-    """What may stand before the module's keys in a file; without any first."""
+    """What may stand before the module's keys in a file: nothing, averaged weights, then the likeliest."""
     first = next((key for key in own if not key.endswith(_COUNTER)), "")
     ends = {first} | {first.replace(a, b) for old, new in _NORMS for a, b in ((old, new), (new, old))}
     found = {key[: -len(end)] for key in weights for end in ends if end and key.endswith("." + end)}
-    return ["", *sorted(found, key=len)]
+    return ["", *sorted(found, key=lambda prefix: (_rank(prefix), len(prefix), prefix))]
+
+
+def _rank(prefix: str) -> int:
+    """The place of a prefix's last telling word among those that hold weights; averaged ones come first."""
+    words = [word for word in prefix.split(".") if word]
+    if any("ema" in word.lower().split("_") for word in words):
+        return 0
+    return min((_NESTS.index(word) + 1 for word in words if word in _NESTS), default=len(_NESTS) + 1)
 
 
 def _bare(key: str) -> str:

@@ -12,6 +12,7 @@ __all__ = ["doubt_of", "refuse_other_quantities"]
 
 _SCALED = 16.0  # no CT slice stays within so many HU of water; standardised and attenuation values do
 _BYTE = 255.0  # label maps and pictures of 8 bits hold whole numbers up to here, none negative
+_FEW, _IGNORED = 64.0, -2.0  # labels are few, and what is to be ignored is marked by -1 or -2
 _LEAST_BELOW = 0.1  # share of pixels far below air from which on an offset was taken off twice
 _FAR_BELOW = -1300.0  # HU; noise and streaks in air seldom reach it
 _OFFSETS = (1000.0, 1024.0, 8192.0, 32768.0)
@@ -30,7 +31,7 @@ def refuse_other_quantities(volume: NDArray[Any], path: str) -> None:
     """
     low, high = float(volume.min()), float(volume.max())
     whole = volume.dtype.kind in "iu" or bool(np.all(volume == np.rint(volume)))
-    if whole and low >= 0.0 and high <= _BYTE:
+    if whole and (0.0 if high > _FEW else _IGNORED) <= low and high <= _BYTE:
         raise ImageError(
             f"{path} holds whole numbers from {low:g} to {high:g}: a label map or an 8-bit picture, not HU; "
             "give the CT volume itself, or say how to come to HU by --scale and --offset"

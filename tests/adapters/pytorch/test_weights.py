@@ -47,6 +47,12 @@ FORMS = {
     "beside a loss": lambda: {"state_dict": {**prefixed("model."), "loss.vgg.weight": torch.zeros(3)}},
     "nested twice": lambda: {"model": {"state_dict": state()}},
     "another nest": lambda: {"my_weights": state(), "optimizer": {"state": {}}},
+    "arrays": lambda: {key: value.numpy() for key, value in state().items()},
+    "with the optimiser behind": lambda: [state(), {"lr": 0.1}],
+    "checkpointed inside": lambda: {
+        key.replace("conv1.", "conv1._checkpoint_wrapped_module."): value for key, value in state().items()
+    },
+    "sharded": lambda: prefixed("_fsdp_wrapped_module."),
     "old counters": lambda: {key: value for key, value in state().items() if "num_batches" not in key},
     **{
         key: (lambda key=key: {key: state(), "epoch": 3})
@@ -62,7 +68,42 @@ def test_weights_are_found_and_filled_in(tmp_path, form):
     assert all(torch.equal(value, want[key]) for key, value in module.state_dict().items())
     assert bool(notes) == (
         form not in ("bare", "data parallel", "compiled", "averaged by torch", "wrapped twice")
+        and form not in ("arrays", "checkpointed inside", "sharded")
     )
+
+
+@pytest.mark.parametrize("content", [state(), {"state_dict": state(), "args": argparse.Namespace(k=1)}])
+def test_files_from_before_torch_1_6_are_read(tmp_path, content):
+    path, module = tmp_path / "w.pth", Net()
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    fill(module, path)
+    assert torch.equal(module.conv1.weight, state()["conv1.weight"])
+
+
+def test_nothing_in_an_older_file_is_run(tmp_path, capsys):
+    for content in (Runs(), {"more": Runs(), "weights": state()}):
+        torch.save(content, tmp_path / "w.pth", _use_new_zipfile_serialization=False)
+        with pytest.raises(ModelError, match="never unpickled"):
+            fill(Net(), tmp_path / "w.pth")
+    assert "must not run" not in capsys.readouterr().out
+
+
+def test_weights_of_the_part_that_holds_all_are_read(tmp_path):
+    outer = nn.Module()
+    outer.inner = Net()
+    module, _, _ = filled(tmp_path, state(), outer)
+    assert torch.equal(module.inner.conv1.weight, state()["conv1.weight"])
+
+
+@pytest.mark.parametrize(
+    ("likely", "other"),
+    [("netG.", "netD."), ("model_ema.", "model."), ("ema_model.", "model."), ("generator.", "d.")],
+)
+def test_of_prefixes_that_fit_the_likeliest_is_taken_and_the_others_told(tmp_path, likely, other):
+    weights = {**prefixed(other, Net(3).state_dict()), **prefixed(likely)}
+    module, notes, _ = filled(tmp_path, weights)
+    assert torch.equal(module.conv1.weight, state()["conv1.weight"])
+    assert any(f"{likely!r}" in note and f"({other!r} would fit too)" in note for note in notes)
 
 
 def test_averaged_weights_come_first_and_the_others_are_told(tmp_path):
@@ -88,6 +129,17 @@ def test_both_namings_of_normalised_weights_are_read(tmp_path, old):
     module, _, _ = filled(tmp_path, source.state_dict(), target)
     x = torch.rand(1, 1, 8, 8)
     torch.testing.assert_close(module(x), source(x))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("old", [True, False])
+def test_both_namings_of_weights_of_limited_spectrum_are_read(tmp_path, old):
+    new = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Conv2d(1, 2, 3)))
+    former = nn.Sequential(nn.utils.spectral_norm(nn.Conv2d(1, 2, 3)))
+    source, target = (former, new) if old else (new, former)
+    module, _, _ = filled(tmp_path, source.state_dict(), target)
+    x = torch.rand(1, 1, 8, 8)
+    torch.testing.assert_close(module.eval()(x), source.eval()(x))
 
 
 class Settings:

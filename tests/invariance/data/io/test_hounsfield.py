@@ -19,6 +19,8 @@ def body(air=0.4, low=-1000.0, seed=0):
     [
         (np.array([[0, 255]]), "whole numbers from 0 to 255: a label map"),
         (np.array([[0.0, 3.0]]), "whole numbers from 0 to 3"),
+        (np.array([[-1, 1]]), "whole numbers from -1 to 1"),
+        (np.array([[-2.0, 64.0]]), "whole numbers from -2 to 64"),
         (np.array([[0.1, 1.1]]), r"spans 0.1 to 1.1, scaled to \[0, 1\]"),
         (np.array([[-0.1, 0.5]]), r"scaled to \[0, 1\]"),
         (np.array([[-0.11, 0.5]]), r"scaled to \[-1, 1\]"),
@@ -40,7 +42,8 @@ def test_other_quantities_are_refused(values, words):
     "values",
     [
         np.array([[0, 256]]),
-        np.array([[-1, 255]]),
+        np.array([[-1, 65]]),
+        np.array([[-3, 10]]),
         np.array([[-16, 16]]),
         np.array([[-16.1, 0.5]]),
         np.array([[0.5, 16.1]]),
