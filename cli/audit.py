@@ -32,14 +32,14 @@ def audit(folder: Path, as_json: bool, quiet: bool) -> None:
         places = sorted(p.parent for p in folder.rglob("result.json") if (p.parent / "arrays.npz").is_file())
         if not places:
             raise CtinvError(f"{folder} holds no result.json; give a folder that ctinv analyze wrote")
-        found = [(place, Explanation.load(place)) for place in places]
+        answers = [(place, Explanation.load(place)) for place in places]
         if as_json:
             kept = ("model", "layer", "source", "audit")
             screen.result(
-                [{"folder": str(place), **{k: e.result.get(k) for k in kept}} for place, e in found]
+                [{"folder": str(place), **{k: e.result.get(k) for k in kept}} for place, e in answers]
             )
             return
-        for place, e in found:
+        for place, e in answers:
             screen.line(f"\n{place}: {e.meta.model}, {e.meta.layer}")
             rows = [(s.title, s.text, "" if s.n is None else str(s.n), s.meaning) for s in scores(e.audit)]
             screen.table("", ("Audit", "Value", "n", "What it says"), rows)

@@ -100,7 +100,7 @@ def sampling(
         from ctinv.invariance.bench.sampling import bench_sampling
 
         with screen.progress() as progress:
-            found = bench_sampling(
+            measured = bench_sampling(
                 chosen,
                 device=where,
                 samples=samples,
@@ -110,14 +110,14 @@ def sampling(
                 progress=progress,
             )
         if as_json:
-            screen.result(found)
+            screen.result(measured)
             return
         screen.line(
-            f"preset {preset} on {found['machine']['name']} ({where}): {found['samples_per_s']:.4g} samples "
-            f"a second, {found['ratio_to_published_loop']:.1f} times the published loop's "
-            f"{found['published_samples_per_s']:.4g}; relative difference of the images "
-            f"{found['relative_error']:.1e}; {100 * found['share_of_matmul_rate']:.0f} % of the measured "
-            f"matrix rate; 250 samples of 512 x 512 pixels in {found['seconds_per_slice']:.0f} s"
+            f"preset {preset} on {measured['machine']['name']} ({where}): {measured['samples_per_s']:.4g} "
+            f"samples a second, {measured['ratio_to_published_loop']:.1f} times the published loop's "
+            f"{measured['published_samples_per_s']:.4g}; relative difference of the images "
+            f"{measured['relative_error']:.1e}; {100 * measured['share_of_matmul_rate']:.0f} % of the "
+            f"measured matrix rate; 250 samples of 512 x 512 pixels in {measured['seconds_per_slice']:.0f} s"
         )
 
 
@@ -152,7 +152,7 @@ def suite(
         from ctinv.invariance.bench.suite import bench_suite, markdown
 
         with screen.progress() as progress:
-            found = bench_suite(
+            measured = bench_suite(
                 out,
                 presets=names,
                 devices=(where,),
@@ -160,9 +160,9 @@ def suite(
                 progress=progress,
             )
         if as_json:
-            screen.result(found)
+            screen.result(measured)
             return
-        screen.line(markdown(found))
+        screen.line(markdown(measured))
         screen.line(f"written to {out}: bench.json, bench.md, bench.png")
 
 
@@ -218,7 +218,7 @@ def analyze(
         seconds = [run.meta.timings.sampling or 0.0 for run in runs]
         middle = statistics.median(seconds)
         height, width = one.shape
-        found = {
+        measured = {
             "model": denoiser.name,
             "layer": explainer.layer,
             "preset": preset,
@@ -231,7 +231,7 @@ def analyze(
             "versions": dict(runs[0].meta.versions),
         }
         if as_json:
-            screen.result(found)
+            screen.result(measured)
             return
         screen.line(
             f"{denoiser.name}, {explainer.layer}, preset {preset}, {height} x {width} pixels, on "

@@ -297,10 +297,10 @@ def attack(
         from ctinv import invariance
 
         with screen.progress() as progress:
-            found = invariance.attack(
+            attacked = invariance.attack(
                 denoiser, one, layers=names, region=region, size=size, seed=seed, progress=progress
             )
-        _finish(screen, [found], out)
+        _finish(screen, [attacked], out)
 
 
 @click.command()

@@ -90,11 +90,11 @@ def compare(
         with screen.progress() as progress:
             if doses:
                 places = _at_doses(screen, places, denoisers, doses, out / "doses")
-            found = invariance.compare(
+            comparison = invariance.compare(
                 places, denoisers=denoisers, rho=rho, samples=samples, progress=progress
             )
-        files = found.save(out)
-        _show(screen, found, files["report.html"].parent, sorted(files))
+        files = comparison.save(out)
+        _show(screen, comparison, files["report.html"].parent, sorted(files))
 
 
 def _models(places: Sequence[Path], given: Sequence[str], device: str, screen: Screen) -> list[Denoiser]:
@@ -112,7 +112,7 @@ def _models(places: Sequence[Path], given: Sequence[str], device: str, screen: S
     for place in places:
         told = json.loads((place / "result.json").read_text(encoding="utf-8"))
         about.setdefault(str(told.get("model_hash")), told)
-    found: dict[str, Denoiser] = {}
+    models: dict[str, Denoiser] = {}
     for name in given:
         denoiser = open_model(ModelSpec(name, device=device))
         if denoiser.fingerprint not in about:
@@ -121,20 +121,20 @@ def _models(places: Sequence[Path], given: Sequence[str], device: str, screen: S
                 f"{name} is none of the models that were analysed ({analysed}); give the same file, or run "
                 "ctinv analyze on it first"
             )
-        found[denoiser.fingerprint] = denoiser
+        models[denoiser.fingerprint] = denoiser
     for key, told in about.items():
-        if key in found:
+        if key in models:
             continue
         try:
             denoiser = open_model(ModelSpec(str(told.get("model")), device=device))
         except (CtinvError, ModelError):  # a file whose path is not recorded
             continue
         if denoiser.fingerprint == key:
-            found[key] = denoiser
-    for key, denoiser in found.items():
+            models[key] = denoiser
+    for key, denoiser in models.items():
         denoiser.intensity = parse_intensity(str(about[key]["intensity"]))
         denoiser.output = about[key].get("output") or denoiser.output  # type: ignore[assignment]
-    return list(found.values())
+    return list(models.values())
 
 
 def _at_doses(
@@ -167,16 +167,16 @@ def _short(analysis: AnalysisResult) -> str:
     return f"{meta.model}-{meta.layer}-{meta.source}-seed{meta.seed}"
 
 
-def _show(screen: Screen, found: Comparison, folder: Path, files: Sequence[str]) -> None:
+def _show(screen: Screen, comparison: Comparison, folder: Path, files: Sequence[str]) -> None:
     if screen.as_json:
-        screen.result([case.entry for case in found.cases])
+        screen.result([case.entry for case in comparison.cases])
         return
     from ctinv.invariance.comparing.page import HEADS, cells
 
-    ratio = "" if found.rho is None else f"What is hidden at noise ratio {found.rho:g}, HU"
-    screen.table(ratio, HEADS, [cells(row) for row in found.rows])
-    for notice in found.notices:
+    ratio = "" if comparison.rho is None else f"What is hidden at noise ratio {comparison.rho:g}, HU"
+    screen.table(ratio, HEADS, [cells(row) for row in comparison.rows])
+    for notice in comparison.notices:
         screen.note(f"note: {notice}")
-    for line in found.verdict:
+    for line in comparison.verdict:
         screen.line(line)
     screen.line(f"written to {folder}: {', '.join(files)}")

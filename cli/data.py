@@ -67,14 +67,14 @@ def inspect(
 
         if report is not None:
             check_writable(report.parent)
-        found = look(path, offset=offset, scale=scale)
+        inspected = look(path, offset=offset, scale=scale)
         if report is not None:
             write_files(
                 report.parent,
-                {report.name: overview_html(found, offset=offset, scale=scale, names=names).encode()},
+                {report.name: overview_html(inspected, offset=offset, scale=scale, names=names).encode()},
             )
         if as_json:
-            screen.result(found)
+            screen.result(inspected)
             return
         rows = [
             (
@@ -87,15 +87,15 @@ def inspect(
                 str(row["kernel"] or ""),
                 str(row["kvp"] or ""),
             )
-            for row in found["series"]
+            for row in inspected["series"]
         ]
         heads = ("Series", "Patient", "Slices", "Pixels", "Spacing [mm]", "HU", "Kernel", "kVp")
-        plural = "" if found["slices"] == 1 else "s"
-        screen.table(f"{found['path']}: {found['slices']} CT slice{plural}", heads, rows)
-        for row in found["series"]:
+        plural = "" if inspected["slices"] == 1 else "s"
+        screen.table(f"{inspected['path']}: {inspected['slices']} CT slice{plural}", heads, rows)
+        for row in inspected["series"]:
             if row["note"]:
                 screen.note(f"note: {row['description'] or row['key']}: {row['note']}")
-        tell_left_out(screen, [(Path(file), reason) for file, reason in found["skipped"].items()])
+        tell_left_out(screen, [(Path(file), reason) for file, reason in inspected["skipped"].items()])
         if report is not None:
             screen.line(f"written to {report}")
 
@@ -114,8 +114,8 @@ def pairs(spec: str, as_json: bool, quiet: bool) -> None:
     with Screen(as_json, quiet) as screen:
         from ctinv.invariance.data import find_scans
 
-        found = find_scans(spec)
-        matches = () if found is None else found.matches
+        everything = find_scans(spec)
+        matches = () if everything is None else everything.matches
         rows = [
             {
                 "patient": one.patient,
@@ -129,12 +129,13 @@ def pairs(spec: str, as_json: bool, quiet: bool) -> None:
             if (one := m.low or m.high) is not None
         ]
         scans: list[dict[str, Any]] = [
-            {"patient": s.patient, "slices": len(s.names)} for s in (() if found is None else found.scans)
+            {"patient": s.patient, "slices": len(s.names)}
+            for s in (() if everything is None else everything.scans)
         ]
         if as_json:
             screen.result({"scans": scans, "slices": rows})
             return
-        if found is None:
+        if everything is None:
             screen.line("nothing speaks of low dose: all of it counts as high dose")
             return
         heads = ("Patient", "Kernel", "Place [mm]", "Low dose", "High dose", "Left out because")

@@ -74,16 +74,16 @@ class Extras:
             raise CtinvError(f"--attack {attack:g} shows nothing; give a positive size in HU, such as 20")
         if swap is None:
             return cls(None, attack)
-        found = read_slices(replace(images, source=swap), screen)
-        if len(found) > 1:
-            raise ImageError(f"{swap} holds {len(found)} slices; --swap needs one: name its file")
+        others = read_slices(replace(images, source=swap), screen)
+        if len(others) > 1:
+            raise ImageError(f"{swap} holds {len(others)} slices; --swap needs one: name its file")
         for one in slices:
-            if one.header.shape != found[0].shape:
+            if one.header.shape != others[0].shape:
                 raise ImageError(
-                    f"{swap} is {found[0].shape} and {one.name} is {one.header.shape}; a swap needs "
+                    f"{swap} is {others[0].shape} and {one.name} is {one.header.shape}; a swap needs "
                     "slices of one shape"
                 )
-        return cls(found[0], attack)
+        return cls(others[0], attack)
 
     def key(self) -> Mapping[str, Any]:
         """What of it decides the outcome of a case; nothing where nothing is asked."""
@@ -109,10 +109,10 @@ class Extras:
             drawing: How its samples are drawn: seed and rho.
             progress: Called with (stage, done, total).
         """
-        found: list[Answer] = []
+        answers: list[Answer] = []
         if self.other is not None:
             asked = {"seed": drawing["seed"], "rho": drawing["rho"], "progress": progress}
-            found.append(explainer.swap(one, self.other, **asked))
+            answers.append(explainer.swap(one, self.other, **asked))
         if self.attack is not None:
-            found.append(explainer.attack(one, size=self.attack, seed=drawing["seed"], progress=progress))
-        return found
+            answers.append(explainer.attack(one, size=self.attack, seed=drawing["seed"], progress=progress))
+        return answers

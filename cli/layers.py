@@ -27,17 +27,17 @@ def layers(as_json: bool, quiet: bool, **options: Any) -> None:
     """
     with Screen(as_json, quiet) as screen:
         denoiser = open_model(ModelSpec(**options))
-        found = denoiser.layers
+        listed = denoiser.layers
         if as_json:
-            screen.result([_entry(layer) for layer in found])
+            screen.result([_entry(layer) for layer in listed])
             return
         for notice in denoiser.notices:
             screen.note(f"note: {notice}")
         rows = [
             (layer.name, layer.op, " × ".join(map(str, layer.shape)) or "unknown", _remark(layer))
-            for layer in found
+            for layer in listed
         ]
-        title = f"{denoiser.name} ({denoiser.kind}), {len(found)} layers"
+        title = f"{denoiser.name} ({denoiser.kind}), {len(listed)} layers"
         screen.table(title, ("Layer", "Operator", "Shape", "Remarks"), rows)
 
 

@@ -93,8 +93,8 @@ def distinct(denoiser: Denoiser, layers: Sequence[str]) -> list[str]:
     """
     first: dict[str, str] = {}
     for name in layers:
-        for found in _matching(denoiser, name):
-            first.setdefault(denoiser.resolve(found).name, found)
+        for match in _matching(denoiser, name):
+            first.setdefault(denoiser.resolve(match).name, match)
     return list(first.values())
 
 
@@ -107,7 +107,7 @@ def distinct_in_each(denoisers: Sequence[Denoiser], layers: Sequence[str], scree
     from ctinv.adapters.errors import LayerError
 
     refusals: dict[str, list[tuple[str, LayerError]]] = {name: [] for name in layers}
-    found: list[list[str]] = []
+    names: list[list[str]] = []
     for denoiser in denoisers:
         own = []
         for name, refused in refusals.items():
@@ -120,10 +120,10 @@ def distinct_in_each(denoisers: Sequence[Denoiser], layers: Sequence[str], scree
                     raise
         if not own:
             raise refusals[layers[0]][-1][1]
-        found.append(distinct(denoiser, own))
+        names.append(distinct(denoiser, own))
     for model, refusal in (one for refused in refusals.values() for one in refused):
         screen.note(f"note: left out of {model}: {refusal}")
-    return found
+    return names
 
 
 def _matching(denoiser: Denoiser, name: str) -> list[str]:
@@ -196,8 +196,8 @@ def settle_units(denoiser: Denoiser, spec: ModelSpec, slices: Sequence[CTSlice],
     height, width = min(i.shape[0] for i in images), min(i.shape[1] for i in images)
     stack = np.stack([_centre(image, height, width) for image in images])[:, None]
     with screen.progress() as progress:
-        found = denoiser.calibrate(stack, progress=progress)
-    return f"calibration on CT; the next convention is {math.exp(found.margin):.1f} times worse"
+        calibration = denoiser.calibrate(stack, progress=progress)
+    return f"calibration on CT; the next convention is {math.exp(calibration.margin):.1f} times worse"
 
 
 def some_slices(slices: Sequence[StoredSlice]) -> list[CTSlice]:

@@ -124,16 +124,16 @@ def _denoisers(specs: list[ModelSpec], screen: Screen) -> list[Denoiser]:
     from ctinv.adapters.errors import CtinvError
     from ctinv.invariance.data import default_slice
 
-    found: list[Denoiser] = []
+    denoisers: list[Denoiser] = []
     for spec in specs:
         denoiser = open_model(spec)
         settle_units(denoiser, spec, [default_slice()], screen)
-        if any(one.name == denoiser.name for one in found):
+        if any(one.name == denoiser.name for one in denoisers):
             raise CtinvError(f"two denoisers are called {denoiser.name}; name each --model once")
         for notice in denoiser.notices:
             screen.note(f"note: {notice}")
-        found.append(denoiser)
-    return found
+        denoisers.append(denoiser)
+    return denoisers
 
 
 def _source(images: Images, wanted: Wanted, screen: Screen) -> Scene | DiskPhantom:
@@ -205,14 +205,14 @@ def _table(results: Results, screen: Screen) -> None:
     for model, places in results.layers.items():
         rows = []
         for task in results.protocol.tasks:
-            found = {
+            shares = {
                 o.where: o
                 for o in results.at(model=model, dose=dose, observer=observer)
                 if o.question == (task.kind, task.size, task.contrast)
             }
             cells = [
-                f"{found[p].detectability:.1f}"
-                + ("" if (e := found[p].efficiency) is None or p == "x" else f" ({e:.2f})")
+                f"{shares[p].detectability:.1f}"
+                + ("" if (e := shares[p].efficiency) is None or p == "x" else f" ({e:.2f})")
                 for p in places
             ]
             rows.append((task.name, *cells))

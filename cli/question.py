@@ -127,8 +127,8 @@ def prepare(
         screen.note(f"note: {notice}")
     identity = FitIdentity(chosen, question.fitting["seed"], _data_key(question.fitting["data"]), processes)
     subjects = [
-        Subject(denoiser, names, {"intensity_found": found}, _maker(denoiser, question.fitting), identity)
-        for denoiser, names, found in zip(denoisers, layers, units, strict=True)
+        Subject(denoiser, names, {"intensity_found": unit}, _maker(denoiser, question.fitting), identity)
+        for denoiser, names, unit in zip(denoisers, layers, units, strict=True)
     ]
     return Task(
         question.images.source,

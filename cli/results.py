@@ -79,18 +79,18 @@ def show(screen: Screen, out: Path, folders: Sequence[Path], report: Path | None
     def results() -> Iterator[Mapping[str, Any]]:
         nonlocal failed
         for folder in folders:
-            found = outcome(out / folder)
-            if found is None:
+            one = outcome(out / folder)
+            if one is None:
                 continue
-            failed += "error" in found
-            yield {**found, "files": {n: str(p) for n, p in _files(out / folder).items()}}
+            failed += "error" in one
+            yield {**one, "files": {n: str(p) for n, p in _files(out / folder).items()}}
 
     if screen.as_json:
         screen.result(next(results()) if single else results())
         return failed
     many = len(folders) > _MOST_SHOWN
-    for folder, found in zip(folders, results(), strict=False):
-        if not many and "error" not in found:
+    for folder, one in zip(folders, results(), strict=False):
+        if not many and "error" not in one:
             _show_one(screen, out / folder)
     if many:
         screen.line(f"\n{len(folders)} cases, {failed} of them failed")

@@ -105,9 +105,9 @@ class Written:
                 screen.note("note: DICOM files get the slice's tags, the patient's too; see --deidentify")
         return self
 
-    def of(self, found: Explanation, one: CTSlice, answers: Sequence[Answer] = ()) -> Saving:
+    def of(self, explanation: Explanation, one: CTSlice, answers: Sequence[Answer] = ()) -> Saving:
         """The explanation of a slice, ready to be saved, with answers to what was asked besides."""
-        return Saving(found, one, self, answers)
+        return Saving(explanation, one, self, answers)
 
 
 @dataclass(frozen=True)
@@ -260,11 +260,11 @@ class Analyst:
         explainer = self._explainer(case)
         explainer.memory = self._task.memory
         one = self._read(case.slice)
-        found = explainer.explain(one, **self._task.drawing, cache=self._cache, progress=self._progress)
-        found = with_meta(found, **self._task.subjects[case.model].known, case=key)
+        explanation = explainer.explain(one, **self._task.drawing, cache=self._cache, progress=self._progress)
+        explanation = with_meta(explanation, **self._task.subjects[case.model].known, case=key)
         written = self._task.written
         answers = written.extras.answers(explainer, one, self._task.drawing, self._progress)
-        return written.of(found, one, answers)
+        return written.of(explanation, one, answers)
 
     def failure(self, case: Case, key: str, error: Exception) -> Failure:
         """The record of a case that failed, without any path of the input; the user is told."""
@@ -298,10 +298,10 @@ class Analyst:
     def _explainer(self, case: Case) -> Explainer:
         if case.layer not in self._fits.get(case.model, {}):
             self._fits = {case.model: self._fitted(case.model, self._needed(case))}
-        found = self._fits[case.model][case.layer]
-        if isinstance(found, Exception):
-            raise found
-        return found
+        explainer = self._fits[case.model][case.layer]
+        if isinstance(explainer, Exception):
+            raise explainer
+        return explainer
 
     def _needed(self, first: Case) -> Sequence[int]:
         """Numbers of the layers of a case's model that have anything left to do here."""
@@ -332,21 +332,23 @@ class Analyst:
 
         subject = self._task.subjects[model]
         names = [subject.layers[layer] for layer in layers]
-        found: dict[int, Explainer | Exception] = {}
+        fitted: dict[int, Explainer | Exception] = {}
         try:
-            found = dict(zip(layers, subject.make(names, self._progress), strict=True))
+            fitted = dict(zip(layers, subject.make(names, self._progress), strict=True))
         except Exception as error:
             if len(layers) == 1 or self._task.fail_fast:
-                found = dict.fromkeys(layers, error)
+                fitted = dict.fromkeys(layers, error)
             else:
-                found = {layer: self._alone(subject, layer) for layer in layers}
-        errors = [e for e in found.values() if isinstance(e, Exception)]
-        if errors and (self._task.fail_fast or (len(errors) == len(found) and len(self._task.subjects) == 1)):
+                fitted = {layer: self._alone(subject, layer) for layer in layers}
+        errors = [e for e in fitted.values() if isinstance(e, Exception)]
+        if errors and (
+            self._task.fail_fast or (len(errors) == len(fitted) and len(self._task.subjects) == 1)
+        ):
             raise RunEnds(errors[0])
-        fits = [e for e in found.values() if not isinstance(e, Exception)]
+        fits = [e for e in fitted.values() if not isinstance(e, Exception)]
         for note in dict.fromkeys(note for e in fits for note in notes(e)):
             self._screen.note(note)
-        return found
+        return fitted
 
     def _alone(self, subject: Subject, layer: int) -> Explainer | Exception:
         try:

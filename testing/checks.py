@@ -208,12 +208,12 @@ def gradients_are_true(subject: Subject) -> None:
     assert z.requires_grad, f"{name} does not depend on the image"
     generator = torch.Generator().manual_seed(0)
     direction, weight = torch.randn(x.shape, generator=generator), torch.randn(z.shape, generator=generator)
-    (found,) = torch.autograd.grad((z * weight).sum(), x, create_graph=True)
-    slope = float((found.detach() * direction).sum())
+    (gradient,) = torch.autograd.grad((z * weight).sum(), x, create_graph=True)
+    slope = float((gradient.detach() * direction).sum())
     with torch.no_grad():
         ends = [denoiser.features(x.detach() + s * direction, name) for s in (0.5, -0.5)]
         difference = float(((ends[0] - ends[1]).double() * weight).sum())
-    size = float(found.detach().norm() * direction.norm())
+    size = float(gradient.detach().norm() * direction.norm())
     assert abs(slope - difference) <= 0.05 * size, (
         f"{name}: slope {slope:.4g}, by differences {difference:.4g}"
     )

@@ -77,14 +77,14 @@ def capture(module: Any) -> Reference:
                 patch(name, part)
         with torch.no_grad():
             output = clone(torch.as_tensor(u))
-        found = {name: kept[0] for name, kept in calls.items() if len(kept) == 1 and kept[0] is not None}
+        outputs = {name: kept[0] for name, kept in calls.items() if len(kept) == 1 and kept[0] is not None}
         several = {
             f"{name}@{k}": z for name, kept in calls.items() for k, z in enumerate(kept) if len(kept) > 1
         }
-        found |= {name: z for name, z in several.items() if z is not None}
+        outputs |= {name: z for name, z in several.items() if z is not None}
         if isinstance(output, torch.Tensor):
-            found[OUTPUT] = output
-        return {name: value.float().numpy() for name, value in found.items()}
+            outputs[OUTPUT] = output
+        return {name: value.float().numpy() for name, value in outputs.items()}
 
     return read
 

@@ -110,12 +110,12 @@ def unlike_training(name: str, hu: Image) -> str:
     """
     from ctinv.invariance.data.noise_level import noise_texture
 
-    entry, found = find(name), noise_texture(hu)
-    if found is None or entry.texture[0] <= found <= entry.texture[1]:
+    entry, texture = find(name), noise_texture(hu)
+    if texture is None or entry.texture[0] <= texture <= entry.texture[1]:
         return ""
     return (
-        f"the noise of this slice is {'finer' if found > entry.texture[1] else 'coarser'} than what "
-        f"{entry.name} is for (texture {found:.2f}, for {entry.texture[0]:g} to {entry.texture[1]:g}), as "
+        f"the noise of this slice is {'finer' if texture > entry.texture[1] else 'coarser'} than what "
+        f"{entry.name} is for (texture {texture:.2f}, for {entry.texture[0]:g} to {entry.texture[1]:g}), as "
         "with other kernels: it may do less than a plain blur here"
     )
 

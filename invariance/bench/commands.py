@@ -72,12 +72,12 @@ def bench_commands(
         ]
         analyze += ["--out", str(Path(folder) / "out"), "--quiet", "--device", "cpu"]
         help_ = [_timed([module, "--help"], environment) for _ in range(3)]
-        found = {
+        measured = {
             "help": min(help_, key=lambda row: row["seconds"]),
             "analyze, first": _timed(analyze, environment),
             "analyze, again": _timed(analyze, environment),
         }
-    return {"preset": preset, "samples": samples, "commands": found}
+    return {"preset": preset, "samples": samples, "commands": measured}
 
 
 def _timed(arguments: Sequence[str], environment: dict[str, str]) -> dict[str, float]:

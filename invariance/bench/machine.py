@@ -63,8 +63,8 @@ def machine(device: torch.device, dtype: torch.dtype = torch.float32, rounds: in
 def _processor() -> str:
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            found = next(line for line in lines if line.startswith("model name"))
-            return found.partition(":")[2].strip()
+            named = next(line for line in lines if line.startswith("model name"))
+            return named.partition(":")[2].strip()
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
 

@@ -188,9 +188,9 @@ def _networks(chosen: Preset) -> tuple[VAE, Any, Any, Tensor]:
     return vae.eval(), flow.eval(), embedder.eval(), z
 
 
-def _relative_error(found: Tensor, wanted: Tensor) -> float:
+def _relative_error(samples: Tensor, wanted: Tensor) -> float:
     """Root mean square of the difference over the standard deviation of what is wanted."""
-    return ((found - wanted).double().square().mean().sqrt() / wanted.double().std()).item()
+    return ((samples - wanted).double().square().mean().sqrt() / wanted.double().std()).item()
 
 
 def _operations(vae: VAE, flow: Any, context: Tensor, denoised: Tensor | None) -> float:

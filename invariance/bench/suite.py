@@ -55,11 +55,11 @@ def bench_suite(
         if progress:
             progress("benchmark", done, total)
 
-    found: dict[str, Any] = {"schema_version": 1, "sampling": [], "flows": []}
+    measured: dict[str, Any] = {"schema_version": 1, "sampling": [], "flows": []}
     for device in devices:
         for preset, precision in product(presets, kinds[device]):
             large = device != "cpu"
-            found["sampling"].append(
+            measured["sampling"].append(
                 bench_sampling(
                     preset,
                     device=device,
@@ -69,20 +69,20 @@ def bench_suite(
                 )
             )
             step()
-        found["flows"].append(bench_flows(device=device))
+        measured["flows"].append(bench_flows(device=device))
         step()
     if commands is not None:
-        found["commands"] = bench_commands(commands)
+        measured["commands"] = bench_commands(commands)
         step()
     write_files(
         out,
         {
-            "bench.json": (json.dumps(found, indent=2) + "\n").encode(),
-            "bench.md": markdown(found).encode(),
-            "bench.png": _plot(found),
+            "bench.json": (json.dumps(measured, indent=2) + "\n").encode(),
+            "bench.md": markdown(measured).encode(),
+            "bench.png": _plot(measured),
         },
     )
-    return found
+    return measured
 
 
 def _precisions(device: str) -> tuple[Precision, ...]:
@@ -96,11 +96,11 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def markdown(found: Mapping[str, Any]) -> str:
+def markdown(measured: Mapping[str, Any]) -> str:
     """The figures as Markdown tables.
 
     Arguments:
-        found: What :func:`bench_suite` returns.
+        measured: What :func:`bench_suite` returns.
     """
     parts = []
     rows = [
@@ -114,7 +114,7 @@ def markdown(found: Mapping[str, Any]) -> str:
             f"{100 * row['share_of_matmul_rate']:.0f} %",
             f"{row['seconds_per_slice']:.0f} s",
         ]
-        for row in found["sampling"]
+        for row in measured["sampling"]
     ]
     heads = (
         "preset",
@@ -127,7 +127,7 @@ def markdown(found: Mapping[str, Any]) -> str:
         "slice of 512 x 512, 250 samples",
     )
     parts.append(_table(heads, rows))
-    for flows in found["flows"]:
+    for flows in measured["flows"]:
         best = flows["samples_per_s"]
         rows = [[name, f"{rate:.0f}", f"{best['ctinv'] / rate:.1f}"] for name, rate in best.items()]
         rows += [[name, "not installed", ""] for name in flows["skipped"]]
@@ -135,13 +135,15 @@ def markdown(found: Mapping[str, Any]) -> str:
         parts.append(
             _table((f"flow alone, {flows['machine']['device']}", "samples/s", "ctinv is faster by"), rows)
         )
-    if "commands" in found:
+    if "commands" in measured:
         rows = [
             [name, f"{row['seconds']:.1f} s", f"{row['peak_mbytes']:.0f} MB"]
-            for name, row in found["commands"]["commands"].items()
+            for name, row in measured["commands"]["commands"].items()
         ]
-        parts.append(_table((f"command, preset {found['commands']['preset']}", "time", "peak memory"), rows))
-    about = found["sampling"][0]["machine"] if found["sampling"] else found["flows"][0]["machine"]
+        parts.append(
+            _table((f"command, preset {measured['commands']['preset']}", "time", "peak memory"), rows)
+        )
+    about = measured["sampling"][0]["machine"] if measured["sampling"] else measured["flows"][0]["machine"]
     parts.append(
         f"{about['name']}, {about['threads']} threads, {about['matmul_gflops']:.0f} GFLOP/s, "
         f"{about['bandwidth_gbytes']:.0f} GB/s, torch {about['torch']}"
@@ -149,12 +151,12 @@ def markdown(found: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _plot(found: Mapping[str, Any]) -> bytes:
+def _plot(measured: Mapping[str, Any]) -> bytes:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for k, row in enumerate(found["sampling"]):
+    for k, row in enumerate(measured["sampling"]):
         left.bar(k - 0.2, row["samples_per_s"], 0.4, color="#1f6f8b", label=None if k else "ctinv")
         left.bar(
             k + 0.2,
@@ -163,12 +165,12 @@ def _plot(found: Mapping[str, Any]) -> bytes:
             color="#b0b0b0",
             label=None if k else "published loop",
         )
-    names = [f"{row['preset']}\n{row['dtype']}" for row in found["sampling"]]
+    names = [f"{row['preset']}\n{row['dtype']}" for row in measured["sampling"]]
     left.set_xticks(range(len(names)), names, fontsize=7)
     left.set_yscale("log")
     left.set_ylabel("samples/s")
     left.legend(frameon=False)
-    for flows in found["flows"][:1]:
+    for flows in measured["flows"][:1]:
         names = list(flows["samples_per_s"])[::-1]
         colours = ["#1f6f8b" if name.startswith("ctinv") else "#b0b0b0" for name in names]
         right.barh(names, [flows["samples_per_s"][name] for name in names], color=colours)

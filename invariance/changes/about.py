@@ -86,5 +86,5 @@ class About:
     @property
     def result(self) -> dict[str, Any]:
         """The same as JSON values."""
-        found: dict[str, Any] = plain(self)
-        return found
+        record: dict[str, Any] = plain(self)
+        return record

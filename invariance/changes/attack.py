@@ -70,15 +70,15 @@ class Attack(Answer):
 
     @property
     def figures(self) -> Mapping[str, Figure]:
-        found = {
+        figures = {
             "gain": told(self.gain, "Gain of the change", "RMS that f(x) moves by, over its own."),
             "noise_gain": told(self.noise_gain, "Gain of noise", "The same for noise."),
         }
         meaning = "How far the change moves it, over how far the noise there does."
         for name, value in self.ratios.items():
             words = "f(x)" if name == OUTPUT else name
-            found[f"ratio_{name}"] = told(value, f"Noise ratio in {words}", meaning)
-        return found
+            figures[f"ratio_{name}"] = told(value, f"Noise ratio in {words}", meaning)
+        return figures
 
     @property
     def pictures(self) -> list[list[Picture]]:
@@ -146,8 +146,8 @@ def attack(
         raise CtinvError(f"the region is {region.shape}, the slice {x.shape}; they must agree")
     sight = Sight.of(denoiser, OUTPUT, x, seed=about.seed, spacing=about.spacing)
     whole = sight.body if region is None else sight.whole(region.astype(np.float32)) > 0
-    found = extremes(sight, whole, count=1, steps=steps, seed=about.seed, progress=progress)
-    shape = found.amplified[0].change
+    ends = extremes(sight, whole, count=1, steps=steps, seed=about.seed, progress=progress)
+    shape = ends.amplified[0].change
     change = np.float32(size / max(float(np.abs(shape).max()), 1e-30)) * shape
     base = _denoised(denoiser, sight.x)
     both = [(sign * change, _denoised(denoiser, sight.x + sign * change) - base) for sign in (1, -1)]

@@ -86,7 +86,7 @@ class Vanishing(Answer):
     @property
     def figures(self) -> Mapping[str, Figure]:
         over = "Change of the layer over that by the noise where the contrast is."
-        found = {
+        figures = {
             "share": told(self.share, "Share that can vanish", "Of the contrast, 0 to 1."),
             "ratio": told(self.ratio, "Noise ratio of that image", over),
             "whole_ratio": told(
@@ -102,16 +102,16 @@ class Vanishing(Answer):
         }
         for rho, share in self.shares.items():
             words = f"While the layer moves by no more than {100 * rho:g} % of what the noise there does."
-            found[f"share_at_{rho:g}"] = told(share, f"Share at noise ratio {rho:g}", words)
+            figures[f"share_at_{rho:g}"] = told(share, f"Share at noise ratio {rho:g}", words)
         seen = {"image": self.image, "layer": self.layer}
         for key, value in seen.items():
             if value is not None:
                 low, high = (value.value + sign * 1.96 * value.error for sign in (-1, 1))
                 meaning = "What the best linear observer makes of it; 3 is visible."
-                found[f"detectability_{key}"] = Figure(
+                figures[f"detectability_{key}"] = Figure(
                     value.value, "", None, low, high, "95 %", meaning, f"d' in the {key}"
                 )
-        return found
+        return figures
 
     @property
     def pictures(self) -> list[list[Picture]]:
@@ -182,7 +182,7 @@ def vanish(
     there = sight.whole(_support(contrast).astype(np.float32)) > 0
     near = nearby(sight.within(there), _part_of(sight, contrast))
     local, all_of_it = near.sight, near.cut(sight.whole(-contrast))
-    found = refine(
+    refined = refine(
         local.observer,
         local.x,
         all_of_it[None],
@@ -191,7 +191,7 @@ def vanish(
         most=longest(local.observer, local.x, 1),
         progress=progress,
     )
-    change = near.put(found.at(rho)[0])
+    change = near.put(refined.at(rho)[0])
 
     def share(d: Image) -> float:
         gone = float(-(near.put(d)[sight.own].astype(np.float64) * contrast).sum() / size)
@@ -205,11 +205,11 @@ def vanish(
         contrast,
         x + change[sight.own],
         what,
-        share(found.at(rho)[0]),
-        local.ratio(found.at(rho)[0]),
+        share(refined.at(rho)[0]),
+        local.ratio(refined.at(rho)[0]),
         local.ratio(all_of_it),
-        {ratio: share(found.at(ratio)[0]) for ratio in found.rhos if ratio > rho},
-        found.growth,
+        {ratio: share(refined.at(ratio)[0]) for ratio in refined.rhos if ratio > rho},
+        refined.growth,
         in_image,
         in_layer,
     )

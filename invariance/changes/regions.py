@@ -65,12 +65,12 @@ def tissues(x: Image) -> dict[str, Mask]:
     from scipy.ndimage import gaussian_filter
 
     coarse = gaussian_filter(x.astype(np.float64), _SMOOTH)
-    found = {}
+    masks = {}
     for key, (low, high) in TISSUE_RANGES.items():
         inside = np.asarray((coarse >= max(low, _BODY)) & (coarse < high))
         if inside.mean() >= _LEAST:
-            found[TISSUE_NAMES[key]] = inside
-    return found
+            masks[TISSUE_NAMES[key]] = inside
+    return masks
 
 
 def contrast_in(x: Image, region: Mask) -> Image:

@@ -109,7 +109,7 @@ class Spectrum(Answer):
     @property
     def figures(self) -> Mapping[str, Figure]:
         rho, size = self.about.rho or RHO, f"{self.size:g} HU RMS"
-        found: dict[str, Figure] = {}
+        figures: dict[str, Figure] = {}
         ends = (("hidden", self.hidden, "Most hidden"), ("amplified", self.amplified, "Most amplified"))
         for end, directions, words in ends:
             for k, d in enumerate(directions, start=1):
@@ -126,8 +126,8 @@ class Spectrum(Answer):
                     ("radius", d.radius, "hidden up to", f"RMS size that keeps noise ratio {rho:g}.", "HU"),
                     ("curvature", d.curvature, "non-linearity", f"Index at {size}; 0 is linear.", ""),
                 ):
-                    found[f"{end}_{k}_{key}"] = told(value, f"{name}: {title}", meaning, unit)
-        return found
+                    figures[f"{end}_{k}_{key}"] = told(value, f"{name}: {title}", meaning, unit)
+        return figures
 
     @property
     def pictures(self) -> list[list[Picture]]:
@@ -195,14 +195,14 @@ def spectrum(
     whole = sight.body if region is None else sight.whole(region.astype(np.float32)) > 0
     near = nearby(sight.within(whole), whole)
     local = near.sight
-    found = extremes(local, near.cut(whole), count=count, steps=steps, seed=about.seed, progress=progress)
+    extreme = extremes(local, near.cut(whole), count=count, steps=steps, seed=about.seed, progress=progress)
 
-    entries = found.hidden + found.amplified
+    entries = extreme.hidden + extreme.amplified
     changes = np.stack([np.float32(size) * entry.change for entry in entries])
-    bent = curvature(local, changes, found.noise_gain)
+    bent = curvature(local, changes, extreme.noise_gain)
 
     def direction(entry: Extreme, change: Image, index: float) -> Direction:
-        moved = entry.gain * found.noise_gain * float(np.linalg.norm(entry.change))
+        moved = entry.gain * extreme.noise_gain * float(np.linalg.norm(entry.change))
         guess = rho * local.moves / moved if moved > 0 else math.inf
         return Direction(
             near.put(change)[sight.own],
@@ -214,6 +214,6 @@ def spectrum(
         )
 
     all_of_them = [direction(e, c, float(b)) for e, c, b in zip(entries, changes, bent, strict=True)]
-    few = len(found.hidden)
+    few = len(extreme.hidden)
     ends = tuple(all_of_them[:few]), tuple(all_of_them[few:])
-    return Spectrum(about, np.array(x), ends[0], ends[1], size, whole[sight.own], found.steps, where)
+    return Spectrum(about, np.array(x), ends[0], ends[1], size, whole[sight.own], extreme.steps, where)

@@ -74,11 +74,11 @@ class Swap(Answer):
     @property
     def figures(self) -> Mapping[str, Figure]:
         over = "Change of the layer over that by noise."
-        found = {"ratio_flow": told(self.ratio_flow, "Noise ratio before refinement", over)}
+        figures = {"ratio_flow": told(self.ratio_flow, "Noise ratio before refinement", over)}
         if self.ratio is not None and self.kept is not None:
-            found["ratio"] = told(self.ratio, "Noise ratio, refined", over)
-            found["kept"] = told(self.kept, "Size that is left", "Of the flow's change, RMS over RMS.")
-        return found
+            figures["ratio"] = told(self.ratio, "Noise ratio, refined", over)
+            figures["kept"] = told(self.kept, "Size that is left", "Of the flow's change, RMS over RMS.")
+        return figures
 
     @property
     def pictures(self) -> list[list[Picture]]:
@@ -100,24 +100,24 @@ class Swap(Answer):
 
     @property
     def compared(self) -> list[Shown]:
-        found = [
+        shown = [
             Shown("swap-other", "Swap: the other slice", "ct", self.other),
             Shown("swap-flow", "Swap: z of x, the rest of the other", "ct", self.swapped),
         ]
         if self.refined is not None:
-            found.append(Shown("swap-refined", "Swap, refined: hidden from the layer", "ct", self.refined))
-        return found
+            shown.append(Shown("swap-refined", "Swap, refined: hidden from the layer", "ct", self.refined))
+        return shown
 
     @property
     def images(self) -> Mapping[str, npt.NDArray[Any]]:
-        found = {
+        images = {
             "x": self.x,
             "other": self.other,
             "swapped": self.swapped,
             "reconstruction": self.reconstruction,
             "other_reconstruction": self.other_reconstruction,
         }
-        return found if self.refined is None else {**found, "refined": self.refined}
+        return images if self.refined is None else {**images, "refined": self.refined}
 
 
 @torch.no_grad()
@@ -177,9 +177,9 @@ def swap(
     if sight.observer.differentiable:
         most = longest(sight.observer, sight.x, 1)
         near = refine(sight.observer, sight.x, change[None], sight.moves, rho=rho, rhos=(), most=most)
-        found = near.at(rho)[0]
-        refined, ratio = x + found[crop], sight.ratio(found)
-        kept = float(np.linalg.norm(found) / max(float(np.linalg.norm(change)), 1e-30))
+        shift = near.at(rho)[0]
+        refined, ratio = x + shift[crop], sight.ratio(shift)
+        kept = float(np.linalg.norm(shift) / max(float(np.linalg.norm(change)), 1e-30))
     return Swap(
         about,
         np.array(x),

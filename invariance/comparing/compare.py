@@ -37,14 +37,14 @@ def find_analyses(folders: Iterable[str | Path]) -> list[Path]:
     Raises:
         CtinvError: One of them holds none.
     """
-    found: list[Path] = []
+    places: list[Path] = []
     for folder in map(Path, folders):
         below = sorted(p.parent for p in folder.rglob("result.json") if (p.parent / "arrays.npz").is_file())
         if not below:
             lack = "holds no finished analysis" if folder.exists() else "does not exist"
             raise CtinvError(f"{folder} {lack}; give folders that ctinv analyze wrote")
-        found += below
-    return list(dict.fromkeys(found))
+        places += below
+    return list(dict.fromkeys(places))
 
 
 def compare(

@@ -51,8 +51,8 @@ def one_sided(
     seen = np.array([_moves(joint, hides.x, change) > allowed for change in whole])
     if seen.any():
         most = longest(joint, hides.x, int(seen.sum()))
-        found = refine(joint, hides.x, whole[seen], 1.0, rho=allowed, rhos=(), most=most)
-        only[seen] = whole[seen] - found.at(allowed)
+        refined = refine(joint, hides.x, whole[seen], 1.0, rho=allowed, rhos=(), most=most)
+        only[seen] = whole[seen] - refined.at(allowed)
     spread, _ = spread_map(only)
     inside = hides.body
     own = hides.own
@@ -97,9 +97,9 @@ def one_sided_pairs(
     """:func:`one_sided` for every ordered pair of layers that has changes and gradients."""
     usable = [label for label in sights if sights[label].observer.differentiable]
     pairs = [(a, b) for a, b in itertools.permutations(usable, 2) if len(changes.get(a, ())) > 1]
-    found = []
+    answers = []
     for number, (a, b) in enumerate(pairs):
-        found.append(one_sided(sights[a], sights[b], changes[a], rho=rho, labels=(a, b)))
+        answers.append(one_sided(sights[a], sights[b], changes[a], rho=rho, labels=(a, b)))
         if progress:
             progress("comparing", number + 1, len(pairs))
-    return tuple(found)
+    return tuple(answers)

@@ -125,10 +125,10 @@ def _ratios(place: Place) -> Matrix:
 def _sizes(place: Place) -> Matrix:
     """Small maps of what the layer of a row hides and that of a column sees."""
     top = max(float(np.percentile(pair.map, 99.5)) for pair in place.pairs) or 1.0
-    found = {(pair.hides, pair.sees): pair for pair in place.pairs}
+    sizes = {(pair.hides, pair.sees): pair for pair in place.pairs}
 
     def cell(a: str, b: str) -> Cell | None:
-        pair = found.get((a, b))
+        pair = sizes.get((a, b))
         if pair is None:
             return None
         told = f"Map of what {a} hides and {b} sees"

@@ -134,9 +134,9 @@ def _mean(cases: Sequence[Case], value: Callable[[Case], float | None], meaning:
     """The mean over slices of the means over seeds, with Student's 95 % interval where there are several."""
     slices: dict[str, list[float]] = defaultdict(list)
     for case in cases:
-        found = value(case)
-        if found is not None and np.isfinite(found):
-            slices[case.image].append(found)
+        number = value(case)
+        if number is not None and np.isfinite(number):
+            slices[case.image].append(number)
     if not slices:
         return None
     several = len(slices) > 1

@@ -89,10 +89,10 @@ def patient_in(tag: str, names: Sequence[str]) -> tuple[str, bool]:
         tag: Patient ID; "Anonymous" and the like say nothing.
         names: Patient's name, file name and folders, the most telling first.
     """
-    ids = list(dict.fromkeys(found for name in names for found in _PUBLISHED.findall(name)))
+    ids = list(dict.fromkeys(published for name in names for published in _PUBLISHED.findall(name)))
     said = "" if _NOBODY.fullmatch(tag.strip()) else tag.strip()
     if said:
-        return said, any(found != said for found in ids) and bool(_PUBLISHED.fullmatch(said))
+        return said, any(published != said for published in ids) and bool(_PUBLISHED.fullmatch(said))
     if ids:
         return ids[0], len(ids) > 1
     for name in names:
@@ -106,7 +106,7 @@ def kernel_in(tag: str, folders: Sequence[str]) -> str:
     """The kernel's tag, else what a folder is called, such as ``B30``."""
     if tag:
         return tag
-    return next((found[1] for name in reversed(folders) if (found := _KERNEL.search(name))), "")
+    return next((match[1] for name in reversed(folders) if (match := _KERNEL.search(name))), "")
 
 
 def thickness_in(tag: float | None, folders: Sequence[str]) -> float | None:
@@ -114,4 +114,4 @@ def thickness_in(tag: float | None, folders: Sequence[str]) -> float | None:
     if tag is not None:
         return tag
     spelled = (name.replace("_", " ") for name in reversed(folders))
-    return next((float(found[1]) for name in spelled if (found := _THICKNESS.search(name))), None)
+    return next((float(match[1]) for name in spelled if (match := _THICKNESS.search(name))), None)

@@ -49,14 +49,14 @@ class LDCTData:
         regions: Sequence[str] | None = None,
         cache_bytes: int = 512 * 2**20,
     ) -> None:
-        found = root if isinstance(root, Scans) else _found(root)
-        self.scans = tuple(s for s in found.scans if regions is None or s.region in regions)
+        scans = root if isinstance(root, Scans) else _found(root)
+        self.scans = tuple(s for s in scans.scans if regions is None or s.region in regions)
         if not self.scans:
             raise ImageError(
                 f"{root} holds no scan with both 'Low Dose Images' and 'Full Dose Images'; give the folder "
                 "LDCT-and-Projection-data as downloaded, or low=FOLDER,high=FOLDER"
             )
-        self.found = found
+        self.found = scans
         self._ends = np.cumsum([len(s.names) for s in self.scans])
         self._cache: OrderedDict[int, tuple[NDArray[np.int16], NDArray[np.int16]]] = OrderedDict()
         self._held = 0

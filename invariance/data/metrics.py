@@ -218,8 +218,8 @@ def _surfaces(stack: NDArray[np.float64]) -> NDArray[np.float64]:
     rows, columns = np.meshgrid(*(np.linspace(-1.0, 1.0, side) for side in stack.shape[1:]), indexing="ij")
     basis = np.stack([np.ones_like(rows), rows, columns, rows * columns, rows**2, columns**2])
     flat = basis.reshape(len(basis), -1).T
-    found = flat @ np.linalg.lstsq(flat, stack.reshape(len(stack), -1).T, rcond=None)[0]
-    return np.asarray(found.T.reshape(stack.shape), dtype=np.float64)
+    surfaces = flat @ np.linalg.lstsq(flat, stack.reshape(len(stack), -1).T, rcond=None)[0]
+    return np.asarray(surfaces.T.reshape(stack.shape), dtype=np.float64)
 
 
 def transfer_cut_off(image: NDArray[np.float32], reference: NDArray[np.float32]) -> float:

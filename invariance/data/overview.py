@@ -26,7 +26,7 @@ _SIDE = 384
 
 
 def overview_html(
-    found: Mapping[str, Any],
+    inspected: Mapping[str, Any],
     *,
     offset: float | None = None,
     scale: float | None = None,
@@ -38,7 +38,7 @@ def overview_html(
     description and file names stand in it only where the tags say that identity was removed.
 
     Arguments:
-        found: What :func:`~ctinv.invariance.data.io.describe.inspect` returned.
+        inspected: What :func:`~ctinv.invariance.data.io.describe.inspect` returned.
         offset: The offset that was given there.
         scale: The scale that was given there.
         names: ``keep`` to name patients, series and files all the same, ``anonymous`` never to; None
@@ -47,27 +47,28 @@ def overview_html(
     Raises:
         ImageError: The files can no longer be read.
     """
-    target = Path(found["path"])
+    target = Path(inspected["path"])
     series: tuple[Series, ...] = (Series(target.name, "", (target,)),)
     if target.is_dir():
         series = find_series(target, offset=offset, scale=scale).series
     by_key = {(one.key, one.patient): one for one in series}
     sections = []
-    for number, row in enumerate(found["series"][:_MOST], start=1):
+    for number, row in enumerate(inspected["series"][:_MOST], start=1):
         one = by_key.get((row["key"], row["patient"]), series[min(number, len(series)) - 1])
         named = names == "keep" or (names is None and row["deidentified"])
         sections.append(_section(row, replace(one, offset=offset, scale=scale), number, named))
     keep = names == "keep"
     reasons = Counter(
         f"{Path(file).name + ': ' if keep else ''}{reason_of(Path(file), why)}"
-        for file, why in found["skipped"].items()
+        for file, why in inspected["skipped"].items()
     )
+    slices = f"{inspected['slices']} CT slice{'s' * (inspected['slices'] != 1)}"
     return page(
         "overview.html.j2",
-        title=f"{target.name + ': ' if keep else ''}{found['slices']} CT slice{'s' * (found['slices'] != 1)}",
+        title=f"{target.name + ': ' if keep else ''}{slices}",
         sections=sections,
-        more=max(0, len(found["series"]) - _MOST),
-        left_out=len(found["skipped"]),
+        more=max(0, len(inspected["series"]) - _MOST),
+        left_out=len(inspected["skipped"]),
         skipped=[why if count == 1 else f"{why} ({count} files)" for why, count in reasons.items()],
     )
 

@@ -100,16 +100,16 @@ def sources_of(spec: str | Path) -> Sources:
     Raises:
         ImageError: A folder is not there, or named twice.
     """
-    found = re.split(r"(?:^|,)\s*(low|high)=", str(spec))
-    if len(found) == 1 or found[0]:
+    parts = re.split(r"(?:^|,)\s*(low|high)=", str(spec))
+    if len(parts) == 1 or parts[0]:
         folder = Path(spec)
         if not folder.exists():
             raise ImageError(
                 f"{folder} does not exist; give a folder of CT slices, low=FOLDER,high=FOLDER, or 'phantom'"
             )
         return Sources(folder)
-    named = dict(zip(found[1::2], (Path(v.strip()) for v in found[2::2]), strict=True))
-    if len(named) != len(found) // 2 or "high" not in named:
+    named = dict(zip(parts[1::2], (Path(v.strip()) for v in parts[2::2]), strict=True))
+    if len(named) != len(parts) // 2 or "high" not in named:
         raise ImageError(f"{spec} must name each dose once: low=FOLDER,high=FOLDER, or high=FOLDER alone")
     for path in named.values():
         if not path.exists():

@@ -151,9 +151,9 @@ def _draw(count: int, size: int, seed: int, progress: Progress | None) -> _Drawn
 
 def _simulated(folder: Path, count: int, seed: int, progress: Progress | None) -> Pairs:
     whole = find_series(folder) if folder.is_dir() else Found((Series(folder.name, "", (folder,)),))
-    found, skipped = whole.series, whole.skipped
+    everything, skipped = whole.series, whole.skipped
     order = rng(seed, Purpose.SLICES)
-    queues = [(s, [s.files[i] for i in order.permutation(len(s.files))]) for s in found]
+    queues = [(s, [s.files[i] for i in order.permutation(len(s.files))]) for s in everything]
     picked: list[Series] = []
     while len(picked) < count and any(files for _, files in queues):
         for series, files in queues:

@@ -202,8 +202,8 @@ def _uniform(ranks: Codes) -> Codes:
     """p-value of each column of (N, K) as uniform numbers, by Kolmogorov and Smirnov."""
     from scipy.stats import ks_1samp
 
-    found = ks_1samp(ranks, lambda level: level, method="exact")
-    return np.asarray(found.pvalue, dtype=np.float64)
+    test = ks_1samp(ranks, lambda level: level, method="exact")
+    return np.asarray(test.pvalue, dtype=np.float64)
 
 
 def gaussian_density(codes: npt.ArrayLike) -> Callable[[Codes], Codes]:

@@ -182,15 +182,15 @@ class _Fit:
 
     def _all_stored(self, keys: Mapping[str, str], everyone: World) -> dict[str, FittedLayer]:
         """Those layers that the cache has."""
-        found = {name: self._stored(key, everyone) for name, key in keys.items()}
-        return {name: layer for name, layer in found.items() if layer is not None}
+        stored = {name: self._stored(key, everyone) for name, key in keys.items()}
+        return {name: layer for name, layer in stored.items() if layer is not None}
 
     def _stored(self, key: str, everyone: World) -> FittedLayer | None:
         def load(folder: Path) -> FittedLayer:
             return FittedLayer.load(folder, self.denoiser)
 
-        found = fetch(cache_root() / "explainers" / key, load) if self.cache else None
-        return found if everyone.all_have(found is not None) else None
+        fitted = fetch(cache_root() / "explainers" / key, load) if self.cache else None
+        return fitted if everyone.all_have(fitted is not None) else None
 
     def _key(self, layer: str, digest: str, vae: VAE, everyone: World) -> str:
         fields = self.preset.as_dict()

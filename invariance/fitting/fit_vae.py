@@ -59,7 +59,7 @@ def fit_vae(
                 raise CtinvError("encoder_weights need a residual encoder; set vae.encoder=resnet50")
             vae.encoder.load_photographs(encoder_weights)
         loop = VAELoop(images, vae, training, denoised=denoised, perceptual=perceptual)
-    if checkpoint is not None and (found := checkpoint.load()) is not None and not loop.resume(*found):
+    if checkpoint is not None and (point := checkpoint.load()) is not None and not loop.resume(*point):
         checkpoint.ignore("its contents do not fit")
     while loop.step < training.steps:
         loop.advance()

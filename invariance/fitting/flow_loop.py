@@ -119,7 +119,7 @@ def optimise(
         CtinvError: The loss or its gradient is not finite.
     """
     loop = _Loop(objective, material, config, generator, world)
-    if checkpoint is not None and (found := checkpoint.load(world)) is not None and not loop.resume(*found):
+    if checkpoint is not None and (point := checkpoint.load(world)) is not None and not loop.resume(*point):
         checkpoint.ignore("its contents do not fit")
     at = loop.at
     while at.step < loop.end and at.stale < config.patience:

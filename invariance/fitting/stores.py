@@ -185,9 +185,9 @@ class RepresentationStore:
         if int(numbers.min()) < 0:
             raise ValueError("a patch is not among those that are kept")
         height, width = self.geometry.size
-        found = kept[numbers].transpose(2, 3).flatten(3, 4).flatten(1, 2)
+        parts = kept[numbers].transpose(2, 3).flatten(3, 4).flatten(1, 2)
         # In place: a second copy would cost more than the product.
-        return found[:, :height, :width].float().mul_(self._scale).permute(0, 3, 1, 2)
+        return parts[:, :height, :width].float().mul_(self._scale).permute(0, 3, 1, 2)
 
     def where(self, places: Sequence[Place], code_size: int) -> Tensor:
         """Coordinates of the patches at (slice, row, column), see :func:`embed.coordinates`.

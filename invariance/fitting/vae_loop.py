@@ -121,7 +121,7 @@ class VAELoop:
         noise = self._random(torch.randn, len(x), self._config.code_dim)
         loss, image = self._forward(x, guide, noise)
         with torch.no_grad():
-            found = {"rmse": (image - x).square().mean().sqrt()}
+            losses = {"rmse": (image - x).square().mean().sqrt()}
         if self._perceptual is not None:
             distance = (self._perceptual(image) - self._perceptual(x)).abs().mean()
             loss = loss + self._config.perceptual * distance
@@ -134,7 +134,7 @@ class VAELoop:
             mix = self._random(torch.rand, len(x))
             self._refuse(loss)
             set_rate(self.adversary.optimiser, factor * self.adversary.rate)
-            found["distance"], found["penalty"] = self.adversary.learn(real, fake, seen, mix)
+            losses["distance"], losses["penalty"] = self.adversary.learn(real, fake, seen, mix)
             loss = loss + self._config.adversarial * self.adversary.loss(fake, seen)
         self._refuse(loss)
         set_rate(self._optimiser, factor * self._rate)
@@ -143,7 +143,7 @@ class VAELoop:
         nn.utils.clip_grad_norm_(self.vae.parameters(), 1.0)
         self._optimiser.step()
         self.step += 1
-        return {"loss": loss.item()} | {name: value.item() for name, value in found.items()}
+        return {"loss": loss.item()} | {name: value.item() for name, value in losses.items()}
 
     def _forward(self, x: Tensor, guide: Tensor | None, noise: Tensor) -> tuple[Tensor, Tensor]:
         with parametrize.cached():

@@ -78,9 +78,9 @@ class World:
         dist.all_reduce(value)
         return value / self.size
 
-    def all_have(self, found: bool) -> bool:
+    def all_have(self, here: bool) -> bool:
         """Whether it was found by every process."""
-        return found if self.alone else float(self.mean(torch.tensor(float(found)))) > 1 - 0.5 / self.size
+        return here if self.alone else float(self.mean(torch.tensor(float(here)))) > 1 - 0.5 / self.size
 
     def shared(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite tensors by those of process 0."""
@@ -108,9 +108,9 @@ class World:
         raw = text.encode()
         sent = torch.zeros(_TEXT, dtype=torch.uint8)
         sent[: len(raw)] = torch.tensor(list(raw), dtype=torch.uint8)
-        found = [torch.empty_like(sent) for _ in range(self.size)]
-        dist.all_gather(found, sent)
-        return bytes(found[self.rank - self.local_rank].tolist()).rstrip(b"\0").decode()
+        received = [torch.empty_like(sent) for _ in range(self.size)]
+        dist.all_gather(received, sent)
+        return bytes(received[self.rank - self.local_rank].tolist()).rstrip(b"\0").decode()
 
 
 def world() -> World:

@@ -21,10 +21,10 @@ def memory_size(text: str) -> int:
         >>> memory_size("1.5GB"), memory_size("2MiB")
         (1500000000, 2097152)
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?\s*", text.upper())
-    if found is None or float(found[1]) <= 0:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?\s*", text.upper())
+    if match is None or float(match[1]) <= 0:
         raise CtinvError(f"{text!r} is no amount of memory; write for example 800MB or 1.5GB")
-    unit = _UNITS[found[2]]
-    if found[3]:
+    unit = _UNITS[match[2]]
+    if match[3]:
         unit = 2 ** {1: 0, 10**3: 10, 10**6: 20, 10**9: 30, 10**12: 40}[unit]
-    return int(float(found[1]) * unit)
+    return int(float(match[1]) * unit)

@@ -124,9 +124,9 @@ def fetch(folder: Path, read: Callable[[Path], T]) -> T | None:
                     f"{folder.parent.name}/{folder.name[:12]} is damaged: {damage}; it is made anew"
                 )
                 return None
-            found = read(folder)
+            entry = read(folder)
             _touch(folder)
-            return found
+            return entry
     except (OSError, CtinvError, SafetensorError, ValueError, KeyError) as error:
         without_cache(error)
         return None
@@ -175,7 +175,7 @@ def cache_limit() -> int:
 
 def entries() -> list[Entry]:
     """Everything in the cache, the least recently used first."""
-    found = []
+    kept = []
     for room in _ROOMS:
         for path in _listed(cache_root() / room):
             if path.name.startswith("."):
@@ -183,10 +183,10 @@ def entries() -> list[Entry]:
             try:
                 used = path.stat().st_mtime
                 files = [path, *path.rglob("*")] if path.is_dir() else [path]
-                found.append(Entry(path, sum(f.stat().st_size for f in files if f.is_file()), used))
+                kept.append(Entry(path, sum(f.stat().st_size for f in files if f.is_file()), used))
             except OSError:  # gone by now
                 continue
-    return sorted(found, key=lambda entry: entry.used)
+    return sorted(kept, key=lambda entry: entry.used)
 
 
 def _listed(folder: Path) -> Sequence[Path]:

@@ -124,13 +124,13 @@ class LesionGrid:
 
 
 def _fields(text: str, known: tuple[str, ...], form: str) -> dict[str, str]:
-    found: dict[str, str] = {}
+    fields: dict[str, str] = {}
     for part in text.split(","):
         key, sign, value = (piece.strip() for piece in part.partition("="))
-        if not sign or key not in known or key in found or not value:
+        if not sign or key not in known or key in fields or not value:
             raise CtinvError(f"{part.strip()!r} in {text!r} is not understood; the form is {form}")
-        found[key] = value
-    return found
+        fields[key] = value
+    return fields
 
 
 def _number(text: str, unit: str) -> float:

@@ -279,13 +279,15 @@ def _crop(
             )
         except (ImageError, ModelError, UnsupportedModelError):  # a network that takes one size only
             break
-        if all(_alike(found[name], wanted[name], local[name]) for found, wanted in pairs for name in wanted):
+        if all(
+            _alike(cropped[name], wanted[name], local[name]) for cropped, wanted in pairs for name in wanted
+        ):
             return crop
     return slice(0, height), slice(0, width)
 
 
-def _alike(found: Tensor, wanted: Tensor, noise: float) -> bool:
-    return found.shape == wanted.shape and float((found - wanted).norm()) <= _SAME * noise
+def _alike(cropped: Tensor, wanted: Tensor, noise: float) -> bool:
+    return cropped.shape == wanted.shape and float((cropped - wanted).norm()) <= _SAME * noise
 
 
 def _noise(

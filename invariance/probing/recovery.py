@@ -181,8 +181,8 @@ def _near(signal: Image) -> tuple[slice, slice]:
     rows, columns = (np.flatnonzero((signal > 0.01).any(axis)) for axis in (1, 0))
     rim = max(4, (rows[-1] - rows[0] + 1) // 2)
     return tuple(  # type: ignore[return-value]
-        slice(max(0, int(found[0]) - rim), min(side, int(found[-1]) + rim + 1))
-        for found, side in zip((rows, columns), signal.shape, strict=True)
+        slice(max(0, int(places[0]) - rim), min(side, int(places[-1]) + rim + 1))
+        for places, side in zip((rows, columns), signal.shape, strict=True)
     )
 
 

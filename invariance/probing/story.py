@@ -74,7 +74,7 @@ def plots(probe: Probe) -> list[tuple[str, Markup]]:
     if grid is None or len(grid.sizes) < 2:
         return []
     maps = {of: probe.map(of) for of, _ in _PLACES}
-    found = []
+    pictures = []
     for row, contrast in enumerate(grid.contrasts[:_PLOTS]):
         lines = [
             Line(words, list(zip(grid.sizes, (float(v) for v in maps[of][row]), strict=True)))
@@ -88,8 +88,8 @@ def plots(probe: Probe) -> list[tuple[str, Markup]]:
             Axis("d'"),
         )
         if drawn is not None:
-            found.append((f"Lesions of {contrast:+g} HU", drawn))
-    return found
+            pictures.append((f"Lesions of {contrast:+g} HU", drawn))
+    return pictures
 
 
 def grid_map(probe: Probe) -> Matrix | None:

@@ -130,8 +130,8 @@ def extremes(
     operator = _Restricted(jacobian, inside[part[2:]])
     noise = torch.from_numpy(sight.noise[:, *part[2:]])
     gain = _noise_gain(operator, noise, torch.from_numpy(inside[part[2:]]))
-    found, longest = _search(operator, count, steps, gain, seed, progress)
-    rotated, values = _rotated(operator, found)
+    changes, longest = _search(operator, count, steps, gain, seed, progress)
+    rotated, values = _rotated(operator, changes)
     top = max(float(values.max()), 1e-30)
 
     def extreme(row: int) -> Extreme:
@@ -156,16 +156,18 @@ def _search(
 ) -> tuple[Tensor, int]:
     """Changes that span both ends, orthonormal, (K, unknowns), and the steps of the longest run."""
     numbers = generator(seed, Purpose.SPECTRUM)
-    found = torch.zeros(0, operator.unknowns)
+    changes = torch.zeros(0, operator.unknowns)
     most, longest = min(2 * count, operator.unknowns), 0
-    while len(found) < most:
+    while len(changes) < most:
         start = torch.randn(operator.unknowns, generator=numbers)
-        left = min(steps, operator.unknowns - len(found))
-        ends, taken = _ends(operator, start, found, left, -(-(most - len(found)) // 2), noise_gain, progress)
-        found, longest = torch.cat([found, ends]), max(longest, taken)
+        left = min(steps, operator.unknowns - len(changes))
+        ends, taken = _ends(
+            operator, start, changes, left, -(-(most - len(changes)) // 2), noise_gain, progress
+        )
+        changes, longest = torch.cat([changes, ends]), max(longest, taken)
     if progress:
         progress("spectrum", steps, steps)
-    return found, longest
+    return changes, longest
 
 
 def _over(value: float, unit: float) -> float:
@@ -183,14 +185,14 @@ def _noise_gain(operator: _Restricted, noise: Tensor, inside: Tensor) -> float:
 def _ends(
     operator: _Restricted,
     start: Tensor,
-    found: Tensor,
+    known: Tensor,
     steps: int,
     count: int,
     noise_gain: float,
     progress: Progress | None = None,
 ) -> tuple[Tensor, int]:
     """The lowest and the highest Ritz vectors of one run, see :func:`_run`, and its steps."""
-    basis, projected = _run(operator, start, found, steps, count, noise_gain, progress)
+    basis, projected = _run(operator, start, known, steps, count, noise_gain, progress)
     taken = len(basis)
     _, vectors = np.linalg.eigh(projected, UPLO="U")
     if taken > 2 * count:
@@ -201,7 +203,7 @@ def _ends(
 def _run(
     operator: _Restricted,
     start: Tensor,
-    found: Tensor,
+    known: Tensor,
     steps: int,
     count: int,
     noise_gain: float,
@@ -212,7 +214,7 @@ def _run(
     Arguments:
         operator: ``J^T J``.
         start: Where the run starts.
-        found: What earlier runs have found, orthonormal, (K, unknowns).
+        known: What earlier runs have found, orthonormal, (K, unknowns).
         steps: Steps at most.
         count: How many gains at each end must stand still.
         noise_gain: How far noise moves the layer per HU.
@@ -221,10 +223,10 @@ def _run(
     Returns:
         The basis, orthonormal, (steps, unknowns), and ``J^T J`` in it, upper triangle.
     """
-    first = len(found)
-    basis = torch.cat([found, torch.zeros(steps, operator.unknowns)])
+    first = len(known)
+    basis = torch.cat([known, torch.zeros(steps, operator.unknowns)])
     projected = np.zeros((steps, steps))
-    v, last, before = _without(start, found), first, None
+    v, last, before = _without(start, known), first, None
     while last < first + steps:
         # Once more after division: what rounding has left along the others has grown by it.
         v = _without(v / v.norm().clamp_min(1e-30), basis[:last])
@@ -268,9 +270,9 @@ def _without(v: Tensor, others: Tensor) -> Tensor:
     return v
 
 
-def _rotated(operator: _Restricted, found: Tensor) -> tuple[Tensor, Numbers]:
+def _rotated(operator: _Restricted, changes: Tensor) -> tuple[Tensor, Numbers]:
     """The best changes within the space of those found, by rising gain, and their gains squared."""
-    q = torch.linalg.qr(found.T.double())[0].T
+    q = torch.linalg.qr(changes.T.double())[0].T
     seen = torch.stack([operator.seen(v.float()) for v in q]).double()
     values, vectors = torch.linalg.eigh(seen @ seen.T)
     rotated = (vectors.T @ q).float()
@@ -339,9 +341,9 @@ def curvature(sight: Sight, changes: Image, noise_gain: float) -> Numbers:
     """
     base = torch.from_numpy(np.ascontiguousarray(sight.x))[None, None]
     jacobian = sight.observer.linearise(base)
-    found = []
+    indices = []
     for change in changes:
         d = torch.from_numpy(np.ascontiguousarray(change))[None, None]
         missed = sight.observer(base + d) - jacobian.value - jacobian.forward(d)
-        found.append(_over(float(missed.norm()), noise_gain * float(d.norm())))
-    return np.array(found)
+        indices.append(_over(float(missed.norm()), noise_gain * float(d.norm())))
+    return np.array(indices)

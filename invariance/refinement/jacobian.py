@@ -142,7 +142,7 @@ class Linearised:
                 return
             self._u = torch.zeros_like(self._z, requires_grad=True)
             try:
-                (found,) = torch.autograd.grad(
+                (back,) = torch.autograd.grad(
                     self._z, self._x, self._u, create_graph=True, retain_graph=True, allow_unused=True
                 )
             except torch.OutOfMemoryError:
@@ -152,9 +152,9 @@ class Linearised:
                     f"the layer cannot be differentiated ({str(error).strip().splitlines()[0]}); ask for no "
                     "refinement (refine=0)"
                 ) from error
-            self._back = found
+            self._back = back
             self._twice = True
-            if found is None or not found.requires_grad:
+            if back is None or not back.requires_grad:
                 self._z = None
 
     def forward(self, d: Tensor) -> Tensor:
@@ -163,8 +163,8 @@ class Linearised:
             return torch.zeros_like(self.value)
         if self._twice:
             try:
-                (found,) = torch.autograd.grad(self._back, self._u, d, retain_graph=True)
-                return found
+                (product,) = torch.autograd.grad(self._back, self._u, d, retain_graph=True)
+                return product
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError:  # some operation has no second derivative
@@ -181,5 +181,5 @@ class Linearised:
         """``J^T r``, (N, 1, H, W), for r shaped as the output."""
         if self._z is None:
             return torch.zeros_like(self._x)
-        (found,) = torch.autograd.grad(self._z, self._x, r, retain_graph=True)
-        return found
+        (product,) = torch.autograd.grad(self._z, self._x, r, retain_graph=True)
+        return product

@@ -80,10 +80,10 @@ def nearby(sight: Sight, region: Mask) -> Nearby:
         )
         wanted = sight.moved(noise) if wanted is None else wanted
         try:
-            found = smaller.moved(less.cut(noise))
+            answer = smaller.moved(less.cut(noise))
         except CtinvError:  # a network that takes images of one size only
             break
-        if _alike(found, wanted, part, (height, width)):
+        if _alike(answer, wanted, part, (height, width)):
             return Nearby(smaller, part, (height, width))
     return whole
 
@@ -95,17 +95,17 @@ def _side(occupied: Mask, margin: int) -> slice:
     return slice(max(0, first // _STEP * _STEP), min(len(occupied), -(-last // _STEP) * _STEP))
 
 
-def _alike(found: Tensor, wanted: Tensor, part: tuple[slice, slice], shape: tuple[int, int]) -> bool:
+def _alike(answer: Tensor, wanted: Tensor, part: tuple[slice, slice], shape: tuple[int, int]) -> bool:
     """Whether a part's map is that of the whole slice there, and the whole slice's is zero elsewhere."""
-    if found.shape[1] != wanted.shape[1]:
+    if answer.shape[1] != wanted.shape[1]:
         return False
     # A layer without padding loses as much at either end of a part as at those of the slice.
     scales = [2.0 ** round(np.log2(max(wanted.shape[2 + k], 1) / shape[k])) for k in (0, 1)]
     starts = [round(part[k].start * scales[k]) for k in (0, 1)]
-    rows, columns = (slice(starts[k], starts[k] + found.shape[2 + k]) for k in (0, 1))
+    rows, columns = (slice(starts[k], starts[k] + answer.shape[2 + k]) for k in (0, 1))
     rest = wanted.clone()
     inner = rest[:, :, rows, columns]
-    if inner.shape != found.shape:
+    if inner.shape != answer.shape:
         return False
-    inner -= found
+    inner -= answer
     return float(rest.norm()) <= _SAME * float(wanted.norm())

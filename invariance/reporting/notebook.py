@@ -43,25 +43,25 @@ def _panels(e: AnalysisResult) -> list[tuple[str, Image, dict[str, Any]]]:
     """Name, image and colours of what is shown: x, the first sample, how they differ, and the map."""
     low, high = choose_window(e.x).limits
     grey = {"cmap": "gray", "vmin": low, "vmax": high}
-    found: list[tuple[str, Image, dict[str, Any]]] = [("x", e.x, grey)]
+    panels: list[tuple[str, Image, dict[str, Any]]] = [("x", e.x, grey)]
     if len(e.samples):
         change = e.samples[0] - e.x
         end = float(np.percentile(np.abs(change), 99.5)) or 1.0
         name = "x″" if e.std_flow is not None else "x′"
-        found.append((f"{name}, a sample", e.samples[0], grey))
-        found.append((f"{name} − x, ±{end:.1f} HU", change, {"cmap": "RdBu_r", "vmin": -end, "vmax": end}))
+        panels.append((f"{name}, a sample", e.samples[0], grey))
+        panels.append((f"{name} − x, ±{end:.1f} HU", change, {"cmap": "RdBu_r", "vmin": -end, "vmax": end}))
     top = float(np.percentile(e.std, 99.5)) or 1.0
-    found.append(
+    panels.append(
         (f"standard deviation, 0 to {top:.1f} HU", e.std, {"cmap": "inferno", "vmin": 0, "vmax": top})
     )
-    return found
+    return panels
 
 
 def _pictures(e: AnalysisResult, side: int = 192) -> list[tuple[str, bytes]]:
     from matplotlib import colormaps
     from PIL import Image as Picture
 
-    found = []
+    pictures = []
     for name, image, style in _panels(e):
         share = (image - style["vmin"]) / (style["vmax"] - style["vmin"])
         colours = colormaps[style["cmap"]](np.clip(share, 0, 1), bytes=True)[..., :3]
@@ -69,8 +69,8 @@ def _pictures(e: AnalysisResult, side: int = 192) -> list[tuple[str, bytes]]:
         picture.thumbnail((side, side))
         buffer = io.BytesIO()
         picture.save(buffer, "PNG", optimize=True)
-        found.append((name, buffer.getvalue()))
-    return found
+        pictures.append((name, buffer.getvalue()))
+    return pictures
 
 
 def plot(e: AnalysisResult, axes: Sequence[Any] | npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
@@ -147,9 +147,9 @@ def to_dataframe(e: AnalysisResult) -> Any:
     """
     pandas = _needed("pandas")
     names = ("title", "value", "unit", "low", "high", "interval", "n", "meaning")
-    found = scores(e.audit)
-    rows = [[getattr(score, name) for name in names] for score in found]
-    return pandas.DataFrame(rows, index=pandas.Index([s.key for s in found], name="key"), columns=list(names))
+    table = scores(e.audit)
+    rows = [[getattr(score, name) for name in names] for score in table]
+    return pandas.DataFrame(rows, index=pandas.Index([s.key for s in table], name="key"), columns=list(names))
 
 
 def _needed(name: str) -> Any:

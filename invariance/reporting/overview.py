@@ -86,8 +86,8 @@ class Case:
 
     def value(self, key: str) -> float | None:
         """A figure; None where it is not known or not finite."""
-        found = self.figures.get(key)
-        return found if found is not None and math.isfinite(found) else None
+        figure = self.figures.get(key)
+        return figure if figure is not None and math.isfinite(figure) else None
 
     @property
     def bracket(self) -> str:

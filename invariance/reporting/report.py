@@ -76,16 +76,16 @@ def _smaller(png: bytes) -> tuple[str, bytes]:
 
 def _notices(e: AnalysisResult) -> list[str]:
     """What went wrong and what must be known: controls that failed, a search cut short, the fit's notes."""
-    found = []
+    notices = []
     if e.audit.controls is not None and e.audit.controls.failed:
-        found.append(f"Controls that failed: {', '.join(e.audit.controls.failed)}.")
+        notices.append(f"Controls that failed: {', '.join(e.audit.controls.failed)}.")
     if e.bounds.converged is False:
-        found.append("The search for hidden changes had not ended; more may be hidden than was found.")
+        notices.append("The search for hidden changes had not ended; more may be hidden than was found.")
     strange = e.audit.image.strangeness
     if strange is not None and not strange.familiar:
-        found.append("The image is unlike those that the prior was fitted on.")
+        notices.append("The image is unlike those that the prior was fitted on.")
     fit = e.meta.fit.notices if e.meta.fit and e.meta.fit.notices else ()
-    return [*found, *dict.fromkeys([*e.meta.notices, *fit])]
+    return [*notices, *dict.fromkeys([*e.meta.notices, *fit])]
 
 
 def _csv(e: AnalysisResult) -> list[list[str | float | None]]:

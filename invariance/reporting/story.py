@@ -97,8 +97,8 @@ def decisions(e: AnalysisResult) -> list[Decision]:
 
 
 def _how_much(e: AnalysisResult) -> Decision:
-    title, found = "How much is hidden?", bracket(e)
-    if found is None:
+    title, bounds = "How much is hidden?", bracket(e)
+    if bounds is None:
         spread = e.audit.map.std
         if spread is None:
             return Decision(title, "not known", "No bounds were recorded.")
@@ -106,11 +106,11 @@ def _how_much(e: AnalysisResult) -> Decision:
             title, f"{number(spread.value)} HU", "Spread of samples that were not refined: read with care."
         )
     says = "At least; a layer that forgets nothing hides next to nothing."
-    if found.noise:
-        says = f"At least: {100 * found.hidden / found.noise:.0f} % of the image's own noise."
+    if bounds.noise:
+        says = f"At least: {100 * bounds.hidden / bounds.noise:.0f} % of the image's own noise."
     if not e.found:
         return Decision(title, "nothing found", f"{says[:-1]}, no more than if the layer forgot nothing.")
-    return Decision(title, f"{found.hidden:.1f} HU", says)
+    return Decision(title, f"{bounds.hidden:.1f} HU", says)
 
 
 def _how_well(e: AnalysisResult) -> Decision:
@@ -220,17 +220,17 @@ def groups(e: AnalysisResult) -> list[Group]:
         },
         "embedding": {"plots": _plots(("How the fit went", fit_plot(e.meta.fit)))},
     }
-    found, taken = [], set()
+    sections, taken = [], set()
     for title, keys, says in _GROUPS:
         some = [row for row in rows if row.key.split(".")[0] in keys]
         some += controls if keys[0] == "leakage" else []
         taken |= {row.key for row in some}
         if some:
-            found.append(Group(title, says, some, **extra.get(keys[0], {})))
+            sections.append(Group(title, says, some, **extra.get(keys[0], {})))
     rest = [row for row in rows if row.key not in taken]
     if rest:
-        found.append(Group("Further figures", "What each says stands beside it.", rest))
-    return found
+        sections.append(Group("Further figures", "What each says stands beside it.", rest))
+    return sections
 
 
 def _plots(*plots: tuple[str, Markup | None]) -> list[tuple[str, Markup]]:

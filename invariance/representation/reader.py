@@ -56,10 +56,10 @@ class Looker:
             parts = [self._read(one, layers, grad, None) for one in x.split(1)]
             return {layer: torch.cat([part[layer] for part in parts]) for layer in layers}
         try:
-            found = self.denoiser.features(x, list(layers), grad=grad, batch_size=batch_size)
+            features = self.denoiser.features(x, list(layers), grad=grad, batch_size=batch_size)
         except RowsError:
-            found = {}
-        tensors = {layer: torch.as_tensor(z) for layer, z in found.items()}
+            features = {}
+        tensors = {layer: torch.as_tensor(z) for layer, z in features.items()}
         several = {layer for layer, z in tensors.items() if len(z) != len(x)} or (set(layers) - set(tensors))
         if several and len(x) > 1:
             self._rows |= several
@@ -118,16 +118,16 @@ class Reader:
         """
         wanted = self.layers if layers is None else layers
         images = torch.from_numpy(np.ascontiguousarray(x))
-        found: dict[str, Tensor] = {}
+        features: dict[str, Tensor] = {}
         for look, names in self._runs:
             inner = {layer: name for layer, name in names.items() if layer in wanted}
             if inner:
                 z = look.several(images, list(inner.values()))
-                found.update({layer: z[name].cpu() for layer, name in inner.items()})
-        for layer, values in found.items():
+                features.update({layer: z[name].cpu() for layer, name in inner.items()})
+        for layer, values in features.items():
             if not bool(values.isfinite().all()):
                 raise CtinvError(
                     f"layer {layer} of {self._name} gives values that are not finite on CT; "
                     "check the model's intensity"
                 )
-        return found
+        return features

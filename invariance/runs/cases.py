@@ -37,10 +37,10 @@ class Shard:
         Raises:
             CtinvError: It is no such text.
         """
-        found = re.fullmatch(r"\s*(\d{1,9})\s*/\s*(\d{1,9})\s*", text)
-        if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        match = re.fullmatch(r"\s*(\d{1,9})\s*/\s*(\d{1,9})\s*", text)
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
             raise CtinvError(f"{text!r} is no shard; write i/N with i from 1 to N, such as 3/8")
-        return cls(int(found[1]), int(found[2]))
+        return cls(int(match[1]), int(match[2]))
 
     @property
     def alone(self) -> bool:

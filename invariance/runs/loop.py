@@ -122,7 +122,7 @@ def run_cases(
 
 def _solved(case: Case, key: str, folder: Path, work: Work, fail_fast: bool) -> bool:
     try:
-        found = work.solve(case, key)
+        saving = work.solve(case, key)
     except RunEnds as end:
         raise end.reason from None
     except Exception as error:
@@ -130,6 +130,6 @@ def _solved(case: Case, key: str, folder: Path, work: Work, fail_fast: bool) -> 
             raise
         record_failure(folder, work.failure(case, key, error))
         return False
-    found.save(folder)
+    saving.save(folder)
     clear_failure(folder)
     return True

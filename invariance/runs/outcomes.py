@@ -103,11 +103,11 @@ def without_paths(error: BaseException, *places: Path | None, name: str) -> str:
 
 def done(folder: Path, key: str, files: Collection[str] = FILES) -> bool:
     """Whether a case is finished: all its files are there, and they answer this very question."""
-    found = outcome(folder)
+    known = outcome(folder)
     return (
-        found is not None
-        and found.get("case") == key
-        and "error" not in found
+        known is not None
+        and known.get("case") == key
+        and "error" not in known
         and all((folder / name).is_file() for name in files)
     )
 
@@ -116,9 +116,9 @@ def outcome(folder: Path) -> Mapping[str, Any] | None:
     """What ``result.json`` or else ``error.json`` holds; None where there is neither, or nothing readable."""
     for name in (RESULT, ERROR):
         try:
-            found = json.loads((folder / name).read_bytes())
-            if isinstance(found, dict) and int(found["schema_version"]) <= SCHEMA_VERSION:
-                return found
+            record = json.loads((folder / name).read_bytes())
+            if isinstance(record, dict) and int(record["schema_version"]) <= SCHEMA_VERSION:
+                return record
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue
     return None

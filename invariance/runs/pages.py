@@ -60,5 +60,5 @@ def _map(folder: Path) -> Image | None:
 
 def _notices(out: Path, row: Row) -> list[str]:
     """What the user should know of the first case, as a run's cases mostly share it."""
-    found = outcome(out / row.folder) or {}
-    return [str(notice) for notice in found.get("notices") or ()]
+    known = outcome(out / row.folder) or {}
+    return [str(notice) for notice in known.get("notices") or ()]

@@ -107,23 +107,23 @@ def row_of(root: Path, folder: Path) -> Row | None:
         root: The run's folder.
         folder: The case's, below it.
     """
-    found = outcome(root / folder)
-    if found is None:
+    known = outcome(root / folder)
+    if known is None:
         return None
     try:
-        return _row(folder.as_posix(), found)
+        return _row(folder.as_posix(), known)
     except (AttributeError, TypeError, ValueError):  # a file of another kind under the same name
         return None
 
 
-def _row(folder: str, found: Mapping[str, Any]) -> Row:
+def _row(folder: str, record: Mapping[str, Any]) -> Row:
     def text(key: str) -> str:
-        return str(found.get(key) or "")
+        return str(record.get(key) or "")
 
-    failed = "error" in found
-    audit = found.get("audit") or {}
+    failed = "error" in record
+    audit = record.get("audit") or {}
     bounds = {name: _value(audit, key) for name, key in BOUNDS.items()}
-    timings = found.get("timings") or {}
+    timings = record.get("timings") or {}
     return Row(
         folder=folder,
         model=text("model"),
@@ -136,8 +136,8 @@ def _row(folder: str, found: Mapping[str, Any]) -> Row:
         **bounds,
         converged=(audit.get("bounds") or {}).get("converged"),
         verdict=" ".join(audit.get("verdict") or ()),
-        samples=found.get("samples"),
-        seed=found.get("seed"),
+        samples=record.get("samples"),
+        seed=record.get("seed"),
         case=text("case"),
         figures={key: _value(audit, key) for key in _FIGURES},
         seconds={name: timings.get(name) for name in _SECONDS},
@@ -168,10 +168,10 @@ def case_folders(root: Path) -> list[Path]:
     """
     if not root.is_dir():
         raise CtinvError(f"{root} is no folder; give one that ctinv analyze wrote")
-    found = {file.parent.relative_to(root) for name in (RESULT, ERROR) for file in root.rglob(name)}
+    folders = {file.parent.relative_to(root) for name in (RESULT, ERROR) for file in root.rglob(name)}
     # Answers to further questions lie within the case that they are about.
-    within = {folder for folder in found if folder.name in ANSWERS and folder.parent in found}
-    return sorted(found - within, key=_natural)
+    within = {folder for folder in folders if folder.name in ANSWERS and folder.parent in folders}
+    return sorted(folders - within, key=_natural)
 
 
 def _natural(folder: Path) -> list[tuple[int, int | str]]:

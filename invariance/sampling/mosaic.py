@@ -110,18 +110,18 @@ class Mosaic:
         """
         p, weight = self._grid.patch, self._weight()
         low, high = np.full(self._grid.shape, np.inf), np.full(self._grid.shape, -np.inf)
-        found: list[tuple[tuple[slice, slice], Bins]] = []
+        tiles: list[tuple[tuple[slice, slice], Bins]] = []
         for (row, column), part in sorted(self._parts.items()):
             if part.bins is None:
                 raise ValueError("a tile came without a histogram")
             tile = slice(row, row + p), slice(column, column + p)
-            found.append((tile, part.bins))
+            tiles.append((tile, part.bins))
             low[tile] = np.minimum(low[tile], part.bins.low)
             high[tile] = np.maximum(high[tile], part.bins.low + BINS * part.bins.step)
         for _ in range(30):
             middle = (low + high) / 2
             below = np.zeros(self._grid.shape)
-            for tile, bins in found:
+            for tile, bins in tiles:
                 below[tile] += self._grid.window * bins.share(middle[tile])
             enough = below >= share * weight
             low, high = np.where(enough, low, middle), np.where(enough, middle, high)

@@ -243,11 +243,11 @@ def sample_slice(
         mosaic.add_moments(places[number], moments.mean, moments.square, kept, bins)
         if progress:
             progress("sampling", number + 1, len(tiles))
-    found = np.stack([mosaic.quantile(share) for share in quantiles]) if quantiles else None
+    at_quantiles = np.stack([mosaic.quantile(share) for share in quantiles]) if quantiles else None
     reconstruction = reconstruct(vae, x, tiles, denoised)
     decoded = None if contexts.codes is None else decode_tiles(vae, contexts.codes, tiles, denoised)
     maps = mosaic.mean, mosaic.std, mosaic.samples
-    return Drawn(*maps, reconstruction, found, contexts.reading, decoded)
+    return Drawn(*maps, reconstruction, at_quantiles, contexts.reading, decoded)
 
 
 def drawing_threads(device: torch.device) -> int:

@@ -96,13 +96,13 @@ class MinimalConv:
         tiles = x.unfold(1, _TILE + 2, _TILE).unfold(2, _TILE + 2, _TILE).permute(4, 5, 0, 1, 2, 3)
         tiles = self._into @ tiles.reshape(len(self._weight), -1)
         products = torch.bmm(tiles.view(len(self._weight), -1, x.shape[3]), self._weight)
-        found = self._out @ products.view(len(self._weight), -1)
-        found = found.view(_TILE, _TILE, *size, outputs).permute(2, 3, 0, 4, 1, 5)
+        squares = self._out @ products.view(len(self._weight), -1)
+        squares = squares.view(_TILE, _TILE, *size, outputs).permute(2, 3, 0, 4, 1, 5)
         whole = y.view(n, size[1], _TILE, size[2], _TILE, outputs)
         if self._bias is None:
-            whole.copy_(found)
+            whole.copy_(squares)
         else:
-            torch.add(found, self._bias, out=whole)
+            torch.add(squares, self._bias, out=whole)
 
 
 _TILE = 4

@@ -101,8 +101,8 @@ def train(
         about["split"] = {part: list(patients) for part, patients in pairs.division.items()}
     about = json.loads(json.dumps(about))
     first = 0
-    if resume and (found := read_checkpoint(folder)) is not None:
-        first, tensors, before = found
+    if resume and (point := read_checkpoint(folder)) is not None:
+        first, tensors, before = point
         changed = sorted(key for key in about if before.get(key) != about[key])
         if changed:
             raise ModelError(

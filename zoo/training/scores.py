@@ -84,13 +84,13 @@ def score(denoise: Callable[[Image], Image], pairs: TrainingSet) -> Scores:
             float(np.square(denoised - pair.full)[body].sum(dtype=float))
         )
         pixels[pair.patient] = pixels.get(pair.patient, 0) + int(body.sum())
-        found = uniform_regions(pair.full)
-        regions += len(found)
-        if found:
-            bands = [sum(_band_power(image[at]) for at in found) for image in (denoised, low, pair.full)]
+        uniform = uniform_regions(pair.full)
+        regions += len(uniform)
+        if uniform:
+            bands = [sum(_band_power(image[at]) for at in uniform) for image in (denoised, low, pair.full)]
             power.append(np.stack(bands[:2]) / bands[2])
             least.append(
-                _least_error([pair.full[at] for at in found], [(low - pair.full)[at] for at in found])
+                _least_error([pair.full[at] for at in uniform], [(low - pair.full)[at] for at in uniform])
             )
     if not pixels:
         raise ImageError("no held-out slice shows a body, so nothing can be scored; give slices of patients")
@@ -125,14 +125,14 @@ def uniform_regions(hu: Image, limit: int = 6) -> list[tuple[slice, slice]]:
     from scipy import ndimage
 
     smooth = ndimage.gaussian_filter(hu, 3.0)
-    found = []
+    regions = []
     for top in range(0, hu.shape[0] - _SIDE + 1, _SIDE // 2):
         for left in range(0, hu.shape[1] - _SIDE + 1, _SIDE // 2):
             tile = smooth[top : top + _SIDE, left : left + _SIDE]
             if tile.min() > _TISSUE[0] and tile.max() < _TISSUE[1]:
-                found.append((float(tile.std()), top, left))
+                regions.append((float(tile.std()), top, left))
     chosen: list[tuple[int, int]] = []
-    for _, top, left in sorted(found):
+    for _, top, left in sorted(regions):
         if all(abs(top - t) >= _SIDE or abs(left - c) >= _SIDE for t, c in chosen):
             chosen.append((top, left))
     return [(slice(t, t + _SIDE), slice(c, c + _SIDE)) for t, c in chosen[:limit]]
@@ -160,5 +160,5 @@ def _band_power(region: Image) -> NDArray[np.float64]:
 
 def _spectrum(regions: Sequence[Image]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Radial frequency in cycles per pixel and mean noise power in HU^2 of square regions, both (S, S)."""
-    found = noise_power(np.stack(regions), (1.0, 1.0), about="surface")
-    return np.hypot(found.rows[:, None], found.columns[None, :]), found.nps
+    power = noise_power(np.stack(regions), (1.0, 1.0), about="surface")
+    return np.hypot(power.rows[:, None], power.columns[None, :]), power.nps

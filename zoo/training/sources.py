@@ -55,9 +55,9 @@ def load_pairs(
         return _twins(LDCTData(scans), progress)
     pairs = []
     sources = sources_of(folder)
-    found = find_series(sources.folder or sources.high or folder)
-    left_out = [reason_of(file, why) for file, why in found.skipped]
-    for done, series in enumerate(found.series):
+    everything = find_series(sources.folder or sources.high or folder)
+    left_out = [reason_of(file, why) for file, why in everything.skipped]
+    for done, series in enumerate(everything.series):
         try:
             reading = series.load()
         except ImageError as error:
@@ -73,7 +73,7 @@ def load_pairs(
                 )
                 pairs.append(Pair(low, full, series.patient, part.source.name if part.source else ""))
         if progress is not None:
-            progress("reading", done + 1, len(found.series))
+            progress("reading", done + 1, len(everything.series))
     if not pairs:
         raise ImageError(
             f"no slice in {folder} has a body kernel and tells its pixel spacing;"

@@ -117,7 +117,7 @@ def to_hu(path: Path, dataset: Any, groups: list[Any], stored: NDArray[Any]) -> 
     from pydicom.pixels import apply_modality_lut
 
     transforms = [group.get("PixelValueTransformationSequence") for group in groups]
-    source = next((found[0] for found in transforms if found), dataset)
+    source = next((sequence[0] for sequence in transforms if sequence), dataset)
     rescale = text(source, "RescaleType").upper()
     if rescale not in ("", "HU", "US"):
         raise ImageError(f"{path} holds values of type {rescale}, not HU; give the CT image itself")

@@ -49,22 +49,22 @@ def inspect(
     """
     target = Path(path)
     if target.is_dir():
-        found = find_series(target, offset=offset, scale=scale)
+        scans = find_series(target, offset=offset, scale=scale)
     else:
         if not target.exists():
             raise ImageError(f"{target} does not exist; give a CT slice or a folder of slices")
-        found = Found((Series(target.name, "", (target,), offset=offset, scale=scale),))
+        scans = Found((Series(target.name, "", (target,), offset=offset, scale=scale),))
     rows: list[dict[str, Any]] = []
-    skipped = list(found.skipped)
-    for done, series in enumerate(found.series):
+    skipped = list(scans.skipped)
+    for done, series in enumerate(scans.series):
         try:
             rows.append(_describe(series, skipped))
         except ImageError as error:
-            if len(found.series) == 1:
+            if len(scans.series) == 1:
                 raise
             skipped += [(file, str(error)) for file in series.files]
         if progress is not None:
-            progress("series", done + 1, len(found.series))
+            progress("series", done + 1, len(scans.series))
     if not rows:
         raise ImageError(f"{target} holds no CT slice that can be read: {skipped[0][1]}")
     return {

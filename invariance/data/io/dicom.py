@@ -198,8 +198,8 @@ def _find(dataset: Any, groups: list[Any], sequence: str, keyword: str) -> Any:
 def _meta(dataset: Any) -> dict[str, Any]:
     meta: dict[str, Any] = {}
     for name, keyword in _TEXT.items():
-        if found := text(dataset, keyword):
-            meta[name] = found
+        if value := text(dataset, keyword):
+            meta[name] = value
     for name, keyword in _NUMBERS.items():
         if (numbers := floats(dataset.get(keyword), 1)) is not None:
             meta[name] = int(numbers[0]) if numbers[0].is_integer() else numbers[0]

@@ -107,8 +107,8 @@ def _header(path: Path) -> tuple[dict[str, str], bytes | None]:
     while "elementdatafile" not in header:
         end = blob.find(b"\n", start)
         line = blob[start : end if end >= 0 else len(blob)].decode("ascii")
-        key, found, value = line.partition("=")
-        if found:
+        key, equals, value = line.partition("=")
+        if equals:
             header[key.strip().lower()] = value.strip()
         if end < 0:
             break

@@ -82,8 +82,8 @@ def choose_series(
         raise ImageError(f"{target} does not exist; give a CT slice or a folder of slices")
     if not target.is_dir():
         return Series(target.name, "", (target,), offset=offset, scale=scale), ()
-    found = find_series(target, offset=offset, scale=scale, all_derived=series is not None)
-    return _choose(target, found.series, series), found.skipped
+    scans = find_series(target, offset=offset, scale=scale, all_derived=series is not None)
+    return _choose(target, scans.series, series), scans.skipped
 
 
 def default_slice() -> CTSlice:
@@ -97,16 +97,18 @@ def default_slice() -> CTSlice:
     return replace(one, meta={**one.meta, "keep_name": True})
 
 
-def _choose(root: Path, found: Sequence[Series], wanted: str | None) -> Series:
-    listed = "; ".join(str(s) for s in found[:8]) + (f"; and {len(found) - 8} more" if len(found) > 8 else "")
+def _choose(root: Path, series: Sequence[Series], wanted: str | None) -> Series:
+    listed = "; ".join(str(s) for s in series[:8]) + (
+        f"; and {len(series) - 8} more" if len(series) > 8 else ""
+    )
     if wanted is None:
-        if len(found) == 1:
-            return found[0]
+        if len(series) == 1:
+            return series[0]
         raise ImageError(
-            f"{root} holds {len(found)} series; pick one with series=UID, number or description: {listed}"
+            f"{root} holds {len(series)} series; pick one with series=UID, number or description: {listed}"
         )
-    exact = [s for s in found if wanted in (s.key, s.number, s.description)]
-    close = exact or [s for s in found if s.key.startswith(wanted) or s.description.startswith(wanted)]
+    exact = [s for s in series if wanted in (s.key, s.number, s.description)]
+    close = exact or [s for s in series if s.key.startswith(wanted) or s.description.startswith(wanted)]
     if len(close) == 1:
         return close[0]
     problem = "no series" if not close else f"{len(close)} series"

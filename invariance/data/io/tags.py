@@ -54,8 +54,8 @@ def values(value: Any) -> list[Any]:
 def text(dataset: Any, keyword: str) -> str:
     """The element's values joined by backslashes; empty where absent."""
     try:
-        found = dataset.get(keyword)
-        return "\\".join(str(v).strip() for v in values(found)).strip("\0 ")
+        value = dataset.get(keyword)
+        return "\\".join(str(v).strip() for v in values(value)).strip("\0 ")
     except Exception:  # an element whose bytes no reader can interpret says nothing
         return ""
 
@@ -88,7 +88,7 @@ def says_deidentified(dataset: Any) -> bool:
 
 def phase_words(dataset: Any) -> dict[str, str]:
     """What may tell slices at one place apart, in the order in which it is asked."""
-    return {keyword: found for keyword in _PHASES if (found := text(dataset, keyword))}
+    return {keyword: words for keyword in _PHASES if (words := text(dataset, keyword))}
 
 
 def refuse_by_tags(path: Path, dataset: Any) -> None:
@@ -109,8 +109,8 @@ def refuse_by_tags(path: Path, dataset: Any) -> None:
     said = " ".join([text(dataset, "SeriesDescription"), *kinds])
     if _PROJECTION.search(text(dataset, "SeriesDescription")) or "SINOGRAM" in kinds:
         raise ImageError(f"{path} holds projections, not a slice; give the reconstructed images")
-    if (found := _NOT_HU.search(said)) is not None or "IODINE" in kinds:
-        what = found[0] if found is not None else "IODINE"
+    if (match := _NOT_HU.search(said)) is not None or "IODINE" in kinds:
+        what = match[0] if match is not None else "IODINE"
         raise ImageError(f"{path} is a map of something else than HU ({what.strip()}); give the CT image")
     _refuse_units(path, dataset)
     _refuse_bits(path, dataset)

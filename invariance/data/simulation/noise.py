@@ -71,6 +71,6 @@ def noise_like(
     drawn = noise_realisations(x, spacing or _SPACING, _DOSE, count, rng, input_dose=math.inf)
     noise = np.stack([np.asarray(one - x, dtype=np.float32) for one in drawn])
     calm = calm_tissue(x)
-    found = _spread(fine_part(noise[0])[calm])
+    spread = _spread(fine_part(noise[0])[calm])
     level = max(_spread(fine_part(x)[calm]), _LEAST)
-    return np.asarray(noise * np.float32(level / max(found, 1e-6)), dtype=np.float32)
+    return np.asarray(noise * np.float32(level / max(spread, 1e-6)), dtype=np.float32)

@@ -120,10 +120,10 @@ def _separations(
     gain, variance = means[1] - means[0], (variances[0] + variances[1]) / 2 * (1 + internal)
     scale = max(float(np.abs(first).max()), float(np.abs(second).max()), 1e-30)
     with np.errstate(invalid="ignore", divide="ignore"):
-        found = gain / np.sqrt(variance)
+        separations = gain / np.sqrt(variance)
     still = variance <= (1e-12 * scale) ** 2
-    found[still] = np.where(gain[still] == 0, 0.0, np.copysign(np.inf, gain[still]))
-    return np.asarray(found * _unbias(len(first) + len(second) - 2))
+    separations[still] = np.where(gain[still] == 0, 0.0, np.copysign(np.inf, gain[still]))
+    return np.asarray(separations * _unbias(len(first) + len(second) - 2))
 
 
 def _unbias(freedom: int) -> float:

@@ -198,7 +198,7 @@ def read_study(
     draws = rng(seed, Purpose.OBSERVER_CASES)
     weights = [_weights(draws, resamples, len(first))]
     weights.append(weights[0] if paired else _weights(draws, resamples, len(second)))
-    found, shares = np.zeros((readers, 2, resamples + 1)), np.ones(readers)
+    separations, shares = np.zeros((readers, 2, resamples + 1)), np.ones(readers)
     for reader in range(readers):
         i, j = halves(seed, reader, (len(first), len(second)), paired=paired)
         lesson = template(np.flatnonzero(i), np.flatnonzero(j))
@@ -206,9 +206,9 @@ def read_study(
         middle = first[i].mean(0)
         scores = (first[~i] - middle) @ lesson.weights, (second[~j] - middle) @ lesson.weights
         counts = weights[0][:, ~i], weights[1][:, ~j]
-        found[reader] = resampled(*scores, counts, paired=paired, internal=internal)
-    mean = found.mean(0)
-    spread = float(found[:, 0, 0].std(ddof=1)) if readers > 1 else 0.0
+        separations[reader] = resampled(*scores, counts, paired=paired, internal=internal)
+    mean = separations.mean(0)
+    spread = float(separations[:, 0, 0].std(ddof=1)) if readers > 1 else 0.0
     auc = estimate(float(mean[0, 0]), mean[0, 1:])
     # A resample has fewer different cases, hence too small a spread: d' of resamples is too large on average.
     drawn = mean[1, 1:]

@@ -84,10 +84,10 @@ def read_phantom(folder: str | Path) -> DiskPhantom:
     if inserts:
         return DiskPhantom(folder.name, chosen, inserts, images, False)
     absent, present = images[max(images)]
-    found = find_inserts_alone(present, chosen) if absent is None else find_inserts(absent, present, chosen)
-    if not found:
+    places = find_inserts_alone(present, chosen) if absent is None else find_inserts(absent, present, chosen)
+    if not places:
         raise ImageError(f"no insert stands out in {folder}; name them under inserts: in {_FILE}")
-    return DiskPhantom(folder.name, chosen, found, images, True)
+    return DiskPhantom(folder.name, chosen, places, images, True)
 
 
 def _stack(target: Path, offset: Any) -> tuple[Image, tuple[float, float] | None]:

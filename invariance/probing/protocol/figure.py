@@ -87,9 +87,9 @@ def _doses(axes: Axes, results: Results, task: Task) -> None:
     observer = results.protocol.observers[0]
     for model in results.layers:
         for place, style in _series(results, model):
-            found = results.at(model=model, where=place, observer=observer)
-            found = [o for o in found if o.question == (task.kind, task.size, task.contrast)]
-            _line(axes, [o.dose for o in found], found, style)
+            outcomes = results.at(model=model, where=place, observer=observer)
+            outcomes = [o for o in outcomes if o.question == (task.kind, task.size, task.contrast)]
+            _line(axes, [o.dose for o in outcomes], outcomes, style)
     if len(results.protocol.doses) > 1:
         axes.set_xscale("log")
         axes.set_xticks(results.protocol.doses, [f"{d:g}" for d in results.protocol.doses])
@@ -103,21 +103,21 @@ def _over(axes: Axes, results: Results, tasks: Sequence[Task], what: str, title:
     asked = {(t.kind, t.size, t.contrast) for t in tasks}
     for model in results.layers:
         for place, style in _series(results, model):
-            found = [
+            outcomes = [
                 o
                 for o in results.at(model=model, where=place, observer=observer, dose=dose)
                 if o.question in asked
             ]
-            found = sorted(found, key=lambda o: getattr(o, what))
-            _line(axes, [getattr(o, what) for o in found], found, style)
+            outcomes = sorted(outcomes, key=lambda o: getattr(o, what))
+            _line(axes, [getattr(o, what) for o in outcomes], outcomes, style)
     _finish(axes, title)
 
 
-def _line(axes: Axes, at: Sequence[float], found: Sequence[Outcome], style: dict[str, Any]) -> None:
-    values = [o.detectability for o in found]
+def _line(axes: Axes, at: Sequence[float], outcomes: Sequence[Outcome], style: dict[str, Any]) -> None:
+    values = [o.detectability for o in outcomes]
     axes.plot(at, values, ms=4, **style)
     if style["lw"] > 1.5:
-        low, high = ([getattr(o, f"detectability_{end}") for o in found] for end in ("low", "high"))
+        low, high = ([getattr(o, f"detectability_{end}") for o in outcomes] for end in ("low", "high"))
         axes.fill_between(at, low, high, color=style["color"], alpha=0.12, lw=0)
 
 
@@ -126,11 +126,11 @@ def _layers(axes: Axes, results: Results, model: str, colour: str) -> None:
     observer = results.protocol.observers[0]
     places = results.layers[model]
     for group, style in zip(ALL, ("-", "--"), strict=True):
-        found = [s for s in results.shares if (s.model, s.observer, s.group) == (model, observer, group)]
-        if found:
-            at = [places.index(s.where) for s in found]
-            axes.plot(at, [s.value for s in found], style, color=colour, lw=2, marker="o", ms=4, label=group)
-            low, high = [s.low for s in found], [s.high for s in found]
+        shares = [s for s in results.shares if (s.model, s.observer, s.group) == (model, observer, group)]
+        if shares:
+            at = [places.index(s.where) for s in shares]
+            axes.plot(at, [s.value for s in shares], style, color=colour, lw=2, marker="o", ms=4, label=group)
+            low, high = [s.low for s in shares], [s.high for s in shares]
             axes.fill_between(at, low, high, color=colour, alpha=0.14, lw=0)
     axes.axhline(1.0, color=QUIET, lw=0.8)
     axes.set_ylim(0, 1.3)

@@ -98,11 +98,11 @@ def protocol_html(results: Results, png: bytes, bench: Mapping[str, Any] | None 
 def _shares(results: Results) -> list[dict[str, Any]]:
     """One row per denoiser and place, by the first observer."""
     first = results.protocol.observers[0]
-    found = {(s.model, s.where, s.group): s for s in results.shares if s.observer == first}
+    shares = {(s.model, s.where, s.group): s for s in results.shares if s.observer == first}
     rows = []
     for model, places in results.layers.items():
         for place in places:
-            cells = [found.get((model, place, group)) for group in ALL]
+            cells = [shares.get((model, place, group)) for group in ALL]
             texts = ["" if s is None else f"{s.value:.2f} [{s.low:.2f}, {s.high:.2f}]" for s in cells]
             rows.append({"model": model, "where": place, "cells": texts})
     return rows

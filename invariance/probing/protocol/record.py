@@ -114,7 +114,7 @@ class Outcome:
     @classmethod
     def of(cls, study: Study, image: Study, task: Task, **names: Any) -> Outcome:
         """From a study here and that of ``x``."""
-        found = study.detectability
+        detected = study.detectability
         return cls(
             task=task.kind,
             size=task.size,
@@ -123,9 +123,9 @@ class Outcome:
             auc_low=study.auc.low,
             auc_high=study.auc.high,
             reader_error=study.reader_error,
-            detectability=found.value,
-            detectability_low=found.low,
-            detectability_high=found.high,
+            detectability=detected.value,
+            detectability_low=detected.low,
+            detectability_high=detected.high,
             efficiency=efficiency(study, image),
             n=study.n,
             **names,
@@ -217,14 +217,14 @@ class Results:
     @property
     def shares(self) -> tuple[Share, ...]:
         """What every place keeps of detection and of characterisation, by every observer."""
-        found = (
+        shares = (
             share(self.kept, (model, place), observer, group, self.protocol.seed)
             for observer in self.protocol.observers
             for model, places in self.layers.items()
             for group in ALL
             for place in places
         )
-        return tuple(one for one in found if one is not None)
+        return tuple(one for one in shares if one is not None)
 
     @property
     def verdict(self) -> tuple[str, ...]:
@@ -256,14 +256,15 @@ def _sentence(model: str, places: Sequence[str], shares: Sequence[Share], steps:
     return f"{model}: {'. '.join(parts)}." if parts else f"{model}: x itself shows nothing at these doses."
 
 
-def _comparison(found: Difference) -> str:
-    (one, _), (other, _) = found.more, found.less
-    if not found.clear:
-        return f"{found.group}: no difference between {one} and {other} is certain ({_percent(found)})."
-    if found.value < 0:
+def _comparison(difference: Difference) -> str:
+    (one, _), (other, _) = difference.more, difference.less
+    if not difference.clear:
+        said = f"no difference between {one} and {other} is certain ({_percent(difference)})"
+        return f"{difference.group}: {said}."
+    if difference.value < 0:
         one, other = other, one
-        found = replace(found, value=-found.value, low=-found.high, high=-found.low)
-    return f"{found.group}: {one} keeps more than {other}: {_percent(found)}."
+        difference = replace(difference, value=-difference.value, low=-difference.high, high=-difference.low)
+    return f"{difference.group}: {one} keeps more than {other}: {_percent(difference)}."
 
 
 def _percent(one: Share | Difference) -> str:

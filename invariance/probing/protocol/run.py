@@ -101,7 +101,7 @@ class _Questions:
         middle = (side // 2, side // 2)
         for task in protocol.tasks:
             made = bank(task, spacing, protocol.observers, projected=protocol.projected)
-            found = []
+            questions = []
             for signal in task.signals((side, side), middle, spacing, projected=protocol.projected):
                 key = signal.tobytes()
                 if key not in signals:
@@ -115,8 +115,8 @@ class _Questions:
                     taken = sum(len(c) for _, c in stacks[number].values())
                     first, channels = stacks[number].setdefault(content, (taken, made.images[part]))
                     parts[name] = slice(first, first + len(channels))
-                found.append((number, parts))
-            rows.append((found[0][0], found[1][0], found[0][1], found[1][1]))
+                questions.append((number, parts))
+            rows.append((questions[0][0], questions[1][0], questions[0][1], questions[1][1]))
         banks = tuple(np.concatenate([c for _, c in stack.values()]) for stack in stacks)
         return cls(tuple(images), banks, tuple(rows))
 
@@ -178,7 +178,7 @@ def run(
         CtinvError: The folder cannot be written.
         ImageError: No place for the squares.
     """
-    found: list[Case] = []
+    cases: list[Case] = []
     total = len(subjects) * len(protocol.doses)
     side = max(_side(subject, scene, protocol) for subject in subjects)  # all see the same images
     for number, subject in enumerate(subjects):
@@ -187,12 +187,12 @@ def run(
             if kept is None:
                 kept = _case(subject, scene, protocol, dose, side, progress)
                 _store(folder, subject, dose, _asked(subject, scene, protocol, dose, side), kept)
-            found.append(kept)
+            cases.append(kept)
             if progress:
                 progress("cases", number * len(protocol.doses) + place + 1, total)
     layers = {s.denoiser.name: tuple(where_name(name) for name in s.layers) for s in subjects}
-    outcomes = tuple(o for case in found for o in case.outcomes)
-    return Results(protocol, scene.name, layers, outcomes, tuple(k for case in found for k in case.kept))
+    outcomes = tuple(o for case in cases for o in case.outcomes)
+    return Results(protocol, scene.name, layers, outcomes, tuple(k for case in cases for k in case.kept))
 
 
 def _side(subject: Subject, scene: Scene, protocol: Protocol) -> int:
@@ -262,11 +262,11 @@ def _asked(subject: Subject, scene: Scene, protocol: Protocol, dose: float, side
     return {**asked, "model": subject.denoiser.fingerprint, "name": subject.denoiser.name, "side": side}
 
 
-def _store(folder: Path, subject: Subject, dose: float, asked: dict[str, Any], found: Case) -> None:
+def _store(folder: Path, subject: Subject, dose: float, asked: dict[str, Any], case: Case) -> None:
     stored = {
         "asked": asked,
-        "outcomes": [asdict(o) for o in found.outcomes],
-        "kept": [asdict(k) for k in found.kept],
+        "outcomes": [asdict(o) for o in case.outcomes],
+        "kept": [asdict(k) for k in case.kept],
     }
     text = json.dumps(plain(stored), indent=1, allow_nan=False)
     write_files(folder / "cases", {_file(subject, dose): text.encode()})

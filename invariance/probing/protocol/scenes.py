@@ -93,8 +93,8 @@ class Uniform:
         drawn = noise_realisations(
             self.truth, self.spacing, 1.0, 2, rng(0, Purpose.PROTOCOL_NOISE, 0), input_dose=math.inf
         )
-        found = float(np.mean([noise_level(one) for one in drawn]))
-        return REFERENCE_FLUENCE * (found / self.noise) ** 2
+        noise = float(np.mean([noise_level(one) for one in drawn]))
+        return REFERENCE_FLUENCE * (noise / self.noise) ** 2
 
     def places(self, side: int) -> list[tuple[int, int]]:
         """As many places on a ring of 50 mm as squares of that side have room beside each other."""

@@ -120,7 +120,7 @@ def _discs(
     stack = np.stack([_response(change, width) for width in widths])
     errors = np.array([_chance(scans, width, body) for width in widths])
     ratio = stack / np.maximum(errors, 1e-12)[:, None, None]
-    found: list[tuple[float, Insert]] = []
+    discs: list[tuple[float, Insert]] = []
     for sign in (1, -1):
         clear = np.where((sign * ratio >= _STANDS_OUT) & body, sign * stack, 0.0)
         for level, row, column in peak_local_max(clear, min_distance=1, exclude_border=False):
@@ -130,9 +130,9 @@ def _discs(
             if sign * contrast >= 0.5 * clear[level, row, column]:
                 diameter = 2 * radius * float(np.mean(spacing))
                 one = Insert((int(column), int(row)), diameter, contrast)
-                found.append((float(sign * ratio[level, row, column]), one))
+                discs.append((float(sign * ratio[level, row, column]), one))
     chosen: list[Insert] = []
-    for _, one in sorted(found, key=lambda pair: -pair[0]):
+    for _, one in sorted(discs, key=lambda pair: -pair[0]):
         gaps = [np.hypot(one.at[0] - c.at[0], one.at[1] - c.at[1]) for c in chosen]
         wide = [max(one.diameter, c.diameter) / float(np.mean(spacing)) for c in chosen]
         if all(gap > width for gap, width in zip(gaps, wide, strict=True)):

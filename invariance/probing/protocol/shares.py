@@ -103,10 +103,10 @@ def efficiency(study: Study, image: Study) -> float | None:
     An observer of many maps learns less from the same cases than one of a single image: both are set to what
     they would know.
     """
-    found, own = study.detectability, image.detectability
+    told, own = study.detectability, image.detectability
     if not own.value > 2 * own.error:
         return None
-    return (max(found.value, 0.0) / own.value) ** 2 * image.learned / study.learned
+    return (max(told.value, 0.0) / own.value) ** 2 * image.learned / study.learned
 
 
 def kept(
@@ -143,37 +143,35 @@ def _drawn(here: Study, image: Study, value: float) -> NDArray[np.float64]:
     return drawn if not len(finite) else drawn - (finite.mean() - value)
 
 
-def _over_doses(found: Sequence[Kept], seed: int) -> tuple[float, NDArray[np.float64]]:
+def _over_doses(kept: Sequence[Kept], seed: int) -> tuple[float, NDArray[np.float64]]:
     """Mean over doses, and the same in resampled cases.
 
     Doses have noise of their own, but are resampled alike: each one's resamples are shuffled, in the same way
     for all places and denoisers.
     """
     draws = []
-    for one in found:
+    for one in kept:
         drawn = np.array([np.nan if d is None else d for d in one.drawn])
         order = rng(seed, Purpose.PROTOCOL_DOSES, round(one.dose * 10**6)).permutation(len(drawn))
         draws.append(drawn[order])
-    return float(np.mean([one.value for one in found])), np.mean(draws, axis=0)
+    return float(np.mean([one.value for one in kept])), np.mean(draws, axis=0)
 
 
-def _at(found: Sequence[Kept], place: tuple[str, str], observer: str, group: str) -> list[Kept]:
-    return [k for k in found if (k.model, k.where, k.observer, k.group) == (*place, observer, group)]
+def _at(kept: Sequence[Kept], place: tuple[str, str], observer: str, group: str) -> list[Kept]:
+    return [k for k in kept if (k.model, k.where, k.observer, k.group) == (*place, observer, group)]
 
 
-def share(
-    found: Sequence[Kept], place: tuple[str, str], observer: str, group: str, seed: int
-) -> Share | None:
+def share(kept: Sequence[Kept], place: tuple[str, str], observer: str, group: str, seed: int) -> Share | None:
     """The mean at one place; None where x shows none of the tasks.
 
     Arguments:
-        found: All that was kept.
+        kept: All that was kept.
         place: Model and place.
         observer: Its name.
         group: Of :data:`ALL`.
         seed: That of the protocol.
     """
-    mine = _at(found, place, observer, group)
+    mine = _at(kept, place, observer, group)
     if not mine:
         return None
     value, drawn = _over_doses(mine, seed)
@@ -182,7 +180,7 @@ def share(
 
 
 def compare(
-    found: Sequence[Kept],
+    kept: Sequence[Kept],
     first: tuple[str, str],
     second: tuple[str, str],
     observer: str,
@@ -192,14 +190,14 @@ def compare(
     """By how much the first place keeps more than the second; None where either has nothing to keep.
 
     Arguments:
-        found: All that was kept.
+        kept: All that was kept.
         first: Model and place.
         second: Model and place.
         observer: Its name.
         group: Of :data:`ALL`.
         seed: That of the protocol.
     """
-    pair = [_at(found, place, observer, group) for place in (first, second)]
+    pair = [_at(kept, place, observer, group) for place in (first, second)]
     if not all(pair) or [k.dose for k in pair[0]] != [k.dose for k in pair[1]]:
         return None
     (a, of_a), (b, of_b) = (_over_doses(mine, seed) for mine in pair)
@@ -208,12 +206,12 @@ def compare(
 
 
 def losses(
-    found: Sequence[Kept], layers: Mapping[str, Sequence[str]], observer: str, group: str, seed: int
+    kept: Sequence[Kept], layers: Mapping[str, Sequence[str]], observer: str, group: str, seed: int
 ) -> tuple[list[Difference], list[Difference]]:
     """From each place to the next in every denoiser, and between the outputs of every two denoisers.
 
     Arguments:
-        found: All that was kept.
+        kept: All that was kept.
         layers: Model to its places, in the order of the network.
         observer: Its name.
         group: Of :data:`ALL`.
@@ -223,6 +221,6 @@ def losses(
     ends = [
         (a, places_a[-1], b, places_b[-1]) for (a, places_a), (b, places_b) in combinations(layers.items(), 2)
     ]
-    inside = [compare(found, a, b, observer, group, seed) for a, b in steps]
-    between = [compare(found, (a, x), (b, y), observer, group, seed) for a, x, b, y in ends]
+    inside = [compare(kept, a, b, observer, group, seed) for a, b in steps]
+    between = [compare(kept, (a, x), (b, y), observer, group, seed) for a, x, b, y in ends]
     return [d for d in inside if d is not None], [d for d in between if d is not None]

@@ -117,18 +117,18 @@ class BenchFigures:
 
     def rows(self) -> tuple[BenchRow, ...]:
         """The figures as a table."""
-        found: list[BenchRow] = []
+        rows: list[BenchRow] = []
         for one in self.transfers:
             for level in LEVELS:
                 name = f"TTF falls to {100 * level:g} %, {one.contrast:+g} HU, dose {one.dose:g}"
                 values = one.image.falls_to(level), one.output.falls_to(level), one.errors[level]
-                found.append(_row(name, "1/mm", *values))
+                rows.append(_row(name, "1/mm", *values))
         for noise in self.noise:
             names = (("noise", "HU"), ("NPS peak", "1/mm"), ("NPS mean", "1/mm"), ("streak index", ""))
             values_of = zip(_four(noise.image), _four(noise.output), noise.errors, strict=True)
             for (name, unit), values in zip(names, values_of, strict=True):
-                found.append(_row(f"{name}, {noise.place}", unit, *values))
-        return (*found, *(_row(f"bias, {b.tissue}", "HU", None, b.value, b.error) for b in self.bias))
+                rows.append(_row(f"{name}, {noise.place}", unit, *values))
+        return (*rows, *(_row(f"bias, {b.tissue}", "HU", None, b.value, b.error) for b in self.bias))
 
 
 def _row(figure: str, unit: str, image: float | None, output: float, error: float) -> BenchRow:
@@ -136,8 +136,8 @@ def _row(figure: str, unit: str, image: float | None, output: float, error: floa
     return BenchRow(figure, unit, image, output, error if told else None)
 
 
-def _four(found: NoiseFigures) -> tuple[float, float, float, float]:
-    return found.magnitude, found.peak, found.mean, found.streaks
+def _four(figures: NoiseFigures) -> tuple[float, float, float, float]:
+    return figures.magnitude, figures.peak, figures.mean, figures.streaks
 
 
 def bench_figures(
@@ -211,8 +211,8 @@ def _transfer_figure(contrast: float, dose: float, rod: Image, changes: Image) -
 def _noise_figure(place: str, images: Image, clean: Image, spacing: tuple[float, float]) -> NoiseFigure:
     before, after = (_region(part) for part in (images, clean))
     errors = _errors(lambda kept: _four(noise_figures(after[kept], spacing)), len(after))
-    found = noise_figures(before, spacing), noise_figures(after, spacing)
-    return NoiseFigure(place, *found, (errors[0], errors[1], errors[2], errors[3]))
+    figures = noise_figures(before, spacing), noise_figures(after, spacing)
+    return NoiseFigure(place, *figures, (errors[0], errors[1], errors[2], errors[3]))
 
 
 def _errors(figures: Callable[[NDArray[np.bool_]], Sequence[float]], count: int) -> list[float]:
@@ -242,8 +242,8 @@ def _cylinder() -> Image:
 def _fluence(plain: Image) -> float:
     """Photons at dose 1 that give the cylinder the noise of a routine body slice."""
     draws = rng(0, Purpose.PROTOCOL_NOISE, _CALIBRATION)
-    found = float(_region(_noise(plain, _SPACING, 1.0, 2, draws, REFERENCE_FLUENCE)).std())
-    return REFERENCE_FLUENCE * (found / _NOISE) ** 2
+    noise = float(_region(_noise(plain, _SPACING, 1.0, 2, draws, REFERENCE_FLUENCE)).std())
+    return REFERENCE_FLUENCE * (noise / _NOISE) ** 2
 
 
 def _rod(middle: tuple[float, float]) -> Image:
@@ -269,12 +269,12 @@ def _noise(
 
 def _denoised(denoiser: Denoiser, images: Image) -> Image:
     """f of images (N, H, W); where the network crops, the border is theirs."""
-    found = images.copy()
+    denoised = images.copy()
     crop = denoiser.crop
     for number, image in enumerate(images):
         clean = np.asarray(denoiser.denoise(image[None, None]), dtype=np.float32)[0, 0]
-        found[number, crop : crop + clean.shape[0], crop : crop + clean.shape[1]] = clean
-    return found
+        denoised[number, crop : crop + clean.shape[0], crop : crop + clean.shape[1]] = clean
+    return denoised
 
 
 def _region(images: Image) -> Image:

@@ -48,12 +48,12 @@ def hu_bias(images: NDArray[Any], truth: NDArray[Any]) -> tuple[Bias, ...]:
         truth: (H, W), HU, without noise.
     """
     stack, known = np.asarray(images, np.float64), np.asarray(truth, np.float64)
-    found = []
+    biases = []
     for tissue, (low, high) in TISSUE_RANGES.items():
         inside = binary_erosion((known >= low) & (known < high), iterations=2)
         if inside.sum() < _FEWEST:
             continue
         values = (stack[:, inside] - known[inside]).mean(1)
         error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
-        found.append(Bias(tissue, float(values.mean()), error, int(inside.sum())))
-    return tuple(found)
+        biases.append(Bias(tissue, float(values.mean()), error, int(inside.sum())))
+    return tuple(biases)

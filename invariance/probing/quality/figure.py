@@ -103,10 +103,10 @@ def _biases(axes: Axes, sheets: Sequence[Sheet]) -> None:
         names += [tissue for tissue in _bias_rows(sheet) if tissue not in names]
     width = 0.8 / len(sheets)
     for number, sheet in enumerate(sheets):
-        found = _bias_rows(sheet)
-        at = [names.index(name) + (number - (len(sheets) - 1) / 2) * width for name in found]
-        errors = [1.96 * (row.error or 0.0) for row in found.values()]
-        values = [row.output for row in found.values()]
+        rows = _bias_rows(sheet)
+        at = [names.index(name) + (number - (len(sheets) - 1) / 2) * width for name in rows]
+        errors = [1.96 * (row.error or 0.0) for row in rows.values()]
+        values = [row.output for row in rows.values()]
         axes.bar(at, values, width, yerr=errors, color=_colour(number), label=sheet.model, ecolor=INK)
     axes.axhline(0.0, color=QUIET, lw=0.8)
     axes.set_xticks(range(len(names)), names, fontsize=8.5, rotation=25, ha="right")

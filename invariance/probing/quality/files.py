@@ -41,10 +41,10 @@ def save_bench(sheets: Sequence[Sheet], folder: str | Path) -> dict[str, Path]:
 def bench_part(sheets: Sequence[Sheet], png: bytes) -> dict[str, Any]:
     """What the section of a page on the bench shows."""
     names = list(dict.fromkeys(row.figure for sheet in sheets for row in sheet.rows))
-    found = [{row.figure: row for row in sheet.rows} for sheet in sheets]
+    by_figure = [{row.figure: row for row in sheet.rows} for sheet in sheets]
     rows = []
     for name in names:
-        held = [of.get(name) for of in found]
+        held = [of.get(name) for of in by_figure]
         first = next(row for row in held if row is not None)
         cells = ["" if row is None else _text(row.output, row.error) for row in held]
         rows.append({"figure": name, "unit": first.unit, "image": _text(first.image, None), "cells": cells})

@@ -82,7 +82,7 @@ class Sheet:
     planes: tuple[Plane, ...]
 
     @classmethod
-    def of(cls, found: BenchFigures, model: str, doses: Sequence[float], seed: int) -> Sheet:
+    def of(cls, measured: BenchFigures, model: str, doses: Sequence[float], seed: int) -> Sheet:
         """From what was measured."""
         curves = [
             Curve(
@@ -92,15 +92,15 @@ class Sheet:
                 _plain(one.image.value),
                 _plain(one.output.value),
             )
-            for one in found.transfers
+            for one in measured.transfers
         ]
         planes = []
-        for noise in found.noise:
+        for noise in measured.noise:
             spectra = _plain(noise.image.radial), _plain(noise.output.radial)
             curves.append(Curve("noise", noise.place, _plain(noise.image.frequency), *spectra))
             for name, figures in (("x", noise.image), ("f(x)", noise.output)):
                 planes.append(_plane(f"{name}, {noise.place}", figures.power))
-        return cls(model, tuple(doses), found.n, seed, found.rows(), tuple(curves), tuple(planes))
+        return cls(model, tuple(doses), measured.n, seed, measured.rows(), tuple(curves), tuple(planes))
 
 
 def _plain(values: NDArray[Any]) -> tuple[float, ...]:
@@ -150,8 +150,8 @@ def bench_sheet(
             return read(Sheet, stored["sheet"])
     except (OSError, ValueError, TypeError, KeyError):
         pass
-    found = bench_figures(denoiser, doses=doses, realisations=realisations, seed=seed, progress=progress)
-    sheet = Sheet.of(found, denoiser.name, doses, seed)
+    figures = bench_figures(denoiser, doses=doses, realisations=realisations, seed=seed, progress=progress)
+    sheet = Sheet.of(figures, denoiser.name, doses, seed)
     text = json.dumps({"asked": asked, "sheet": plain(sheet)}, allow_nan=False)
     write_files(folder / "cases", {file: text.encode()})
     return sheet
