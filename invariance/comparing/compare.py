@@ -25,6 +25,7 @@ __all__ = ["compare", "find_analyses"]
 
 _PLACES = 4  # slices that are shown with maps
 _LAYERS = 6  # layers that are held against each other pair by pair
+_HELD = 2  # slices on which they are: each pair takes as long as an analysis
 _PATCH = 64
 
 
@@ -84,10 +85,10 @@ def compare(
     models = {d.fingerprint: d for d in denoisers}
     shown = sorted(groups.values(), key=len, reverse=True)[:_PLACES]
     places = []
-    for group in shown:
+    for number, group in enumerate(shown):
         labels = sorted(group, key=lambda label: order[label])
         loaded = {label: group[label].load() for label in labels}
-        places.append(_place(loaded, models, ratio, samples, progress))
+        places.append(_place(loaded, models, ratio, samples, number < _HELD, progress))
     known = {one.meta.model_hash for group in shown for one in group.values()}
     return Comparison(
         ratio, cases, rows, tuple(places), tuple(_notices(cases, models, known, ratio)), versions()
@@ -134,9 +135,10 @@ def _place(
     models: dict[str, Denoiser],
     rho: float | None,
     samples: int,
+    paired: bool,
     progress: Progress | None,
 ) -> Place:
-    """One slice: maps of all layers, and those whose models are at hand against each other."""
+    """One slice: maps of all layers, and, if asked, those whose models are at hand against each other."""
     labels = tuple(group)
     first = group[labels[0]]
     count = len(labels)
@@ -151,7 +153,7 @@ def _place(
         sights[label] = _sight(denoiser, e)
         changes[label] = e.samples[:samples] - e.x
     pairs: tuple[OneSided, ...] = ()
-    if len(sights) > 1 and rho is not None:
+    if paired and len(sights) > 1 and rho is not None:
         pairs = one_sided_pairs(sights, changes, rho=rho, progress=progress)
     if sights:
         where = [labels.index(label) for label in sights]

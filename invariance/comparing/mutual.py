@@ -94,9 +94,19 @@ def one_sided_pairs(
     rho: float = RHO,
     progress: Progress | None = None,
 ) -> tuple[OneSided, ...]:
-    """:func:`one_sided` for every ordered pair of layers that has changes and gradients."""
+    """:func:`one_sided` for every ordered pair of layers that has changes and gradients.
+
+    Where there are several networks, two layers of one are no pair: pairs take as long as analyses, and
+    their number grows with the square of that of the layers.
+    """
     usable = [label for label in sights if sights[label].observer.differentiable]
-    pairs = [(a, b) for a, b in itertools.permutations(usable, 2) if len(changes.get(a, ())) > 1]
+    networks = {label: sights[label].observer.denoiser.fingerprint for label in usable}
+    several = len(set(networks.values())) > 1
+    pairs = [
+        (a, b)
+        for a, b in itertools.permutations(usable, 2)
+        if len(changes.get(a, ())) > 1 and not (several and networks[a] == networks[b])
+    ]
     answers = []
     for number, (a, b) in enumerate(pairs):
         answers.append(one_sided(sights[a], sights[b], changes[a], rho=rho, labels=(a, b)))

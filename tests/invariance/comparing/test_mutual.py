@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from ctinv import invariance
-from ctinv.invariance.comparing.mutual import one_sided, read_in_all
+from ctinv.invariance.comparing.mutual import one_sided, one_sided_pairs, read_in_all
 from ctinv.invariance.refinement.refine import RHO, refine
 
 from ..refinement.toys import SIZE, draw, half, sight
@@ -81,6 +81,19 @@ def test_against_a_layer_that_sees_nothing_nothing_is_visible():
     assert one_sided(look, blind, hidden_from(look)).size < 0.2
     found = one_sided(blind, look, draw(1))
     assert area_under_curve(found.map[:, SIZE // 2 :], found.map[:, : SIZE // 2]) > 0.99
+
+
+def test_layers_of_one_network_are_pairs_only_where_there_is_no_other():
+    left, right = sight(half), sight(other_half)
+    of_left, of_right = hidden_from(left), hidden_from(right)
+
+    def pairs(sights):
+        changes = {name: of_right if look is right else of_left for name, look in sights.items()}
+        return {(pair.hides, pair.sees) for pair in one_sided_pairs(sights, changes)}
+
+    assert pairs({"A early": left, "A late": left}) == {("A early", "A late"), ("A late", "A early")}
+    three = pairs({"A early": left, "A late": left, "B": right})
+    assert three == {("A early", "B"), ("A late", "B"), ("B", "A early"), ("B", "A late")}
 
 
 def test_samples_are_read_in_every_layer():
