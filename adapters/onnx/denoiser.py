@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OnnxDenoiser"]
 
+_MOST_CHANNELS = 16  # of neighbouring slices that networks take at once
 _LAST = "{}: its channels come last; layers are given with their channels first"
 
 
@@ -75,7 +76,7 @@ class OnnxDenoiser(Denoiser):
 
         from .graph.digest import fingerprint
         from .graph.file import read_model
-        from .graph.inputs import read_inputs
+        from .graph.inputs import read_inputs, split_feed
         from .graph.layout import image_layout
         from .graph.repeatable import check_repeatable
         from .graph.trace import Trace
@@ -90,6 +91,7 @@ class OnnxDenoiser(Denoiser):
         self.path = Path(path)
         where = str(path)
         model, weights = read_model(self.path)
+        feed, self._maps = split_feed(model, input_name, feed)
         inputs = read_inputs(model, where, input_name, feed)
         self._trace = Trace(model, inputs.image)
         check_repeatable(self._trace, where)
@@ -108,12 +110,17 @@ class OnnxDenoiser(Denoiser):
             name or metadata.get("ctinv.name") or self.path.stem,
             intensity or _stated_intensity(metadata),
             output or _stated_output(metadata, where),
-            channels=self._runner.channels or 1,
+            channels=1 if self._maps else self._runner.channels or 1,
         )
         self._open()
         if self._choose([self._places[OUTPUT], *others]):
             self._fingerprint = fingerprint(model, weights, self._settings(inputs, found))
-        self._tell(where, self._sessions.notice, _LAST.format(where) if found == "NHWC" else "")
+        self._tell(
+            where,
+            self._sessions.notice,
+            self._told_of_channels(),
+            _LAST.format(where) if found == "NHWC" else "",
+        )
         if not self._runner.free and not self._runner.lifted():
             self._geometry = LeastSize(self._output_shape, self._probe_image, self._runner.size, self._notify)
 
@@ -141,7 +148,11 @@ class OnnxDenoiser(Denoiser):
                 levels = [[float(v) for v in self.intensity.to_model(np.asarray(LEVELS))]]
             else:
                 levels = [[0.2, 0.3, 0.4], list(LEVELS), [-0.2, 0.0, 0.2]]
-        size, read = self._runner.size, self._runner.read
+        size = self._runner.size
+
+        def read(x: np.ndarray, wants: Sequence[Wanted]) -> Mapping[Wanted, np.ndarray]:
+            return self._runner.read(self._with_maps(x), wants)
+
         self._places[OUTPUT], notice = choose_output(
             outputs, read, size, self.channels, levels, str(self.path)
         )
@@ -153,6 +164,16 @@ class OnnxDenoiser(Denoiser):
         for notice in filter(None, (_changed(where, self._changes.by), *notices)):
             self._notify(notice)
 
+    def _told_of_channels(self) -> str:
+        """What to tell of an input of several channels; empty for others."""
+        if self._maps:
+            return f"{', '.join(self._maps)} is given as a further channel of the image"
+        if self.channels == 2:
+            return (
+                "its input has 2 channels: where the second is a noise level, bind it with feed sigma=VALUE"
+            )
+        return ""
+
     @property
     def _since(self) -> str:
         by = self._changes.by
@@ -163,13 +184,15 @@ class OnnxDenoiser(Denoiser):
         bound = {name: value for name, (value, _) in inputs.fed.items()}
         means = {entry.name: (entry.want, tuple(entry.aliases)) for entry in self._entries}
         means[OUTPUT] = (self._places[OUTPUT], ())
+        bound |= {name: np.asarray(value) for name, value in self._maps.items()}
         return {**bound, "@layout": layout, "@image": inputs.image, "@layers": means}
 
     @property
     def layers(self) -> tuple[Layer, ...]:
         """Every layer, in execution order; the shapes are those of one probe image."""
         if self._layers is None:
-            shapes = self._runner.shapes(self._places, self._probe_image(*self.probe_size))
+            probe = self._with_maps(self._probe_image(*self.probe_size))
+            shapes = self._runner.shapes(self._places, probe)
             self._layers = Layers(self._layer(entry, shapes) for entry in self._entries)
         return self._layers
 
@@ -257,7 +280,7 @@ class OnnxDenoiser(Denoiser):
             LayerError: No layer, or several, answer to this name.
         """
         name = self.resolve(layer).name
-        if name not in self._places or self.intensity is None:
+        if name not in self._places or self.intensity is None or self._maps:
             return None
         from .twin.denoiser import make_twin
 
@@ -272,6 +295,7 @@ class OnnxDenoiser(Denoiser):
 
     def _run(self, x: Any, names: Sequence[str], grad: bool) -> Mapping[str, Any]:
         wanted = {name: self._places[name] for name in names}
+        x = self._with_maps(x)
         values = self._runner.read(x, list(wanted.values()))
         if self._verify:
             self._compare(x, wanted, values)
@@ -279,6 +303,17 @@ class OnnxDenoiser(Denoiser):
         if isinstance(x, np.ndarray):
             return found
         return {name: x.new_tensor(value) for name, value in found.items()}
+
+    def _with_maps(self, x: Any) -> Any:
+        """Images with what is bound as further channels behind them."""
+        if not self._maps:
+            return x
+        maps = [x[:, :1] * 0.0 + np.float32(value).item() for value in self._maps.values()]
+        if isinstance(x, np.ndarray):
+            return np.concatenate([x, *maps], axis=1)
+        import torch
+
+        return torch.cat([x, *maps], dim=1)
 
     def _compare(self, x: Any, wanted: Mapping[str, Wanted], values: Mapping[Wanted, np.ndarray]) -> None:
         plain = self._runner.read(x, list(wanted.values()), exact=True)
@@ -323,9 +358,9 @@ def _check_channels(where: str, inputs: Inputs, layout: str, channels: int | Non
     """Refuse an input that holds no grey image.
 
     Raises:
-        UnsupportedModelError: It has more than four channels.
+        UnsupportedModelError: It has more channels than colours or neighbouring slices may be.
     """
-    if channels is not None and channels > 4:
+    if channels is not None and channels > _MOST_CHANNELS:
         raise UnsupportedModelError(
             f"{where}: its input {inputs.image} {list(inputs.shape)} read as {layout} has "
             f"{channels} channels, not a grey image; give layout= if the axes are otherwise"

@@ -332,9 +332,10 @@ class TorchDenoiser(Denoiser):
 
     def _home(self) -> torch.device | None:
         for tensor in chain(self._module.parameters(), self._module.buffers()):
-            if tensor.device.type != "meta":
+            empty = "lazy modules" if nn.parameter.is_lazy(tensor) else "device meta"
+            if empty == "device meta" and tensor.device.type != "meta":
                 return tensor.device
-            raise ModelError(f"{self.name!r} has no weights yet (device meta); load them first")
+            raise ModelError(f"{self.name!r} has no weights yet ({empty}); load them first, or run it once")
         return None
 
     def _dtype(self) -> torch.dtype:

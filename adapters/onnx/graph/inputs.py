@@ -13,7 +13,7 @@ from ctinv.adapters.errors import ModelError, UnsupportedModelError
 
 from .trace import initializers, value_shape, value_type
 
-__all__ = ["Inputs", "numpy_type", "read_inputs"]
+__all__ = ["Inputs", "numpy_type", "read_inputs", "split_feed"]
 
 _MOST = 2**28  # values that an input of fixed size may have
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
@@ -104,6 +104,31 @@ def _image_input(
             f"{where}: no input takes float images (N, C, H, W); its inputs are: {listing}"
         )
     raise ModelError(f"{where}: several inputs could take the image; say which with input_name=: {listing}")
+
+
+def split_feed(
+    model: onnx.ModelProto, asked: str | None, feed: Mapping[str, Any] | None
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Values for further inputs, and those for further channels of the image.
+
+    A number whose name is no input stands for a channel, where the only image has just so many more.
+
+    Arguments:
+        model: The model.
+        asked: The image input by name, or None.
+        feed: Values by name.
+    """
+    given = dict(feed or {})
+    stored = initializers(model.graph)
+    values = [value for value in model.graph.input if value.name not in stored]
+    maps = {name: value for name, value in given.items() if name not in {v.name for v in model.graph.input}}
+    images = [value for value in values if value.name == asked or (asked is None and len(values) == 1)]
+    shape = value_shape(images[0]) if len(images) == 1 else None
+    fits = shape is not None and len(shape) == 4 and 1 + len(maps) in (shape[1], shape[3])
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in maps.values())
+    if not maps or not fits or not numbers:
+        return given, {}
+    return {name: value for name, value in given.items() if name not in maps}, maps
 
 
 def read_inputs(

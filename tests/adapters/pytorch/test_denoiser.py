@@ -81,6 +81,9 @@ def test_T16_weights_that_are_not_there_are_refused():
         module = TOYS["Plain"]()
     with pytest.raises(ModelError, match="no weights yet"):
         wrap(module).denoise(image())
+    lazy = nn.Sequential(nn.LazyConv2d(1, 3, padding=1))
+    with pytest.raises(ModelError, match=r"no weights yet \(lazy modules\)"):
+        wrap(lazy).denoise(image())
 
 
 @pytest.mark.gpu

@@ -74,7 +74,7 @@ def test_O19_inputs_with_defaults_and_old_graphs_that_list_weights(conv_graph, o
 
 
 @pytest.mark.parametrize(
-    ("shape", "kind"), [((1, 24, 20), 1), (("n", 9, 24, 20), 1), (("n", 1, 24, 20), TensorProto.UINT8)]
+    ("shape", "kind"), [((1, 24, 20), 1), (("n", 17, 24, 20), 1), (("n", 1, 24, 20), TensorProto.UINT8)]
 )
 def test_O19_inputs_that_are_no_grey_images(conv_graph, open_onnx, shape, kind):
     def change(model):
@@ -83,3 +83,58 @@ def test_O19_inputs_that_are_no_grey_images(conv_graph, open_onnx, shape, kind):
 
     with pytest.raises(UnsupportedModelError, match="x"):
         open_onnx(conv_graph(change=change))
+
+
+def _channelled(conv_graph, channels, shape=None):
+    """A graph that returns the middle channel of its image, and a tenth of the last."""
+    weights = np.zeros((1, channels, 1, 1), np.float32)
+    weights[0, channels // 2] = 1.0
+    weights[0, -1] += 0.1
+
+    def change(model):
+        del model.graph.input[:], model.graph.node[:], model.graph.initializer[:]
+        value = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape or ["n", channels, "h", "w"])
+        model.graph.input.append(value)
+        model.graph.initializer.append(numpy_helper.from_array(weights, "w"))
+        model.graph.node.append(helper.make_node("Conv", ["x", "w"], ["y"], name="c"))
+
+    return conv_graph(change=change)
+
+
+@pytest.mark.parametrize("channels", [3, 5, 7, 9])
+def test_neighbouring_slices_are_given_in_any_number(conv_graph, open_onnx, channels):
+    denoiser, x = open_onnx(_channelled(conv_graph, channels)), image(4)
+    last = [min(place + channels // 2, 3) for place in range(4)]
+    np.testing.assert_allclose(denoiser.denoise(x), x + 0.1 * x[last], atol=1e-4)
+    assert any(f"takes {channels} slices and returns one" in notice for notice in denoiser.notices)
+
+
+@pytest.mark.parametrize("unit", ["hu", "unit:-1024:3072"])
+def test_a_noise_level_may_be_a_channel_of_the_image(conv_graph, open_onnx, unit):
+    path, x = _channelled(conv_graph, 2), image(3)
+    low, high = (
+        open_onnx(path, feed={"sigma": level}, output="residual", intensity=unit) for level in (0.1, 0.5)
+    )
+    scale = low.intensity.scale
+    np.testing.assert_allclose(low.denoise(x) - high.denoise(x), 0.4 * 1.1 * scale, rtol=1e-3)
+    np.testing.assert_allclose(low.features(x, "c"), 1.1 * 0.1 * np.ones_like(x), rtol=1e-5)
+    assert low.fingerprint != high.fingerprint
+    assert low.channels == 1
+    assert low.twin("c") is None
+    assert any("sigma is given as a further channel" in notice for notice in low.notices)
+    assert any("feed sigma=VALUE" in notice for notice in open_onnx(path).notices)
+
+
+def test_a_channel_is_bound_in_files_of_one_size_and_for_tensors(conv_graph, open_onnx):
+    torch = pytest.importorskip("torch")
+    path, x = _channelled(conv_graph, 2, [1, 2, 64, 64]), np.zeros((2, 1, 64, 64), np.float32)
+    denoiser = open_onnx(path, feed={"sigma": 0.5}, output="residual")
+    np.testing.assert_allclose(denoiser.denoise(x), -0.55, rtol=1e-5)
+    assert torch.allclose(denoiser.denoise(torch.tensor(x)), torch.tensor(-0.55))
+
+
+def test_what_is_no_number_or_channel_is_still_refused(conv_graph, open_onnx):
+    path = _channelled(conv_graph, 2)
+    for feed in ({"sigma": "a"}, {"sigma": 0.1, "t": 3}, {"sigma": True}):
+        with pytest.raises(ModelError, match="nothing can be fed to sigma"):
+            open_onnx(path, feed=feed)
