@@ -104,13 +104,35 @@ def _hushed() -> Iterator[None]:
             logger.disabled = state
 
 
+_SIDE = 64  # pixels; slices are no smaller
+
+
+def _plain(values: NDArray[Any], path: Path) -> Volume:
+    """An array whose file says nothing of its axes, without those of length one for channels.
+
+    Raises:
+        ImageError: Its slices come last.
+    """
+    if values.ndim > 2 and values.shape[-1] == 1:  # (H, W, 1), (N, H, W, 1)
+        values = values[..., 0]
+    while values.ndim > 3 and 1 in values.shape[:-2]:  # (N, 1, H, W), (1, 1, D, H, W)
+        values = values.squeeze(values.shape[:-2].index(1))
+    rows, columns, last = values.shape if values.ndim == 3 else (0, 0, 0)
+    if rows == columns >= _SIDE and last not in (rows, 3, 4):  # slices are square nearly always
+        raise ImageError(
+            f"{path} has shape {values.shape}, in which slices seem to come last; give (slices, H, W), as by "
+            "numpy.moveaxis(volume, -1, 0)"
+        )
+    return Volume(values)
+
+
 def _npy(path: Path) -> Volume:
     with path.open("rb") as file:
         if file.read(len(_NUMPY)) == _NUMPY:
             file.seek(0)
             shape, dtype = _announced(file)
             refuse_size(path, shape or (1,), dtype.itemsize)
-    return Volume(np.load(path, allow_pickle=False))
+    return _plain(np.load(path, allow_pickle=False), path)
 
 
 _NUMPY = b"\x93NUMPY"
@@ -138,7 +160,7 @@ def _npz(path: Path) -> Volume:
                 inside.seek(0)
                 shape, dtype = _announced(inside)
                 refuse_size(path, shape or (1,), dtype.itemsize, member.compress_size)
-        return Volume(archive[names[0]])
+        return _plain(archive[names[0]], path)
 
 
 def _nifti(path: Path) -> Volume:
@@ -151,12 +173,12 @@ def _nifti(path: Path) -> Volume:
     header = image.header
     stated = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
     unit = {"meter": 1000.0, "micron": 0.001}.get(header.get_xyzt_units()[0], 1.0)
+    if len(image.shape) == 2:
+        image = type(image)(np.asarray(image.dataobj)[..., None], image.affine, header)
     image = nibabel.funcs.as_closest_canonical(image)  # type: ignore[no-untyped-call,unused-ignore]
     data = np.asarray(image.dataobj)
     while data.ndim > 3 and data.shape[-1] == 1:
         data = data[..., 0]
-    if data.ndim == 2:
-        data = data[..., None]
     if data.ndim != 3:
         raise ImageError(f"{path} has shape {data.shape}; give one volume (x, y, slices)")
     # Axes run right, front, up; a slice shows the patient from below, front at the top, right at the left.
@@ -250,7 +272,7 @@ def _tiff(path: Path) -> Volume:
         if not series:
             raise ImageError(f"{path} holds no image; write it anew")
         refuse_size(path, series[0].shape, series[0].dtype.itemsize)
-        return Volume(np.asarray(series[0].asarray()))
+        return _plain(np.asarray(series[0].asarray()), path)
 
 
 ARRAY_SUFFIXES: dict[str, Callable[[Path], Volume]] = {

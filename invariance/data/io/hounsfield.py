@@ -31,7 +31,7 @@ def refuse_other_quantities(volume: NDArray[Any], path: str) -> None:
     """
     low, high = float(volume.min()), float(volume.max())
     whole = volume.dtype.kind in "iu" or bool(np.all(volume == np.rint(volume)))
-    if whole and (0.0 if high > _FEW else _IGNORED) <= low and high <= _BYTE:
+    if whole and (_IGNORED if 0.0 < high <= _FEW else 0.0) <= low and high <= _BYTE:
         raise ImageError(
             f"{path} holds whole numbers from {low:g} to {high:g}: a label map or an 8-bit picture, not HU; "
             "give the CT volume itself, or say how to come to HU by --scale and --offset"

@@ -24,6 +24,41 @@ class TestArrays:
             np.save(tmp_path / f"s{i}.npy", np.full((12, 12), float(-i)))
         assert [s.hu[0, 0] for s in read(tmp_path)] == [-1, -9, -10]
 
+    @pytest.mark.parametrize("suffix", ["npy", "npz", "tif"])
+    @pytest.mark.parametrize(
+        ("shape", "count"),
+        [
+            *(((5, 1, 12, 14), 5), ((5, 12, 14, 1), 5), ((1, 5, 12, 14), 5), ((1, 1, 5, 12, 14), 5)),
+            *(((12, 14, 1), 1), ((1, 12, 14), 1), ((1, 1, 12, 14), 1)),
+        ],
+    )
+    def test_axes_of_length_one_are_no_slices(self, tmp_path, shape, count, suffix):
+        hu, path = np.random.default_rng(0).normal(0, 100, shape).astype(np.float32), tmp_path / f"a.{suffix}"
+        if suffix == "tif":
+            pytest.importorskip("tifffile").imwrite(path, hu)
+        else:
+            (np.save if suffix == "npy" else np.savez)(path, hu)
+        np.testing.assert_array_equal([s.hu for s in read(path)], hu.reshape(count, 12, 14))
+
+    @pytest.mark.parametrize("slices", [5, 40, 65, 300])
+    def test_slices_that_come_last_are_told(self, tmp_path, slices):
+        path = tmp_path / "a.npy"
+        np.save(path, np.zeros((64, 64, slices), np.float32))
+        with pytest.raises(ImageError, match=r"slices seem to come last; give .*moveaxis"):
+            read(path)
+        np.save(path, np.random.default_rng(0).normal(0, 100, (slices, 64, 64)))
+        assert len(read(path)) == slices
+
+    @pytest.mark.parametrize("shape", [(12, 14), (12, 14, 1, 1)])
+    def test_nifti_of_one_slice(self, tmp_path, shape):
+        nibabel = pytest.importorskip("nibabel")
+        hu = np.random.default_rng(0).normal(0, 100, shape).astype(np.float32)
+        image = nibabel.Nifti1Image(hu, np.diag([-0.7, -0.8, 2.0, 1.0]))
+        image.to_filename(tmp_path / "a.nii.gz")
+        (found,) = read(tmp_path / "a.nii.gz")
+        np.testing.assert_array_equal(found.hu, hu.reshape(12, 14).T)
+        assert found.spacing == pytest.approx((0.8, 0.7))
+
     @pytest.mark.parametrize(
         ("array", "words"),
         [

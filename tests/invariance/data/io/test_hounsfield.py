@@ -44,6 +44,7 @@ def test_other_quantities_are_refused(values, words):
         np.array([[0, 256]]),
         np.array([[-1, 65]]),
         np.array([[-3, 10]]),
+        np.array([[-2, 0]]),
         np.array([[-16, 16]]),
         np.array([[-16.1, 0.5]]),
         np.array([[0.5, 16.1]]),
