@@ -20,11 +20,11 @@ __all__ = [
 Dose = Literal["low", "high"]
 
 _LOW = re.compile(
-    r"\b(quarter|qd|ldct|ld|ulct|low|reduced|ultra ?low|(half|fifth|tenth|1/\d+)(?= ?dose)"
+    r"\b(quarter|qd|ldct|ld|ulct|uldct|low|reduced|ultra ?low|(half|fifth|tenth|1/\d+)(?= ?dose)"
     r"|(5|10|12\.5|20|25|50) ?(%|percent))( ?dose)?(?!\w)"
 )
 _HIGH = re.compile(
-    r"\b(full|fd|fdct|ndct|nd|hdct|hd|high|(routine|normal|standard|regular)(?= ?dose)"
+    r"\b(full|fd|fdct|sdct|ndct|nd|hdct|hd|high|(routine|normal|standard|regular)(?= ?dose)"
     r"|100 ?(%|percent))( ?dose)?(?!\w)"
 )
 _COLLECTIONS = re.compile(

@@ -20,6 +20,7 @@ from .io.tags import floats, line, refuse_by_tags, says_deidentified, text
 
 __all__ = ["Match", "Record", "Sources", "match", "records_of", "sources_of"]
 
+_CONTRADICTION = "folder, file name and tags contradict each other on its dose"
 _SAME_PLACE = 0.1  # mm along the normal; twins are reconstructed at the same places
 _SAME_FIELD = 1.0  # mm within the plane
 
@@ -142,11 +143,28 @@ def records_of(root: Path, dose: Dose | None = None) -> tuple[list[Record], list
             told = f"given as {dose} dose, but names or tags say {record.dose} dose"
             record = replace(record, dose=dose, doubt=told if against else record.doubt)
         records.append(record)
-    return records, left_out
+    return (records if dose is not None else _without_shared_folder(records, base)), left_out
 
 
-def _record(file: Path, root: Path) -> Record:
+def _without_shared_folder(records: list[Record], root: Path) -> list[Record]:
+    """The records read without folders, where all folders name one dose and files and tags name both.
+
+    Such a folder, as ``LDCT`` above a whole study, is called after the study, not after a dose.
+    """
+    told = {innermost_dose(record.file.relative_to(root).parts[:-1]) for record in records}
+    if len(told) != 1 or None in told or all(record.doubt != _CONTRADICTION for record in records):
+        return records
+    again = [_record(record.file, root, folders_tell=False) for record in records]
+    return again if {record.dose for record in again} == {"low", "high"} else records
+
+
+def _record(file: Path, root: Path, folders_tell: bool = True) -> Record:
     """What names and tags say of a file.
+
+    Arguments:
+        file: The file.
+        root: The folder that was given.
+        folders_tell: Whether the names of folders count for the dose.
 
     Raises:
         ImageError: No CT slice in HU, as far as headers tell.
@@ -155,7 +173,7 @@ def _record(file: Path, root: Path) -> Record:
     folders = [root.name, *relative.parts[:-1]]
     # The folder that was given may be called anything; only a name that says nothing else counts.
     by_folder = innermost_dose(folders[1:]) or plain_dose(root.name)
-    said: list[Dose | None] = [by_folder, dose_of(file.name)]
+    said: list[Dose | None] = [by_folder if folders_tell else None, dose_of(file.name)]
     if array_kind(file) is not None:
         stem = re.sub(r"[\W_]*\d+$", "", file.name.split(".")[0])  # the number of a slice names nobody
         patient, clash = patient_in("", [*reversed(relative.parts[:-1]), stem])
@@ -208,7 +226,7 @@ def _judged(record: Record, said: Iterable[Dose | None], clash: bool) -> Record:
     """The record with its dose, or the doubt where its names and tags contradict each other."""
     doses = {dose for dose in said if dose is not None}
     if len(doses) > 1:
-        return replace(record, doubt="folder, file name and tags contradict each other on its dose")
+        return replace(record, doubt=_CONTRADICTION)
     dose = next(iter(doses), None)
     if clash:
         return replace(record, dose=dose, doubt="folder, file name and tags name different patients")

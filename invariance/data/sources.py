@@ -163,6 +163,7 @@ def _simulated(folder: Path, count: int, seed: int, progress: Progress | None) -
     high: list[Image] = []
     patients, regions, spacings = [], [], []
     left_out = [reason_of(file, why) for file, why in skipped]
+    seen: set[tuple[str, Any]] = set()
     for done, one in enumerate(picked):
         try:
             parts = one.read()
@@ -174,6 +175,10 @@ def _simulated(folder: Path, count: int, seed: int, progress: Progress | None) -
                 left_out.append(str(doubt))
             if part.spacing is None or doubt or len(low) >= count:
                 continue
+            if (known := (part.digest, part.position)) in seen:  # a copy would be on both sides of a split
+                left_out.append("a copy of another slice")
+                continue
+            seen.add(known)
             x, y = low_dose(part, part.spacing, one.patient, seed=seed)
             low.append(x[0])
             high.append(y)

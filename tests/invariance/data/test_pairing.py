@@ -286,6 +286,33 @@ class TestReport:
         assert set(pairs.patients) == {"patient-01", "patient-02"}
         assert pairs.split["train"] == ("patient-01", "patient-02")
 
+    @pytest.mark.parametrize("above", ["LDCT", "full", "quarter_1mm"])
+    def test_a_folder_above_both_doses_tells_none(self, tmp_path, above):
+        root = tmp_path / "data"
+        mayo(root / above, "{patient}")
+        pairs = fitting_set(root)
+        assert len(pairs) == len(PATIENTS) * SLICES
+        assert all(np.std(low - high) > 20 for low, high in zip(pairs.low, pairs.high, strict=True))
+        assert all(np.std(high[:6, :6]) < 8 for high in pairs.high)
+        shutil.rmtree(root)
+        mayo(root, above + "/{patient}/{dose}_1mm")
+        assert len(fitting_set(root)) == len(PATIENTS) * SLICES
+
+    def test_files_in_the_folder_of_the_other_dose_are_still_doubted(self, tmp_path):
+        mayo(tmp_path, "{dose}_1mm/{patient}")
+        for file in (tmp_path / "quarter_1mm" / "L067").iterdir():
+            shutil.move(file, tmp_path / "full_1mm" / "L067" / file.name)
+        pairs = fitting_set(tmp_path)
+        assert len(pairs) == (len(PATIENTS) - 1) * SLICES
+
+    def test_copies_are_fitted_on_once(self, tmp_path):
+        for i in range(3):
+            write(tmp_path / f"{i}.dcm", anatomy("L067", i), float(i), PatientID="L067", InstanceNumber=i)
+        shutil.copy(tmp_path / "1.dcm", tmp_path / "copy.dcm")
+        pairs = fitting_set(tmp_path)
+        assert len(pairs) == 3
+        assert any("a copy of another slice" in note for note in pairs.notes)
+
 
 @pytest.mark.parametrize(
     ("text", "dose"),
@@ -294,6 +321,7 @@ class TestReport:
         ("L067_FD_1_1.CT.0001.IMA", "high"), ("LowDose", "low"), ("NDCT", "high"), ("25% dose", "low"),
         ("LDCT-and-Projection-data", None), ("followup", None), ("lower lobe", None),
         ("full and low dose", None), ("routine dose", "high"), ("ABDOMEN", None),
+        ("SDCT", "high"), ("ULDCT", "low"),
     ],
 )  # fmt: skip
 def test_dose_of(text, dose):
