@@ -86,8 +86,7 @@ class OnnxDenoiser(Denoiser):
         from .running.runner import Runner
         from .running.sessions import Sessions
 
-        if layout not in (None, "NCHW", "NHWC"):
-            raise ModelError(f"layout is NCHW, NHWC or None (find out), not {layout!r}")
+        _check_layout(layout)
         self.path = Path(path)
         where = str(path)
         model, weights = read_model(self.path)
@@ -103,8 +102,7 @@ class OnnxDenoiser(Denoiser):
         self._entries = layer_table(self._trace, self._changes)
         self._places = {entry.name: entry.want for entry in self._entries if entry.want}
         self._places[OUTPUT], *others = image_outputs(self._trace, where, output_tensor)
-        self._verify = verify
-        self._fingerprint = fingerprint(model, weights, self._settings(inputs, found))
+        self._fingerprint, self._verify = fingerprint(model, weights, self._settings(inputs, found)), verify
         metadata = {entry.key: entry.value for entry in model.metadata_props}
         super().__init__(
             name or metadata.get("ctinv.name") or self.path.stem,
@@ -115,12 +113,7 @@ class OnnxDenoiser(Denoiser):
         self._open()
         if self._choose([self._places[OUTPUT], *others]):
             self._fingerprint = fingerprint(model, weights, self._settings(inputs, found))
-        self._tell(
-            where,
-            self._sessions.notice,
-            self._told_of_channels(),
-            _LAST.format(where) if found == "NHWC" else "",
-        )
+        self._tell(where, self._told_of_channels(), _LAST.format(where) if found == "NHWC" else "")
         if not self._runner.free and not self._runner.lifted():
             self._geometry = LeastSize(self._output_shape, self._probe_image, self._runner.size, self._notify)
 
@@ -161,7 +154,8 @@ class OnnxDenoiser(Denoiser):
 
     def _tell(self, where: str, *notices: str) -> None:
         """Announce how the file is read, as far as there is something to tell."""
-        for notice in filter(None, (_changed(where, self._changes.by), *notices)):
+        known = (_changed(where, self._changes.by), self._sessions.notice)
+        for notice in filter(None, (*known, *notices)):
             self._notify(notice)
 
     def _told_of_channels(self) -> str:
@@ -352,6 +346,16 @@ def _stated_output(metadata: Mapping[str, str], where: str) -> Output | None:
     if text:
         raise ModelError(f"{where}: its metadata ctinv.output is {text!r}; it must be image or residual")
     return None
+
+
+def _check_layout(layout: str | None) -> None:
+    """Refuse a layout that there is not.
+
+    Raises:
+        ModelError: So it is.
+    """
+    if layout not in (None, "NCHW", "NHWC"):
+        raise ModelError(f"layout is NCHW, NHWC or None (find out), not {layout!r}")
 
 
 def _check_channels(where: str, inputs: Inputs, layout: str, channels: int | None) -> None:

@@ -82,7 +82,7 @@ def _describe(series: Series, skipped: list[tuple[Path, str]]) -> dict[str, Any]
     bad = {file for file, _ in reading.left_out}
     headers = [open_ct(f, pixels=False) for f in series.files if array_kind(f) is None and f not in bad]
     stated = [s.meta["slice_spacing"] for s in slices if "slice_spacing" in s.meta] if len(slices) > 1 else []
-    steps = steps or stated
+    steps = [step for step in steps if step > 0.0] or stated
     return {
         "key": series.key if "#" in series.key else str(slices[0].meta.get("series_uid", series.key)),
         "description": series.description or str(slices[0].meta.get("series_description", "")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
@@ -17,21 +18,34 @@ def sort_slices(slices: list[CTSlice]) -> list[CTSlice]:
     heights = [s.height for s in slices]
     numbers = [s.meta.get("instance") for s in slices]
     if all(h is not None for h in heights):
-        return [
-            s
-            for _, s in sorted(
-                enumerate(slices),
-                key=lambda p: (
-                    str(p[1].meta.get("phase", "")),
-                    p[1].height,
-                    p[1].meta.get("instance", 0),
-                    p[0],
-                ),
-            )
-        ]
+        times = _times(slices)
+        order = sorted(
+            range(len(slices)),
+            key=lambda k: (
+                str(slices[k].meta.get("phase", "")),
+                times[k],
+                heights[k],
+                slices[k].meta.get("instance", 0),
+                k,
+            ),
+        )
+        return [slices[k] for k in order]
     if all(n is not None for n in numbers) and len(set(numbers)) == len(slices):
         return sorted(slices, key=lambda s: s.meta["instance"])
     return slices
+
+
+def _times(slices: Sequence[CTSlice]) -> list[int]:
+    """How often the place of each frame came before in its file; 0 for slices of files of their own."""
+    if len({s.height for s in slices}) == 1:
+        return [0] * len(slices)
+    seen: Counter[tuple[object, ...]] = Counter()
+    times = []
+    for s in slices:
+        place = (s.source, s.meta.get("phase"), None if s.height is None else round(s.height, 2))
+        times.append(seen[place] if "frame" in s.meta else 0)
+        seen[place] += 1
+    return times
 
 
 def notes_on(slices: Sequence[CTSlice]) -> Iterable[str]:
@@ -40,6 +54,10 @@ def notes_on(slices: Sequence[CTSlice]) -> Iterable[str]:
     phases = {s.meta["phase"] for s in slices if "phase" in s.meta}
     if len(phases) > 1:
         yield f"{len(phases)} phases at the same places"
+    elif (most := max(_times(slices), default=0)) > 0:
+        yield f"{most + 1} phases at the same places, as the order of the frames tells"
+    elif len(slices) > 1 and len({s.height for s in slices} - {None}) == 1:
+        yield "all slices lie at the same place"
     if len(slices) > 1 and all("frame" in s.meta and s.position is None for s in slices):
         yield "the file does not say where its frames lie"
     uids = [s.meta["sop_uid"] for s in slices if "sop_uid" in s.meta and "frame" not in s.meta]
@@ -60,5 +78,8 @@ def steps_of(slices: Sequence[CTSlice]) -> list[float]:
     return [
         b.height - a.height
         for a, b in pairwise(slices)
-        if a.height is not None and b.height is not None and a.meta.get("phase") == b.meta.get("phase")
+        if a.height is not None
+        and b.height is not None
+        and a.meta.get("phase") == b.meta.get("phase")
+        and b.height >= a.height  # a phase that no tag tells begins anew at the bottom
     ]

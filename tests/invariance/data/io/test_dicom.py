@@ -6,7 +6,7 @@ import numpy as np
 import pydicom
 import pytest
 from ctinv.adapters.errors import ImageError
-from ctinv.invariance.data import read
+from ctinv.invariance.data import inspect, read
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     ExplicitVRBigEndian,
@@ -129,6 +129,26 @@ class TestMultiFrame:
             np.testing.assert_array_equal(found.hu, frames[i].astype(np.float32) * (i + 1) - 1000 - i)
             assert found.spacing == (0.5, 0.6)
             assert found.position == (0.0, 0.0, float(-i))
+
+    def test_frames_at_the_same_places_are_phases(self, tmp_path, stored):
+        ds = self.enhanced(np.stack([stored] * 6))
+        for i, own in enumerate(ds.PerFrameFunctionalGroupsSequence):
+            own.PlanePositionSequence[0].ImagePositionPatient = [0, 0, 2.0 * (i // 2)]
+        path = save(ds, tmp_path / "e.dcm")
+        assert [s.meta["frame"] for s in read(path)] == [0, 2, 4, 1, 3, 5]
+        (row,) = inspect(path)["series"]
+        assert row["slice_distance"] == 2.0
+        assert row["note"] == "2 phases at the same places, as the order of the frames tells"
+
+    def test_frames_at_one_place_have_no_distance(self, tmp_path, stored):
+        ds = self.enhanced(np.stack([stored] * 3))
+        for own in ds.PerFrameFunctionalGroupsSequence:
+            own.PlanePositionSequence[0].ImagePositionPatient = [0, 0, 5.0]
+        path = save(ds, tmp_path / "e.dcm")
+        assert [s.meta["frame"] for s in read(path)] == [0, 1, 2]
+        (row,) = inspect(path)["series"]
+        assert row["slice_distance"] is None
+        assert row["note"] == "all slices lie at the same place"
 
 
 class TestRefused:
