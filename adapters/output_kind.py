@@ -10,10 +10,25 @@ import numpy as np
 from ._types import Output
 from .arrays import restore
 
-__all__ = ["LEVELS", "contradiction", "output_kind", "reason"]
+__all__ = ["LEVELS", "contradiction", "gain", "output_kind", "reason"]
 
 LEVELS = (-100.0, 0.0, 100.0)
 """Constant images that a network is shown, HU."""
+
+
+def gain(outputs: Sequence[Any], scale: float) -> float | None:
+    """By how much an output rises for each HU of constant images; None where it is not finite.
+
+    Arguments:
+        outputs: What a network made of each of :data:`LEVELS`, (1, C, H, W), in model units.
+        scale: HU per model unit.
+    """
+    means = []
+    for raw in outputs:
+        rows, columns = raw.shape[-2] // 2, raw.shape[-1] // 2
+        centre = raw[:, :, rows - 2 : rows + 2, columns - 2 : columns + 2] * scale
+        means.append(float(np.asarray(restore(centre, np.empty(0)), dtype=np.float64).mean()))
+    return float(np.polyfit(LEVELS, means, 1)[0]) if np.isfinite(means).all() else None
 
 
 def output_kind(outputs: Sequence[Any], scale: float) -> Output | None:
@@ -23,14 +38,9 @@ def output_kind(outputs: Sequence[Any], scale: float) -> Output | None:
         outputs: What it made of each of :data:`LEVELS`, (1, C, H, W), in model units.
         scale: HU per model unit.
     """
-    means = []
-    for raw in outputs:
-        rows, columns = raw.shape[-2] // 2, raw.shape[-1] // 2
-        centre = raw[:, :, rows - 2 : rows + 2, columns - 2 : columns + 2] * scale
-        means.append(float(np.asarray(restore(centre, np.empty(0)), dtype=np.float64).mean()))
-    if not np.isfinite(means).all():
+    slope = gain(outputs, scale)
+    if slope is None:
         return None
-    slope = float(np.polyfit(LEVELS, means, 1)[0])
     if abs(slope - 1.0) < 0.3:
         return "image"
     return "residual" if abs(slope) < 0.3 else None

@@ -11,7 +11,7 @@ from ctinv.adapters.errors import CtinvError, ModelError, UnsupportedModelError
 from ctinv.adapters.onnx.graph.prune import Wanted
 from ctinv.adapters.onnx.graph.quantisation import Quantised
 from ctinv.adapters.onnx.graph.trace import Trace
-from ctinv.adapters.output_kind import output_kind
+from ctinv.adapters.output_kind import gain
 
 from .table import FLOATS
 
@@ -21,6 +21,8 @@ Read = Callable[[np.ndarray, Sequence[Wanted]], Mapping[Wanted, np.ndarray]]
 
 # Sides of the images that are shown to a graph that takes any.
 _SIDES = (64, 128, 256)
+# How far the gain of an image on constant images may be from 1; of several, one is near and the rest far.
+_ALIKE, _NEAR, _FAR = 0.3, 0.05, 0.15
 
 
 def image_outputs(trace: Trace, where: str, asked: str | None = None) -> tuple[Wanted, ...]:
@@ -95,8 +97,10 @@ def choose_output(
         for series in levels:
             raw = [read(blank + np.float32(level), left) for level in series]
             span = float(series[-1] - series[0]) / 200.0
-            alike = [want for want in left if output_kind([one[want] / span for one in raw], 1.0) == "image"]
-            if len(alike) == 1:
+            off = {want: _off([one[want] / span for one in raw]) for want in left}
+            alike = sorted((want for want in left if off[want] < _ALIKE), key=lambda want: off[want])
+            second = off[alike[1]] if len(alike) > 1 else np.inf
+            if alike and (len(alike) == 1 or (off[alike[0]] < _NEAR and second > _FAR)):
                 return alike[0], _chosen(alike[0], wants, "constant images come out of it alone as such")
             if alike and all(np.array_equal(one[alike[0]], one[want]) for one in raw for want in alike):
                 return alike[0], _chosen(alike[0], wants, "others like it return the same")
@@ -106,6 +110,12 @@ def choose_output(
         f"{where}: {len(wants)} outputs could be the image: {listing}; say which it is with "
         f"output_tensor={left[0].tensor!r} or the like"
     )
+
+
+def _off(outputs: Sequence[np.ndarray]) -> float:
+    """How far the gain of an output is from that of an image."""
+    slope = gain(outputs, 1.0)
+    return np.inf if slope is None else abs(slope - 1.0)
 
 
 def _chosen(want: Wanted, wants: Sequence[Wanted], why: str) -> str:

@@ -85,6 +85,7 @@ def _returning(conv_graph, *outputs):
 LEVEL = helper.make_node("Sigmoid", ["x"], ["level"])
 COPY = helper.make_node("Identity", ["x"], ["copy"])
 BROADER = helper.make_node("LeakyRelu", ["x"], ["broader"], alpha=0.9)
+WEAKER = helper.make_node("LeakyRelu", ["x"], ["weaker"], alpha=0.6)
 HALF = helper.make_node("MaxPool", ["x"], ["half"], kernel_shape=[2, 2], strides=[2, 2])
 
 
@@ -116,6 +117,11 @@ def test_outputs_that_cannot_be_told_apart_must_be_chosen(conv_graph, open_onnx,
     with pytest.raises(UnsupportedModelError, match="copy, broader, y; say which it is with output_tensor='"):
         open_onnx(path, output=output)
     assert open_onnx(path, output=output, output_tensor="broader").denoise(image()).shape == image().shape
+
+
+def test_of_several_like_the_image_one_may_be_much_nearer(conv_graph, open_onnx):
+    path = _returning(conv_graph, (WEAKER, 1), (COPY, 1))
+    assert any("'copy' is taken, as constant images" in notice for notice in open_onnx(path).notices)
 
 
 def test_equal_outputs_are_one(conv_graph, open_onnx):
