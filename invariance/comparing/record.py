@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 _SCHEMA = 1
+_SAID = 6  # pairs of layers that the verdict tells one by one
 
 
 @dataclass(frozen=True)
@@ -236,8 +237,8 @@ class ComparisonResult:
 
     @property
     def verdict(self) -> list[str]:
-        """The findings in plain sentences."""
-        return [*_most_and_least(self.rows), *(pair.sentence for p in self.places for pair in p.pairs)]
+        """The findings in plain sentences: of pairs the largest few."""
+        return [*_most_and_least(self.rows), *_of_pairs(self.places)]
 
     @property
     def result(self) -> dict[str, Any]:
@@ -276,6 +277,30 @@ def _most_and_least(rows: Sequence[Row]) -> list[str]:
             f"{least.value:.1f} HU, and their intervals overlap."
         ]
     return [f"{first} hides most, {most.value:.1f} HU at least; {last} least, {least.value:.1f} HU."]
+
+
+def _of_pairs(places: Sequence[Place]) -> list[str]:
+    """What one layer hides and another sees, the largest first; the others are counted."""
+    several = sum(bool(place.pairs) for place in places) > 1
+    told = [
+        (pair, f"{place.slice}: {pair.sentence}" if several else pair.sentence)
+        for place in places
+        for pair in place.pairs
+    ]
+    told.sort(key=lambda one: (not one[0].found, -one[0].size))
+    if len(told) <= _SAID:
+        return [sentence for _, sentence in told]
+    of_note = [sentence for pair, sentence in told if pair.found]
+    said = of_note[:_SAID]
+    if more := len(of_note) - len(said):
+        said.append(
+            f"{more} further pair{'s' * (more > 1)} of note stand{'s' * (more == 1)} in the tables below."
+        )
+    if nothing := len(told) - len(of_note):
+        said.append(
+            f"In {nothing} of {len(told)} pairs nothing of note is hidden from one and visible to the other."
+        )
+    return said
 
 
 def _overlap(a: Figure, b: Figure) -> bool:
