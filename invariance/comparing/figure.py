@@ -60,7 +60,7 @@ def place_png(comparison: ComparisonResult, place: Place) -> bytes:
         row, column = above + between + number_ // 2, 2 * (number_ % 2)
         top = top_of([pair.map]) if pair.map.any() else 1.0
         title = f"hidden from {pair.hides}"
-        caption = f"seen by {pair.sees}: {pair.size:.1f} HU RMS, white {number(top)}"
+        caption = f"seen by {pair.sees}; white {number(top)} HU"
         sheet.spread(row, column, pair.map, top, title, caption)
         _diverging(sheet, row, column + 1, pair.changes[0], "one such change")
     window = choose_window(place.x)

@@ -139,7 +139,8 @@ def _sizes(place: Place) -> Matrix:
         f"white {number(top)} HU, one scale for all"
     )
     cells = [[cell(a, b) for b in place.labels] for a in place.labels]
-    return Matrix(caption, "hidden from / visible to", place.labels, place.labels, cells)
+    heads = "hidden from / visible to", place.labels, place.labels
+    return Matrix(caption, *heads, cells, missing="not compared")
 
 
 def _facts(comparison: ComparisonResult) -> list[tuple[str, str]]:

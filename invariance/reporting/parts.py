@@ -135,6 +135,7 @@ class Matrix:
         columns: Their heads.
         rows: Their heads.
         cells: For each row as many as there are columns.
+        missing: What stands where there is no cell.
     """
 
     caption: str
@@ -142,6 +143,7 @@ class Matrix:
     columns: Sequence[str]
     rows: Sequence[str]
     cells: Sequence[Sequence[Cell | None]]
+    missing: str = "none"
 
     @property
     def lines(self) -> Iterator[tuple[str, list[tuple[Cell | None, int]]]]:

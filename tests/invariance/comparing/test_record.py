@@ -1,7 +1,10 @@
 """What the verdict of a comparison tells of pairs of layers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from ctinv.invariance.comparing.page import _sizes
 from ctinv.invariance.comparing.record import ComparisonResult, OneSided, Place
 
 NOTHING = np.zeros((2, 2), dtype=np.float32)
@@ -50,3 +53,10 @@ def test_more_of_note_than_are_told_stand_in_the_tables(count):
 def test_of_several_slices_each_is_named():
     said = verdict(place("one", [2.0]), place("two", [3.0]), place("three", []))
     assert [line.split(":")[0] for line in said] == ["two", "one"]
+
+
+def test_a_pair_that_was_not_compared_is_not_called_nothing():
+    compared = replace(place("one", [2.0]), labels=("A0", "B"))
+    matrix = _sizes(compared)
+    assert matrix.missing == "not compared"
+    assert [[cell and cell.text for cell in row] for row in matrix.cells] == [[None, "2.00 HU"], [None, None]]
