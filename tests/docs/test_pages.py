@@ -58,6 +58,14 @@ def follow(page, quick):
                 )
 
 
+def in_small_slice(word):
+    """A region as pages give it for 512 x 512 pixels, in the slice of 64 x 64 that they are followed with."""
+    if not re.fullmatch(r"\d+:\d+:\d+:\d+", word):
+        return word
+    column, row, width, height = map(int, word.split(":"))
+    return f"{column // 8}:{row // 8}:{max(6, width // 8)}:{max(6, height // 8)}"
+
+
 def run(words, where, quick):
     """What a command printed; those of CI and, in the quick form, long ones are only parsed."""
     if words[0] in ELSEWHERE:
@@ -70,7 +78,7 @@ def run(words, where, quick):
         return ""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main(words[1:])
+        code = main([in_small_slice(word) for word in words[1:]])
     assert code == 0, f"{where}: {' '.join(words)} ends with {code}: {err.getvalue()}"
     return out.getvalue()
 
