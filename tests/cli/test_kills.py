@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from endurance.whole import content, damage
 
-sys.path.pop(0)
+BENCHMARKS = sys.path.pop(0)
 
 NAMES = ("analyze", "fit", "sample", "probe", "export", "train")
 MANY = int(os.environ.get("CTINV_KILLS", "34"))  # of each command; 200 of all
@@ -25,7 +24,7 @@ def test_killed_at_random_moments(tmp_path, name):
     # In a process of its own: one that has computed has threads, and a child forked off it may wait for them.
     words = ["--out", tmp_path, "--kills", str(MANY), "--slices", "3", "--only", name]
     told = tmp_path / "told.json"
-    subprocess.run([sys.executable, BENCHMARKS / "kills.py", *words, "--json", told], check=True)
+    subprocess.run([sys.executable, f"{BENCHMARKS}/kills.py", *words, "--json", told], check=True)
     (row,) = json.loads(told.read_text())["rows"]
     assert (row["half_written"], row["unequal"], row["other_codes"], row["last_code"]) == ([], [], [], 0)
     assert row["kills"] + row["ended_before"] == MANY
