@@ -185,6 +185,7 @@ def _scene(images: Images, background: str, screen: Screen) -> Scene:
     from ctinv.invariance.probing.lesions import nearest_place
     from ctinv.invariance.probing.probe import SPACING
     from ctinv.invariance.probing.protocol.scenes import Anatomy, SliceScene, Uniform
+    from ctinv.invariance.probing.protocol.station import WINDOW
 
     if images.source is None:
         return Anatomy() if background == "anatomy" else Uniform()
@@ -193,7 +194,7 @@ def _scene(images: Images, background: str, screen: Screen) -> Scene:
         raise ImageError(f"{images.source} holds {len(slices)} slices; a protocol needs one: name its file")
     one = slices[0]
     spacing = one.spacing or SPACING
-    at, _, notice = nearest_place(one.hu, 10.0, spacing)
+    at, _, notice = nearest_place(one.hu, 10.0, spacing, margin=WINDOW // 2)
     if notice:
         screen.note(f"note: {notice}")
     return SliceScene(one.hu, at, spacing, one.name)

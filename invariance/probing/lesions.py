@@ -228,7 +228,7 @@ def place_lesion(
 
 
 def nearest_place(
-    x: Image, size: float, spacing: tuple[float, float]
+    x: Image, size: float, spacing: tuple[float, float], margin: int = 0
 ) -> tuple[tuple[int, int], float, str | None]:
     """Where a lesion fits or, failing that, where the nearest lesion does that the slice can serve.
 
@@ -238,6 +238,7 @@ def nearest_place(
         x: The slice (H, W), HU.
         size: Diameter of the lesion, mm.
         spacing: Row and column spacing, mm.
+        margin: Pixels of the slice, of any tissue, that must lie on every side of the place.
 
     Returns:
         Column and row; the diameter that fits there, mm; what to tell the user where that is not what
@@ -251,7 +252,7 @@ def nearest_place(
     for fitting in (size, *(float(s) for s in smaller if least <= s < size)):
         for room in (_ROOM, _ROOM / 2, 0.0):
             try:
-                at = calm_place(x, fitting, spacing, room)
+                at = calm_place(x, fitting, spacing, room, margin)
             except ImageError:
                 continue
             if (fitting, room) == (size, _ROOM):
@@ -265,10 +266,12 @@ def nearest_place(
                     f"at column {at[0]}, row {at[1]}"
                 ),
             )
-    return calm_place(x, size, spacing), size, None
+    return calm_place(x, size, spacing, margin=margin), size, None
 
 
-def calm_place(x: Image, size: float, spacing: tuple[float, float], room: float = _ROOM) -> tuple[int, int]:
+def calm_place(
+    x: Image, size: float, spacing: tuple[float, float], room: float = _ROOM, margin: int = 0
+) -> tuple[int, int]:
     """Column and row of the most homogeneous soft tissue that a lesion fits into.
 
     Homogeneous is where the smoothed slice varies least within the lesion and some mm around it. The
@@ -279,9 +282,10 @@ def calm_place(x: Image, size: float, spacing: tuple[float, float], room: float 
         size: Diameter of the lesion, mm.
         spacing: Row and column spacing, mm.
         room: Homogeneous tissue around the lesion, mm.
+        margin: Pixels of the slice, of any tissue, that must lie on every side of the place.
 
     Raises:
-        ImageError: No soft tissue of that size.
+        ImageError: No soft tissue of that size with that margin.
     """
     from scipy.ndimage import gaussian_filter, uniform_filter
 
@@ -290,12 +294,16 @@ def calm_place(x: Image, size: float, spacing: tuple[float, float], room: float 
     window = [2 * n + 1 for n in reach]
     soft = ((smooth > _SOFT[0]) & (smooth < _SOFT[1])).astype(np.float64)
     fits = uniform_filter(soft, window, mode="constant") > 1 - 1e-9
-    fits[: reach[0]] = fits[-reach[0] :] = False
-    fits[:, : reach[1]] = fits[:, -reach[1] :] = False
+    tall, wide = (max(margin, n) for n in reach)
+    fits[:tall] = fits[-tall:] = False
+    fits[:, :wide] = fits[:, -wide:] = False
     if not fits.any():
+        around, mend = "", "name a place with at=column:row, or give a smaller lesion"
+        if margin:
+            around, mend = f" with {margin} pixels of slice around it", "give a larger slice"
         raise ImageError(
             f"the slice has no homogeneous soft tissue ({_SOFT[0]:g} to {_SOFT[1]:g} HU) for a lesion of "
-            f"{size:g} mm; name a place with at=column:row, or give a smaller lesion"
+            f"{size:g} mm{around}; {mend}"
         )
     centred = smooth - float(smooth[fits].mean())  # keeps the difference of squares exact enough
     mean = uniform_filter(centred, window)

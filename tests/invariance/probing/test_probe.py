@@ -14,7 +14,14 @@ from ctinv.invariance.networks.fitted import build_networks
 from ctinv.invariance.networks.pretrained import shipped_vae
 from ctinv.invariance.presets import preset
 from ctinv.invariance.probing.hotelling import Hotelling, cross_fit
-from ctinv.invariance.probing.lesions import Lesion, LesionGrid, calm_place, lesion_signal, place_lesion
+from ctinv.invariance.probing.lesions import (
+    Lesion,
+    LesionGrid,
+    calm_place,
+    lesion_signal,
+    nearest_place,
+    place_lesion,
+)
 from ctinv.invariance.probing.recovery import score
 from ctinv.invariance.probing.report import probe_html, save
 from ctinv.invariance.representation.geometry import probe_geometry
@@ -69,6 +76,22 @@ def test_a_lesion_is_placed_in_the_calmest_tissue_each_time():
     place = calm_place(x, 6.0, (1.0, 1.0))
     assert place == calm_place(x.copy(), 6.0, (1.0, 1.0))
     assert all(46 <= p <= 73 for p in place)
+
+
+@pytest.mark.parametrize("margin", [0, 20, 30])
+def test_a_place_has_the_slice_around_it_that_is_asked_for(margin):
+    x = 60 + 40 * np.sin(np.arange(80)[:, None] / 3 + np.zeros(80)).astype(np.float32)
+    x[2:30, 30:50] = 55  # the calmest tissue lies at the top
+    column, row = calm_place(x, 6.0, (1.0, 1.0), margin=margin)
+    assert margin <= row < 80 - margin
+    assert margin <= column < 80 - margin
+    assert (row < 30) == (margin < 30)
+
+
+def test_a_slice_without_room_for_the_margin_is_refused():
+    x = np.full((40, 60), 50, np.float32)
+    with pytest.raises(ImageError, match="with 20 pixels of slice around it; give a larger slice"):
+        nearest_place(x, 6.0, (1.0, 1.0), margin=20)
 
 
 REFUSED = {
