@@ -131,7 +131,10 @@ def rows_of(cases: Sequence[Case]) -> tuple[Row, ...]:
 
 
 def _mean(cases: Sequence[Case], value: Callable[[Case], float | None], meaning: str) -> Figure | None:
-    """The mean over slices of the means over seeds, with Student's 95 % interval where there are several."""
+    """The mean over slices of the means over seeds, with Student's 95 % interval where there are several.
+
+    The interval ends at 0 HU: all these are spreads and errors, which are never negative.
+    """
     slices: dict[str, list[float]] = defaultdict(list)
     for case in cases:
         number = value(case)
@@ -146,7 +149,7 @@ def _mean(cases: Sequence[Case], value: Callable[[Case], float | None], meaning:
         return Figure(mean, "HU", 1, meaning=meaning)
     half = float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
     over = f"95 %, over {len(values)} {'slices' if several else 'seeds'}"
-    return Figure(mean, "HU", len(values), mean - half, mean + half, over, meaning)
+    return Figure(mean, "HU", len(values), max(0.0, mean - half), mean + half, over, meaning)
 
 
 def _ranks(cases: Sequence[Case]) -> Mapping[str, Figure]:

@@ -44,6 +44,12 @@ def test_seeds_of_one_slice_are_averaged_first():
     assert rows(*cases)["toy conv1"].runs == 4
 
 
+def test_no_interval_reaches_below_nothing_hidden():
+    lower = rows(*(analysis(lower=v, x=image(k)) for k, v in enumerate((1.0, 5.0))))["toy conv1"].lower
+    assert lower.low == 0
+    assert lower.high == pytest.approx(3 + 12.706205 * 2)  # t of 1 degree of freedom; standard error 2
+
+
 def test_of_one_slice_the_interval_is_over_seeds():
     lower = rows(*(analysis(lower=v, seed=s) for s, v in enumerate((4.0, 6.0))))["toy conv1"].lower
     assert lower.interval == "95 %, over 2 seeds"
