@@ -24,11 +24,11 @@ def rows(*analyses, **options):
 
 
 def test_the_mean_over_slices_has_students_interval():
-    found = rows(*(analysis(lower=value, x=image(k)) for k, value in enumerate((4.0, 5.0, 9.0))))
+    found = rows(*(analysis(lower=value, x=image(k)) for k, value in enumerate((14.0, 15.0, 19.0))))
     lower = found["toy conv1"].lower
     half = 4.302653 * math.sqrt(7) / math.sqrt(3)  # t of 2 degrees of freedom; variance 7
-    assert lower.value == pytest.approx(6)
-    assert (lower.low, lower.high) == pytest.approx((6 - half, 6 + half))
+    assert lower.value == pytest.approx(16)
+    assert (lower.low, lower.high) == pytest.approx((16 - half, 16 + half))
     assert lower.interval == "95 %, over 3 slices"
     assert lower.n == 3
     assert found["toy conv1"].slices == 3
