@@ -188,7 +188,7 @@ class Denoiser(ABC):
             if OUTPUT in unique:
                 self._settle_output()
             run = [name for name in unique if name != INPUT]
-            singly = bool(run) and len(x) > 1 and self._mixes(run)
+            singly = bool(run) and self._mixes(run) and len(x) > 1
             series = bool(run) and not self._alone and self._takes_series()
             start = 0
             for chunk in batches(x, 1 if singly else batch_size):

@@ -23,6 +23,7 @@ from torch import nn
 from .digest import Digest
 from .gradients import differentiable, stand_in
 from .inputs import Inputs, Ways
+from .keys import refuse_unfinite
 from .layers import Listing, list_layers
 from .outputs import image_in
 from .state import preserved, refuse_frozen, unwrap
@@ -115,6 +116,7 @@ class TorchDenoiser(Denoiser):
 
     def _listed(self) -> Listing:
         if self._listing is None:
+            refuse_unfinite(self._module, repr(self.name))
             image = self._probe_image(*self.probe_size)
             with self._context(False):
                 self._listing = list_layers(self._module, image, self._output_of, self._preserved, self.name)

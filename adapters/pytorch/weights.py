@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from ctinv.adapters.errors import ModelError
 from torch import nn
 
 from .checkpoints import read_checkpoint, read_safetensors
+from .keys import COUNTER, Needs, refuse_unfinite
 
 __all__ = ["fill"]
 
@@ -40,11 +41,28 @@ _NORMS = (
     ("weight_u", "parametrizations.weight.0._u"),
     ("weight_v", "parametrizations.weight.0._v"),
 )
-_COUNTER = "num_batches_tracked"
 _AVERAGED = "n_averaged"  # how many weights an averaged model is the mean of
 _DEEP = 4
 
 Weights = dict[str, Any]
+
+
+class _Fit(NamedTuple):
+    """Weights under the module's own keys, and what was left aside to get them.
+
+    Arguments:
+        weights: By the module's own keys.
+        aside: Keys without a place that decide nothing.
+        prefix: What was taken off the keys.
+        left: Entries without the prefix.
+        rivals: Other prefixes that would fit.
+    """
+
+    weights: Weights
+    aside: list[str]
+    prefix: str = ""
+    left: int = 0
+    rivals: Sequence[str] = ()
 
 
 def fill(module: nn.Module, path: Path) -> tuple[list[str], dict[str, str]]:
@@ -56,7 +74,8 @@ def fill(module: nn.Module, path: Path) -> tuple[list[str], dict[str, str]]:
             inside, such as under ``state_dict`` or ``params_ema``. A prefix that all of the module's
             keys share is taken off, or put before them, and what wrappers put into keys, such as
             ``module.`` and ``_orig_mod.``, is taken out; of normalised weights
-            both the older and the newer names are read; counters of batches may be missing.
+            both the older and the newer names are read. Buffers that a network computes, and counters
+            of batches, may be missing; what profilers and older versions left beside is passed over.
 
     Returns:
         Notices about what was found in the file, and its metadata (safetensors only).
@@ -77,24 +96,33 @@ def fill(module: nn.Module, path: Path) -> tuple[list[str], dict[str, str]]:
             f"{path} holds more than tensors (code is never unpickled) and no state dict; "
             "save model.state_dict() alone"
         )
-    own = dict(module.state_dict())
-    fitting = [(where, fit) for where, weights in nests if (fit := _fitted(own, weights)) is not None]
+    needs = Needs(module)
+    fitting = [(where, fit) for where, weights in nests if (fit := _fitted(needs, weights)) is not None]
     if not fitting:
-        raise _misfit(module, path, own, nests)
-    where, (weights, prefix, left, rivals) = fitting[0]
-    missing = [key for key in own if key not in weights]
-    module.load_state_dict({**own, **weights}, strict=False)
+        raise _misfit(module, path, needs, nests)
+    where, fit = fitting[0]
+    try:
+        with torch.no_grad():
+            for key in needs.fleeting.keys() & fit.weights.keys():
+                needs.fleeting[key].copy_(fit.weights[key])
+        module.load_state_dict({**needs.own, **fit.weights}, strict=False)
+    except Exception as error:  # a module's own way to load may refuse what looks right
+        text = str(error).strip().splitlines() or [type(error).__name__]
+        raise ModelError(
+            f"{path} cannot be filled into {type(module).__name__} ({text[-1].strip()}); save it anew "
+            "with the network's present code"
+        ) from error
+    refuse_unfinite(module, str(path), fit.weights)
     notes = []
     if where:
         others = [other for other, _ in fitting[1:]]
         also = f" ({', '.join(map(repr, others))} would fit too)" if others else ""
         notes.append(f"weights are taken from {where!r} in {path.name}{also}")
-    if prefix:
-        rest = f"; {left} entries without it are left aside" if left else ""
-        rest += f" ({', '.join(map(repr, rivals))} would fit too)" if rivals else ""
-        notes.append(f"the keys of {path.name} all begin with {prefix!r}, which is taken off{rest}")
-    if missing:
-        notes.append(f"{path.name} holds no counts of batches; only training would need them")
+    if fit.prefix:
+        rest = f"; {fit.left} entries without it are left aside" if fit.left else ""
+        rest += f" ({', '.join(map(repr, fit.rivals))} would fit too)" if fit.rivals else ""
+        notes.append(f"the keys of {path.name} all begin with {fit.prefix!r}, which is taken off{rest}")
+    notes.extend(_told_of_keys(path.name, needs, fit))
     return notes, told
 
 
@@ -102,7 +130,11 @@ def _nests(found: Any, where: str, depth: int = 0) -> Iterator[tuple[str, Weight
     """Every mapping of names to tensors in a checkpoint, with the path to it, the likeliest first."""
     if not isinstance(found, Mapping) or depth > _DEEP:
         return
-    values = {str(key): _tensor(value) for key, value in found.items() if not isinstance(value, Mapping)}
+    values = {
+        str(key): _tensor(value)
+        for key, value in found.items()
+        if not isinstance(value, Mapping) or str(key).endswith("_extra_state")
+    }
     if any(isinstance(value, torch.Tensor) for value in values.values()):
         yield where, values
     keys = [str(key) for key in found if isinstance(found[key], Mapping)]
@@ -119,21 +151,17 @@ def _tensor(value: Any) -> Any:
     return value
 
 
-def _fitted(own: Weights, weights: Weights) -> tuple[Weights, str, int, list[str]] | None:
-    """Weights under the module's own keys, the prefix taken off, what was left aside, and other prefixes.
-
-    None without fit.
-    """
-    weights = _bared(own, weights)
-    tried = {prefix: _inside(own, weights, prefix) for prefix in _prefixes(own, weights)}
+def _fitted(needs: Needs, weights: Weights) -> _Fit | None:
+    """How a mapping fits a network; None where it does not."""
+    weights = _bared(needs.own, weights)
+    tried = {prefix: _inside(needs, weights, prefix) for prefix in _prefixes(needs, weights)}
     fits = {prefix: fit for prefix, fit in tried.items() if fit is not None}
     if not fits:
-        lacking = _common(own)
-        found = _inside(own, {f"{lacking}{key}": value for key, value in weights.items()}, "")
-        return None if found is None else (found, "", 0, [])
+        lacking = _common(needs.own)
+        return _inside(needs, {f"{lacking}{key}": value for key, value in weights.items()}, "")
     prefix, *rivals = fits
     left = sum(not key.startswith(prefix) for key in weights)
-    return fits[prefix], prefix, left, rivals if prefix else []
+    return fits[prefix]._replace(prefix=prefix, left=left, rivals=rivals if prefix else [])
 
 
 def _common(own: Weights) -> str:
@@ -142,24 +170,14 @@ def _common(own: Weights) -> str:
     return f"{heads.pop()}." if len(heads) == 1 and all("." in key for key in own) else ""
 
 
-def _inside(own: Weights, weights: Weights, prefix: str) -> Weights | None:
+def _inside(needs: Needs, weights: Weights, prefix: str) -> _Fit | None:
     """What stands behind a prefix, under the module's own keys; None where it does not fit."""
     inside = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
-    named = _renamed(own, inside)
-    missing = [key for key in own if key not in named and not key.endswith(_COUNTER)]
-    foreign = [key for key, value in named.items() if key not in own and isinstance(value, torch.Tensor)]
-    if not missing and not foreign and _unlike(own, named) is None:
-        return {key: value for key, value in named.items() if key in own}
-    return None
-
-
-def _unlike(own: Weights, weights: Weights) -> str | None:
-    """The first key under which both have tensors, of different shapes."""
-    for key, value in own.items():
-        other = weights.get(key)
-        if isinstance(value, torch.Tensor) and isinstance(other, torch.Tensor) and value.shape != other.shape:
-            return key
-    return None
+    named = _renamed(needs.own, inside)
+    taken = needs.taken(named)
+    if needs.missing(taken) or needs.foreign(named) or needs.unlike(taken) is not None:
+        return None
+    return _Fit(taken, needs.aside(named))
 
 
 def _bared(own: Weights, weights: Weights) -> Weights:
@@ -170,9 +188,9 @@ def _bared(own: Weights, weights: Weights) -> Weights:
     return weights if said else {_bare(key): value for key, value in weights.items()}
 
 
-def _prefixes(own: Weights, weights: Weights) -> list[str]:
+def _prefixes(needs: Needs, weights: Weights) -> list[str]:
     """What may stand before the module's keys in a file: nothing, averaged weights, then the likeliest."""
-    first = next((key for key in own if not key.endswith(_COUNTER)), "")
+    first = needs.first()
     ends = {first} | {first.replace(a, b) for old, new in _NORMS for a, b in ((old, new), (new, old))}
     found = {key[: -len(end)] for key in weights for end in ends if end and key.endswith("." + end)}
     return ["", *sorted(found, key=lambda prefix: (_rank(prefix), len(prefix), prefix))]
@@ -205,23 +223,44 @@ def _renamed(own: Weights, weights: Weights) -> Weights:
     return found
 
 
-def _misfit(module: nn.Module, path: Path, own: Weights, nests: list[tuple[str, Weights]]) -> ModelError:
+def _told_of_keys(file: str, needs: Needs, fit: _Fit) -> list[str]:
+    """Notices about what a file has too much, and too little."""
+    computed = needs.computed(fit.weights)
+    notes = []
+    if any(key.endswith(COUNTER) for key in computed):
+        notes.append(f"{file} holds no counts of batches; only training would need them")
+    if made := [key for key in computed if not key.endswith(COUNTER)]:
+        notes.append(f"{file} holds no {_some(made)} that fits; the network has computed it itself")
+    if fit.aside:
+        ends = dict.fromkeys(key.rpartition(".")[2] for key in fit.aside)
+        notes.append(
+            f"{file}: {len(fit.aside)} entries for which the network has no place, none of them a weight, "
+            f"are left aside ({_some([*ends])})"
+        )
+    return notes
+
+
+def _some(keys: list[str]) -> str:
+    return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
+
+
+def _misfit(module: nn.Module, path: Path, needs: Needs, nests: list[tuple[str, Weights]]) -> ModelError:
     """What does not fit in the mapping that comes nearest."""
+    own = needs.own
     where, weights = max(nests, key=lambda nest: len(own.keys() & {_bare(key) for key in nest[1]}))
     weights = _renamed(own, _bared(own, weights))
-    missing = [key for key in own if key not in weights and not key.endswith(_COUNTER)]
-    foreign = [key for key, value in weights.items() if key not in own and isinstance(value, torch.Tensor)]
+    taken = needs.taken(weights)
+    missing, foreign = needs.missing(taken), needs.foreign(weights)
     inside = f" ({where})" if where else ""
-    key = _unlike(own, weights)
+    key = needs.unlike(taken)
     if not missing and not foreign and key is not None:
         return ModelError(
-            f"{path}{inside} does not fit {type(module).__name__}: {key} is {tuple(weights[key].shape)} in "
-            f"the file and {tuple(own[key].shape)} in the network"
+            f"{path}{inside} does not fit {type(module).__name__}: {needs.difference(key, taken)}"
         )
     return ModelError(
         f"{path}{inside} does not fit {type(module).__name__}: "
         + "; ".join(
-            f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+            f"{len(keys)} {what} ({_some(keys)})"
             for keys, what in ((missing, "missing"), (foreign, "unknown"))
             if keys
         )
