@@ -12,6 +12,7 @@ import onnx.inliner
 import onnx.numpy_helper
 from ctinv.adapters.errors import ModelError
 
+from .finite import refuse_unfinite
 from .weights import is_external, load_weights, stored_tensors
 
 __all__ = ["one_line", "read_model"]
@@ -64,7 +65,8 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
         The model, and weights too large to be in it (see :func:`load_weights`).
 
     Raises:
-        ModelError: The file is missing, is not ONNX, is damaged, or lacks its external weights.
+        ModelError: The file is missing, is not ONNX, is damaged, lacks its external weights, or holds weights
+            that are NaN or infinite.
     """
     start = _opening(path)
     if not start:
@@ -93,7 +95,9 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
             raise ModelError(
                 f"{path}: tensor {tensor.name!r} is damaged; copy or export it again ({one_line(error)})"
             ) from error
-    return _inlined(model, path), weights
+    inlined = _inlined(model, path)
+    refuse_unfinite(inlined, weights, str(path))
+    return inlined, weights
 
 
 def _inlined(model: onnx.ModelProto, path: Path) -> Any:
