@@ -5,31 +5,46 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import copy
+import importlib
+import math
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention import SDPBackend, flex_attention, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 from torch.utils import checkpoint
 
 __all__ = ["differentiable", "stand_in"]
 
 _PASSING: contextvars.ContextVar[bool] = contextvars.ContextVar("passing", default=False)
 _LOCK = threading.Lock()
-_SWITCHES = {"users": 0}
-_KEPT: dict[str, Any] = {}
+# PyTorch's own plain form of flexible attention; it is no public name, and may be gone one day.
+_PLAIN_FLEXIBLE = getattr(
+    importlib.import_module("torch._higher_order_ops.flex_attention"), "math_attention", None
+)
+_ATTENTIONS = (
+    F.scaled_dot_product_attention,
+    F.multi_head_attention_forward,
+    torch.ops.aten.scaled_dot_product_attention,
+    torch.ops.aten.scaled_dot_product_attention.default,
+)
 
 
 @contextlib.contextmanager
 def differentiable() -> Iterator[None]:
-    """Attention in its plain form, checkpointed blocks run straight through.
+    """Attention in its plain form, checkpointed blocks and compiled functions run straight through.
 
-    Fused attention has no second derivative. A checkpointed block runs again when gradients are asked
-    for: the network is then no longer as it was, and its re-entrant form allows no gradients by the image.
+    Fused attention and compiled code have no second derivative. A checkpointed block runs again when
+    gradients are asked for: the network is then no longer as it was, and its re-entrant form allows no
+    gradients by the image.
     """
-    with sdpa_kernel(SDPBackend.MATH), _straight_through():
+    with sdpa_kernel(SDPBackend.MATH), _PlainAttention(), _STAND_INS:
         token = _PASSING.set(True)
         try:
             yield
@@ -37,28 +52,60 @@ def differentiable() -> Iterator[None]:
             _PASSING.reset(token)
 
 
-@contextlib.contextmanager
-def _straight_through() -> Iterator[None]:
-    """While any thread is inside, checkpointing can be passed through; only callers who say so do."""
-    with _LOCK:
-        if not _SWITCHES["users"]:
-            for name, stand in (("CheckpointFunction", _Function), (_GENERATOR, _generator)):
-                _KEPT[name] = getattr(checkpoint, name, None)
-                if _KEPT[name] is not None:
-                    setattr(checkpoint, name, stand)
-        _SWITCHES["users"] += 1
-    try:
-        yield
-    finally:
+class _PlainAttention(TorchFunctionMode):
+    """While active, attention runs in its plain form, also where a network asks for another one."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func in _ATTENTIONS:
+            with sdpa_kernel(SDPBackend.MATH):
+                return func(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+class _StandIns:
+    """While any thread is inside, functions of PyTorch can be passed by; only callers who say so do."""
+
+    def __init__(self, stands: Mapping[tuple[ModuleType, str], Any]) -> None:
+        self._stands = {place: stand for place, stand in stands.items() if hasattr(*place)}
+        self.kept = {name: getattr(module, name) for module, name in self._stands}
+        self._users = 0
+        self._eager = contextlib.ExitStack()
+        self._is_eager = False
+
+    def __enter__(self) -> None:
         with _LOCK:
-            _SWITCHES["users"] -= 1
-            if not _SWITCHES["users"]:
-                for name, original in _KEPT.items():
-                    if original is not None:
-                        setattr(checkpoint, name, original)
+            if not self._users:
+                for (module, name), stand in self._stands.items():
+                    setattr(module, name, stand)
+                if "torch._dynamo" in sys.modules:  # else nothing is compiled yet
+                    self._run_eagerly()
+            self._users += 1
 
+    def __exit__(self, *_: object) -> None:
+        with _LOCK:
+            self._users -= 1
+            if not self._users:
+                self._eager.close()
+                self._is_eager = False
+                for module, name in self._stands:
+                    setattr(module, name, self.kept[name])
 
-_GENERATOR = "_checkpoint_without_reentrant_generator"
+    def about_to_compile(self) -> None:
+        """Let what is compiled from now on run as it is written."""
+        with _LOCK:
+            if self._users:
+                self._run_eagerly()
+
+    def _run_eagerly(self) -> None:
+        if not self._is_eager:
+            self._eager.enter_context(torch.compiler.set_stance("force_eager"))
+            self._is_eager = True
 
 
 class _Function:
@@ -68,15 +115,56 @@ class _Function:
     def apply(function: Any, preserve: bool, *args: Any) -> Any:
         if _PASSING.get():
             return function(*args)
-        return _KEPT["CheckpointFunction"].apply(function, preserve, *args)
+        return _STAND_INS.kept["CheckpointFunction"].apply(function, preserve, *args)
 
 
 def _generator(*args: Any, **kwargs: Any) -> Iterator[None]:
     """In the place of the other checkpointing, which runs the block between two steps of this."""
     if _PASSING.get():
         return iter((None,))
-    found: Iterator[None] = _KEPT[_GENERATOR](*args, **kwargs)
-    return found
+    steps: Iterator[None] = _STAND_INS.kept["_checkpoint_without_reentrant_generator"](*args, **kwargs)
+    return steps
+
+
+def _any_device(*args: Any) -> None:
+    """In the place of what refuses gradients of flexible attention on processors."""
+    if _PASSING.get() and _PLAIN_FLEXIBLE is not None:
+        _STAND_INS.about_to_compile()
+    else:
+        _STAND_INS.kept["_validate_device"](*args)
+
+
+def _flexible(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    score_mod: Any,
+    block_mask: Any,
+    scale: float,
+    kernel_options: Mapping[str, Any],
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    """In the place of flexible attention's kernel: PyTorch's own plain form of it."""
+    if not _PASSING.get() or _PLAIN_FLEXIBLE is None:
+        operator = _STAND_INS.kept["flex_attention_hop"]
+        return operator(query, key, value, score_mod, block_mask, scale, kernel_options, *args, **kwargs)
+    out, *logarithms = _PLAIN_FLEXIBLE(
+        query, key, value, score_mod, block_mask, scale, dict(kernel_options), *args, **kwargs
+    )
+    if kernel_options.get("BACKEND") == "FLASH":  # whose logarithms are natural ones
+        logarithms = [each * math.log(2.0) for each in logarithms]
+    return (out, *logarithms)
+
+
+_STAND_INS = _StandIns(
+    {
+        (checkpoint, "CheckpointFunction"): _Function,
+        (checkpoint, "_checkpoint_without_reentrant_generator"): _generator,
+        (flex_attention, "_validate_device"): _any_device,
+        (flex_attention, "flex_attention_hop"): _flexible,
+    }
+)
 
 
 def stand_in(root: nn.Module) -> tuple[nn.Module, dict[nn.Module, nn.Module]]:
