@@ -14,8 +14,9 @@ from . import names as _names
 from ._types import INPUT, OUTPUT, Layer, Output, Progress
 from .arrays import batches, check_images, is_tensor, join, neighbours, pad_reflect, restore
 from .calibration import Calibration, calibrate
+from .centring import check_centred
 from .errors import ImageError, IntensityError, RowsError, UnsupportedModelError
-from .geometry import Geometry, check_centred, ramp
+from .geometry import Geometry, ramp
 from .intensity import CANDIDATES, Intensity
 from .output_kind import LEVELS, contradiction, output_kind, reason
 
@@ -60,8 +61,7 @@ class Denoiser(ABC):
         self.notices: list[str] = []
         self._looked_up: tuple[Sequence[Layer], dict[str, str]] = ((), {})
         self._output_stated = output is not None
-        self._output_checked = self._centred = False
-        self._series = self._alone = False
+        self._output_checked = self._centred = self._series = self._alone = False
         self._geometry = Geometry(self._output_shape, self._probe_image, fixed_size, self._notify)
 
     # -- what a subclass provides ---------------------------------------------------------------
@@ -368,7 +368,7 @@ class Denoiser(ABC):
         with self._context(False):
             shape = tuple(int(n) for n in self._read_output(u).shape)
             if len(shape) == 4 and shape[-1] < u.shape[-1] and not self._centred:
-                self._centred = check_centred(self._read_output, u, self.name)
+                self._centred = check_centred(self._read_output, u, self.name, self._notify)
         if len(shape) != 4 or shape[0] != u.shape[0] or shape[1] not in (1, self.channels):
             raise UnsupportedModelError(
                 f"{self.name!r} turns an image of shape {tuple(u.shape)} into {shape}; a denoiser returns "

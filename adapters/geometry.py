@@ -7,15 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import is_tensor, pad_reflect, restore
+from .arrays import pad_reflect
 from .errors import ImageError, ModelError, UnsupportedModelError
 
-__all__ = ["Geometry", "LeastSize", "OneSize", "check_centred", "ramp"]
+__all__ = ["Geometry", "LeastSize", "OneSize", "ramp"]
 
 # The smallest image on which most networks run, then sizes that networks of one size are made for.
 _PROBE = 64
 _SIZES = (33, 48, 55, 64, 80, 96, 100, 128, 144, 192, 224, 256, 320, 384, 448, 512)
-_STEPS = (1.0, -1.0, 0.3, -0.3, 10.0, -10.0)  # by how much the middle of an image is changed
 # Powers of two, then other windows and patches.
 _MULTIPLES = (1, 2, 4, 8, 16, 32, 64, 3, 6, 12, 24, 48, 7, 14, 28, 56, 5, 10, 20, 40, 80, 96, 112, 128)
 
@@ -24,69 +23,6 @@ def ramp(height: int, width: int) -> np.ndarray:
     """A probe image (1, 1, H, W) that rises from 0 to 1 and is the same everywhere it is made."""
     rows = np.linspace(0.0, 1.0, height)[:, None] + np.linspace(0.0, 1.0, width)[None, :]
     return (0.5 * rows)[None, None].astype(np.float32)
-
-
-def check_centred(read: Callable[[Any], Any], u: Any, name: str) -> bool:
-    """Refuse an output that lacks more on one side than on the other: it would be laid over wrong pixels.
-
-    What changes where the middle of the image does must lie around the middle of the output. Where a
-    network sees from there to a border, only what changes most can tell, and only if it is as narrow and
-    as strong as an image's own pixels are in it.
-
-    Arguments:
-        read: From one image in model units to the network's output, smaller by a few pixels.
-        u: An image (1, C, H, W).
-        name: What the network is called.
-
-    Returns:
-        Whether the image told anything.
-
-    Raises:
-        UnsupportedModelError: The output lacks more at one end of an axis than at the other.
-    """
-    row, column = u.shape[-2] // 2, u.shape[-1] // 2
-    total: np.ndarray | None = None
-    rng = np.random.default_rng(0)
-    # Other images and steps show what activations hide in one of them.
-    for step in _STEPS:
-        noise = rng.random((u.shape[-2], u.shape[-1]), dtype=np.float32)
-        plain = u * 0.0 + _like(noise, u) if abs(step) < 5.0 else u
-        moved = plain + 0.0
-        moved[..., row - 1 : row + 1, column - 1 : column + 1] += step
-        a, b = (restore(read(image), np.empty(0)) for image in (moved, plain))
-        change = np.abs(a - b).mean(axis=(0, 1)) / abs(step)
-        total = change if total is None else total + change
-    assert total is not None
-    told = True
-    for axis, own in enumerate(total.shape):
-        lost = u.shape[axis - 2] - own
-        apart = _off_centre(total.max(axis=1 - axis))
-        told = told and apart is not None
-        if lost and apart is not None and 0.75 < abs(apart) <= lost / 2 + 0.25:
-            raise UnsupportedModelError(
-                f"{name!r} turns {u.shape[-2]}x{u.shape[-1]} pixels into {total.shape[0]}x{total.shape[1]} "
-                "and lacks more of them on one side than on the other; crop the output alike on all sides"
-            )
-    return told
-
-
-def _like(array: np.ndarray, u: Any) -> Any:
-    """An array as the kind of the image ``u``."""
-    return u.new_tensor(array) if is_tensor(u) else array
-
-
-def _off_centre(response: np.ndarray) -> float | None:
-    """How far from the middle of an axis a network answers to the middle of the image; None if unknown."""
-    strong = np.flatnonzero(response > 0.5 * response.max(initial=0.0))
-    # The pixels themselves, where the network returns them with some change: they tell best.
-    if len(strong) == 2 and strong[1] - strong[0] == 1 and response.max() > 0.5 * len(_STEPS):
-        rest = np.delete(response, strong)
-        if rest.max(initial=0.0) < 0.2 * response.max():
-            return float(strong.mean() + 0.5 - len(response) / 2)
-    places = np.flatnonzero(response)
-    if not len(places) or places[0] == 0 or places[-1] == len(response) - 1:
-        return None
-    return float((places[0] + places[-1] + 1) / 2 - len(response) / 2)
 
 
 class Geometry:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from ctinv.adapters.errors import ImageError, ModelError, UnsupportedModelError
-from ctinv.adapters.geometry import Geometry, LeastSize, check_centred, ramp
+from ctinv.adapters.geometry import Geometry, LeastSize, ramp
 
 
 class Network:
@@ -207,57 +207,3 @@ def test_tiles_of_one_prescribed_axis():
     assert geometry.pads(image(50, 7)) == (0, 0)
     with pytest.raises(ImageError, match="32xany"):
         geometry.pads(image(31, 70))
-
-
-def blurred(u, top, left, bottom, right):
-    """A 3x3 mean of an image, cut."""
-    padded = np.pad(u, ((0, 0), (0, 0), (1, 1), (1, 1)))
-    mean = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3)).mean((4, 5))
-    return mean[..., top : mean.shape[2] - bottom, left : mean.shape[3] - right]
-
-
-@pytest.mark.parametrize("cut", [(2, 2, 2, 2), (5, 5, 5, 5), (0, 0, 0, 0), (1, 1, 1, 1), (2, 3, 2, 3)])
-@pytest.mark.parametrize("size", [(64, 64), (48, 80)])
-def test_what_is_cut_alike_is_centred(cut, size):
-    assert check_centred(lambda u: blurred(u, *cut), ramp(*size), "net")
-
-
-@pytest.mark.parametrize(
-    "cut",
-    [
-        *((4, 4, 0, 0), (0, 0, 6, 6), (0, 4, 4, 0), (3, 0, 3, 8)),
-        *((2, 2, 0, 0), (0, 0, 2, 2), (2, 0, 0, 2), (3, 3, 1, 1), (1, 2, 1, 0)),
-    ],
-)
-def test_what_is_cut_more_on_one_side_is_refused(cut):
-    with pytest.raises(UnsupportedModelError, match=r"'net' turns 64x64 .* on one side than on the other"):
-        check_centred(lambda u: blurred(u, *cut), ramp(64, 64), "net")
-
-
-def cut_of(cut, step):
-    """A network that returns its input cut, with some of what lies ``step`` pixels around."""
-    top, left, bottom, right = cut
-
-    def run(u):
-        around = np.maximum(np.roll(u, step, -1) + np.roll(u, -step, -2) - 0.9, 0.0)
-        found = u - 0.1 * around + 1e-3 * u.mean()
-        return found[..., top : u.shape[-2] - bottom, left : u.shape[-1] - right]
-
-    return run
-
-
-@pytest.mark.parametrize("step", [3, 5])
-def test_networks_that_see_everything_are_judged_by_where_pixels_come_out(step):
-    assert check_centred(cut_of((1, 1, 1, 1), step), ramp(64, 64), "net")
-    for cut in ((2, 2, 0, 0), (0, 1, 2, 1)):
-        with pytest.raises(UnsupportedModelError, match="on one side than on the other"):
-            check_centred(cut_of(cut, step), ramp(64, 64), "net")
-
-
-def test_of_what_cannot_be_judged_nothing_is_said():
-    network = lambda u: blurred(u, 0, 0, 2, 2) + u.mean()  # noqa: E731
-    assert not check_centred(network, ramp(64, 64), "net")
-
-
-def test_a_smaller_image_is_no_cut():
-    check_centred(lambda u: u[..., ::2, ::2], ramp(64, 64), "net")
