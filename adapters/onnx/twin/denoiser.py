@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ctinv.adapters.base import OUTPUT, Denoiser
 from ctinv.adapters.errors import CtinvError
 from ctinv.adapters.geometry import Geometry
-from ctinv.adapters.onnx.graph.layout import NHWC
 from ctinv.adapters.onnx.graph.prune import Wanted
 from ctinv.adapters.onnx.running.runner import Runner
 from ctinv.adapters.pytorch.denoiser import TorchDenoiser
@@ -74,7 +73,12 @@ class TwinDenoiser(TorchDenoiser):
 
 
 def make_twin(
-    own: Denoiser, runner: Runner, geometry: Geometry, want: Wanted, name: str
+    own: Denoiser,
+    runner: Runner,
+    geometry: Geometry,
+    want: Wanted,
+    name: str,
+    maps: Mapping[str, float],
 ) -> tuple[Denoiser, str] | None:
     """Rebuild a layer and prove it; None where either fails.
 
@@ -84,14 +88,15 @@ def make_twin(
         geometry: Its image sizes.
         want: The layer's tensor.
         name: The layer's name.
+        maps: Values of further channels of the image.
     """
     free = runner if runner.free and runner.batch is None else runner.lifted()
     if free is None or free.inputs.dtype != np.float32 or own.intensity is None:
         return None
-    turned = free.layouts.get(want.tensor) == NHWC
+    turned = free.turns(want)
     try:
         expected = [(x, own.features(x, name)) for x in _probes(own)]
-        phi, observed = rebuilt(free.trace, want, free.inputs, free.last, turned)
+        phi, observed = rebuilt(free.trace, want, free.inputs, free.last, turned, [*maps.values()])
         whole = name == OUTPUT
         twin = TwinDenoiser(phi if whole else observed, own, geometry, own.intensity)
         layer = OUTPUT if whole else "phi"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -104,16 +105,33 @@ class Observed(nn.Module):
         graph: The part.
         last: Whether the graph takes images with their channels last.
         turned: Whether it returns its output so.
+        maps: Values of further channels that the graph takes behind the image's.
     """
 
-    def __init__(self, graph: nn.Module, last: bool, turned: bool) -> None:
+    def __init__(self, graph: nn.Module, last: bool, turned: bool, maps: Sequence[float] = ()) -> None:
         super().__init__()
-        self.phi = Turned(graph, last, turned) if last or turned else graph
+        turning = Turned(graph, last, turned) if last or turned else graph
+        self.phi = Mapped(turning, maps) if maps else turning
 
     def forward(self, x: Tensor) -> Tensor:
         """The image (N, C, H, W) in model units, unchanged."""
         self.phi(x)
         return x
+
+
+class Mapped(nn.Module):
+    """A graph that takes further channels of one value each, such as a noise level, behind the image's."""
+
+    def __init__(self, graph: nn.Module, values: Sequence[float]) -> None:
+        super().__init__()
+        self.graph = graph
+        self.register_buffer("values", torch.tensor(values, dtype=torch.float32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The image (N, 1, H, W) in model units to the graph's output."""
+        maps = self.get_buffer("values").view(1, -1, 1, 1).expand(len(x), -1, *x.shape[-2:])
+        z: Tensor = self.graph(torch.cat([x, maps], dim=1))
+        return z
 
 
 class Turned(nn.Module):
@@ -130,7 +148,7 @@ class Turned(nn.Module):
 
 
 def rebuilt(
-    trace: Trace, want: Wanted, inputs: Inputs, last: bool, turned: bool
+    trace: Trace, want: Wanted, inputs: Inputs, last: bool, turned: bool, maps: Sequence[float] = ()
 ) -> tuple[nn.Module, nn.Module]:
     """What one tensor of a graph needs, as a module, and as the layer ``phi`` of another.
 
@@ -140,11 +158,12 @@ def rebuilt(
         inputs: The inputs of the graph.
         last: Whether the graph takes images with their channels last.
         turned: Whether the tensor has its channels last.
+        maps: Values of further channels of the image.
 
     Raises:
         NotPlainError: The graph needs more than is rebuilt here, or the tensor is quantised.
     """
     if want.scale:
         raise NotPlainError("a quantised tensor")
-    observed = Observed(GraphModule(prefix(trace, [want]), inputs), last, turned).eval()
+    observed = Observed(GraphModule(prefix(trace, [want]), inputs), last, turned, maps).eval()
     return observed.phi, observed
