@@ -9,10 +9,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["INPUT", "OUTPUT", "Image", "Layer", "Layers", "Output", "Progress"]
+__all__ = ["CHANNELS_LAST", "INPUT", "OUTPUT", "Image", "Layer", "Layers", "Output", "Progress"]
 
 INPUT = "@input"
 OUTPUT = "@output"
+CHANNELS_LAST = "its channels come last, as the network has them there"
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,13 @@ class Layer:
     Arguments:
         name: The name that :meth:`Denoiser.features` takes.
         op: Operator: a PyTorch class name or an ONNX operator type.
-        shape: Shape of ``z`` without its image axis, channels first, seen for one probe image of
+        shape: Shape of ``z`` without its image axis, seen for one probe image of
             :attr:`Denoiser.probe_size` pixels; empty where it is not known.
         aliases: Other names that lead here.
         tappable: Whether the layer can be read.
         note: Why it cannot, or what a reader must know about it.
+        channels_last: Whether ``z`` is a map (N, H, W, C), as the network itself has it there; other
+            maps are (N, C, H, W).
     """
 
     name: str
@@ -35,6 +38,7 @@ class Layer:
     aliases: tuple[str, ...] = ()
     tappable: bool = True
     note: str = ""
+    channels_last: bool = False
 
 
 class Layers(tuple[Layer, ...]):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ctinv.adapters._types import Layers, Output
+from ctinv.adapters._types import CHANNELS_LAST, Layers, Output
 from ctinv.adapters.base import OUTPUT, Denoiser, Layer
 from ctinv.adapters.errors import AmbiguousLayerError, LayerError, ModelError, UnsupportedModelError
 from ctinv.adapters.intensity import Intensity, parse_intensity
@@ -179,6 +179,8 @@ class OnnxDenoiser(Denoiser):
         means = {entry.name: (entry.want, tuple(entry.aliases)) for entry in self._entries}
         means[OUTPUT] = (self._places[OUTPUT], ())
         bound |= {name: np.asarray(value) for name, value in self._maps.items()}
+        if self._runner.kept_last:
+            bound["@last"] = np.asarray(sorted(self._runner.kept_last))
         return {**bound, "@layout": layout, "@image": inputs.image, "@layers": means}
 
     @property
@@ -199,7 +201,9 @@ class OnnxDenoiser(Denoiser):
                 return Layer(entry.name, entry.op, like, tuple(entry.aliases), False, note)
         elif len(shape) == 3 and not self._runner.knows_layout(entry.want):
             note = "; ".join(filter(None, (note, "its axes are in the graph's own order")))
-        return Layer(entry.name, entry.op, shape or (), tuple(entry.aliases), shape is not None, note)
+        last = entry.want is not None and entry.want.tensor in self._runner.kept_last
+        note = "; ".join(filter(None, (note, CHANNELS_LAST if last else "")))
+        return Layer(entry.name, entry.op, shape or (), tuple(entry.aliases), shape is not None, note, last)
 
     @property
     def fingerprint(self) -> str:
@@ -274,11 +278,11 @@ class OnnxDenoiser(Denoiser):
             LayerError: No layer, or several, answer to this name.
         """
         name = self.resolve(layer).name
-        if name not in self._places or self.intensity is None or self._maps:
+        if name not in self._places or self.intensity is None:
             return None
         from .twin.denoiser import make_twin
 
-        return make_twin(self, self._runner, self._geometry, self._places[name], name)
+        return make_twin(self, self._runner, self._geometry, self._places[name], name, self._maps)
 
     def _native(self, x: Any) -> Any:
         if isinstance(x, np.ndarray):

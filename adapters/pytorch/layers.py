@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from ctinv.adapters._types import OUTPUT, Layer, Layers
+from ctinv.adapters._types import CHANNELS_LAST, OUTPUT, Layer, Layers
 from ctinv.adapters.errors import ModelError, UnsupportedModelError
 from torch import nn
 
+from .axes import is_last, may_be_last, widened
 from .state import names_of
 from .values import tensors_in, unreadable
 
@@ -117,7 +118,7 @@ def list_layers(
     except ModelError:
         twice = []
     together = _path(seen) == _path(twice) == _path(alone)
-    table = _Table(names, seen, twice if together else [])
+    table = _Table(names, seen, twice if together else [], _widely(seen, image, watch))
     first = next(
         (
             index
@@ -144,10 +145,38 @@ def list_layers(
     return Listing(Layers(table.layers), table.calls, frozenset(mixing), notice)
 
 
+def _widely(
+    seen: list[_Seen], image: torch.Tensor, watch: Callable[[torch.Tensor], list[_Seen]]
+) -> set[tuple[int, str]]:
+    """Call and selector of maps whose channels come last; one run more where some may have them there."""
+    size = (image.shape[-2], image.shape[-1])
+    if not any(may_be_last(shape, size) for call in seen for shape in call.shapes.values()):
+        return set()
+    try:
+        wide = watch(widened(image))
+    except ModelError:  # one size only: nothing tells
+        return set()
+    if _path(wide) != _path(seen):
+        return set()
+    return {
+        (index, selector)
+        for index, call in enumerate(seen)
+        for selector, shape in call.shapes.items()
+        if is_last(shape, wide[index].shapes.get(selector, ()), size)
+    }
+
+
 class _Table:
     """Layers and calls by name, of what probe runs saw."""
 
-    def __init__(self, names: Mapping[nn.Module, list[str]], seen: list[_Seen], twice: list[_Seen]) -> None:
+    def __init__(
+        self,
+        names: Mapping[nn.Module, list[str]],
+        seen: list[_Seen],
+        twice: list[_Seen],
+        last: Collection[tuple[int, str]],
+    ) -> None:
+        self._last = last
         self.layers: list[Layer] = []
         self.calls: dict[str, Call] = {}
         self._names: dict[tuple[int, str], str] = {}
@@ -184,7 +213,9 @@ class _Table:
             if not fault and shape[0] != 1:
                 note = f"{shape[0]} rows for each image"
             size = shape[1:] if shape and shape[0] == 1 else shape
-            self.layers.append(Layer(forms[0], op, size, tuple(forms[1:]), not fault, note))
+            last = (index, selector) in self._last and not fault and shape[0] == 1
+            note = "; ".join(filter(None, (note, CHANNELS_LAST if last else "")))
+            self.layers.append(Layer(forms[0], op, size, tuple(forms[1:]), not fault, note, last))
             self._names[index, selector] = forms[0]
             if not fault:
                 self.calls[forms[0]] = Call(call.module, call.number, selector)

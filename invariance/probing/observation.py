@@ -14,6 +14,7 @@ from ctinv.invariance.data.simulation.noise import noise_level, noise_like
 from ctinv.invariance.infra.randomness import Purpose, rng
 from ctinv.invariance.representation.geometry import probe_geometry
 from ctinv.invariance.representation.maps import as_map
+from ctinv.invariance.representation.reader import as_listed
 from torch import Tensor
 
 __all__ = ["Observation", "Shift", "Target", "observation"]
@@ -115,7 +116,7 @@ class Observation:
 def _read(denoiser: Denoiser, layers: Sequence[str], images: Image) -> dict[str, Tensor]:
     batch = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))[:, None]
     values = denoiser.features(batch, list(layers), batch_size=len(batch))
-    return {name: torch.as_tensor(z).cpu() for name, z in values.items()}
+    return {name: as_listed(denoiser, name, torch.as_tensor(z).cpu()) for name, z in values.items()}
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,17 @@ from ctinv.adapters.base import Denoiser
 from ctinv.adapters.errors import CtinvError, ModelError, RowsError
 from torch import Tensor
 
-__all__ = ["Looker", "Reader", "by_image", "represent"]
+__all__ = ["Looker", "Reader", "as_listed", "by_image", "represent"]
 
 
 def represent(denoiser: Denoiser, layer: str, x: Image) -> Tensor:
     """``Phi(x)`` of images (N, 1, H, W) in HU, as a tensor on the CPU."""
     return Looker(denoiser)(torch.from_numpy(np.ascontiguousarray(x)), layer).cpu()
+
+
+def as_listed(denoiser: Denoiser, layer: str, z: Tensor) -> Tensor:
+    """What was read at a layer, (N, ...), with the channels of maps (N, H, W, C) second."""
+    return z.movedim(-1, 1) if z.ndim == 4 and denoiser.resolve(layer).channels_last else z
 
 
 class Looker:
@@ -64,7 +69,10 @@ class Looker:
         if several and len(x) > 1:
             self._rows |= several
             return self._read(x, layers, grad, batch_size)
-        return {layer: by_image(z) if layer in several else z for layer, z in tensors.items()}
+        return {
+            layer: by_image(z) if layer in several else as_listed(self.denoiser, layer, z)
+            for layer, z in tensors.items()
+        }
 
 
 def by_image(z: Tensor) -> Tensor:

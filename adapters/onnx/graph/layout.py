@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
 
 from .trace import Trace
 
-__all__ = ["NCHW", "NHWC", "image_layout", "layouts", "to_nchw"]
+__all__ = ["NCHW", "NHWC", "image_layout", "kept_last", "layouts", "to_nchw"]
 
 NCHW = "NCHW"
 NHWC = "NHWC"
@@ -33,6 +33,14 @@ _CHANNELS_SECOND = {
     "QLinearGlobalAveragePool",
     "ReorderOutput",
     "SpaceToDepth",
+}
+# Operators that work along the last axis: before an optimiser, too, channels were there.
+_ON_LAST = {
+    "LayerNormalization",
+    "MatMul",
+    "RMSNormalization",
+    "SimplifiedLayerNormalization",
+    "SkipLayerNormalization",
 }
 _TO_NCHW = (0, 3, 1, 2)
 _TO_NHWC = (0, 2, 3, 1)
@@ -102,6 +110,34 @@ def layouts(trace: Trace, image: str) -> dict[str, str]:
     return known
 
 
+def kept_last(trace: Trace, known: Mapping[str, str]) -> frozenset[str]:
+    """Tensors with their channels last that are given so: the network itself has them so.
+
+    Where images come in channels first, a network turns its axes for a normalisation or a linear layer.
+    What optimisers turned for operators of their own is not kept: the network knows nothing of it.
+
+    Arguments:
+        trace: The graph.
+        known: Layouts of its tensors.
+    """
+    if known.get(trace.image) == NHWC:
+        return frozenset()
+    last = {name for name, layout in known.items() if layout == NHWC}
+    turned: set[str] = set()
+    links: list[set[str]] = []
+    for node in trace.nodes:
+        ends = last.intersection((*node.input, *node.output))
+        if _channels_last(node):
+            turned |= ends
+        elif node.op_type not in _ON_LAST and node.op_type != "Transpose":
+            links.append(ends)
+    size = -1
+    while len(turned) != size:
+        size = len(turned)
+        turned.update(*(ends for ends in links if ends & turned))
+    return frozenset(last - turned)
+
+
 def _layout_after(node: onnx.NodeProto, name: str, source: str, trace: Trace) -> str:
     if _channels_last(node):
         return NHWC
@@ -117,9 +153,20 @@ def _layout_after(node: onnx.NodeProto, name: str, source: str, trace: Trace) ->
     if node.op_type == "Reshape":
         before, after = trace.shapes.get(node.input[0]), trace.shapes.get(name)
         return _reshaped(before, after, source)
+    if node.op_type == "MatMul" and source == NHWC and _is_linear(node, trace):
+        return NHWC
     if node.op_type in ("MatMul", "Gemm", "Einsum", "Flatten", "Squeeze", "Unsqueeze"):
         return ""
     return source
+
+
+def _is_linear(node: onnx.NodeProto, trace: Trace) -> bool:
+    """Whether a product mixes the last axis of what depends on the image, by stored weights."""
+    return (
+        node.input[0] in trace.from_image
+        and node.input[1] not in trace.from_image
+        and len(trace.shapes.get(node.input[1]) or ()) == 2
+    )
 
 
 def _reshaped(

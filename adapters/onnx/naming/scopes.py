@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import onnx
 
@@ -14,6 +14,9 @@ from .scope import Scope, dotted
 __all__ = ["Scope", "dotted", "metadata", "read_scopes"]
 
 _NAMES = "pkg.torch.onnx.name_scopes"
+_TURNS = frozenset(
+    {"permute", "transpose", "movedim", "view", "reshape", "flatten", "unflatten", "unsqueeze", "squeeze"}
+)
 _CLASSES = "pkg.torch.onnx.class_hierarchy"
 
 
@@ -43,7 +46,8 @@ def _dynamo(nodes: Sequence[onnx.NodeProto]) -> list[Scope | None]:
         None if chain is None else Scope("" if len(chain) < 3 else chain[-2]) for chain in chains
     ]
     for module, indices in members.items():
-        numbers, certain = _calls(indices, chains, classes)
+        within = {index for index, chain in enumerate(chains) if chain and module in chain[1:-1]}
+        numbers, certain = _calls(indices, chains, classes, within)
         total = max(numbers) + 1
         for index, call in zip(indices, numbers, strict=True):
             parents = tuple(part for part in (chains[index] or [])[1:-2] if part)
@@ -58,9 +62,15 @@ def _kind(hierarchy: list[str] | None) -> str:
 
 
 def _calls(
-    indices: Sequence[int], chains: Sequence[list[str] | None], classes: Sequence[list[str] | None]
+    indices: Sequence[int],
+    chains: Sequence[list[str] | None],
+    classes: Sequence[list[str] | None],
+    within: Collection[int],
 ) -> tuple[list[int], bool]:
-    """Number the calls that one module's nodes belong to; False where that is a guess."""
+    """Number the calls that one module's nodes belong to; False where that is a guess.
+
+    Nodes that lie apart, with others than those ``within`` the module between them, are of two calls.
+    """
     ops = [(chains[index] or [""])[-1] for index in indices]
     kinds = [_kind(classes[index]) for index in indices]
     order = list(dict.fromkeys(ops))
@@ -71,9 +81,11 @@ def _calls(
         return [order.index(op) for op in ops], True
     runs: list[int] = []
     for position, index in enumerate(indices):
-        new = position > 0 and index != indices[position - 1] + 1
+        new = position > 0 and any(other not in within for other in range(indices[position - 1] + 1, index))
         runs.append(runs[-1] + 1 if new else (runs[-1] if runs else 0))
-    whole = len(set(runs)) == 1 and len(bases) == len(order)
+    # One call turns axes there and back; of what computes, a second one tells of a second call.
+    computing = [base for op in order if (base := re.sub(r"_\d+$", "", op)) not in _TURNS]
+    whole = len(set(runs)) == 1 and len(set(computing)) == len(computing)
     return runs, whole
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from ctinv.adapters.errors import CtinvError, ModelError, UnsupportedModelError
 from ctinv.adapters.onnx.graph.inputs import Inputs
-from ctinv.adapters.onnx.graph.layout import NHWC, layouts, to_nchw
+from ctinv.adapters.onnx.graph.layout import NHWC, kept_last, layouts, to_nchw
 from ctinv.adapters.onnx.graph.prune import Wanted, prefix
 from ctinv.adapters.onnx.graph.sizes import PIXELWISE, relax
 from ctinv.adapters.onnx.graph.trace import Trace
@@ -51,6 +51,7 @@ class Runner:
         self.trace = trace
         self.inputs = inputs
         self.layouts = layouts(trace, layout)
+        self.kept_last = kept_last(trace, self.layouts)
         self._sessions = sessions
         self._notify = notify
         self._label = label
@@ -84,6 +85,10 @@ class Runner:
         plain = not self._nhwc and all(node.op_type != "Transpose" for node in self.trace.nodes)
         return plain or (want is not None and want.tensor in self.layouts)
 
+    def turns(self, want: Wanted) -> bool:
+        """Whether a tensor has its channels last in the graph, and is given with its channels second."""
+        return self.layouts.get(want.tensor) == NHWC and want.tensor not in self.kept_last
+
     def read(self, x: Any, wanted: Sequence[Wanted], *, exact: bool = False) -> dict[Wanted, np.ndarray]:
         """Read tensors for a batch of images.
 
@@ -93,7 +98,8 @@ class Runner:
             exact: Switch every graph optimisation off.
 
         Returns:
-            Float32 arrays, channels second where the layout is known, first axis the images'.
+            Float32 arrays, channels second but where the network itself has them last, first axis the
+            images'.
 
         Raises:
             ModelError: The runtime fails, or does not take images of this size.
@@ -269,7 +275,7 @@ class Runner:
                 f"{where}: {want.tensor!r} came back with {value.ndim} axes where the graph says "
                 f"{len(declared)}; choose another layer"
             )
-        found = to_nchw(value, self.layouts.get(want.tensor, ""))
+        found = to_nchw(value, NHWC) if self.turns(want) else value
         # The runtime made this array for us alone: it is copied only where its type or order is another.
         return np.ascontiguousarray(found, dtype=np.float32)
 
@@ -288,7 +294,7 @@ class Runner:
                 unknown[name] = want
             else:
                 shape = tuple(size or 0 for size in shape)
-                order = (0, 3, 1, 2) if self.layouts.get(want.tensor) == NHWC else range(len(shape))
+                order = (0, 3, 1, 2) if self.turns(want) else range(len(shape))
                 found[name] = tuple(shape[axis] for axis in order)[1:]
         if unknown:
             x = np.repeat(x, self.batch or 1, axis=0)

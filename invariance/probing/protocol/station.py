@@ -13,6 +13,7 @@ from ctinv.invariance.probing.observers.channels import channel_bank, eye_templa
 from ctinv.invariance.probing.tasks.task import Task
 from ctinv.invariance.representation.geometry import probe_geometry
 from ctinv.invariance.representation.maps import as_map
+from ctinv.invariance.representation.reader import as_listed
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
@@ -105,7 +106,7 @@ class Station:
         start = side // 2 - WINDOW // 2
         windows = {}
         for name, z in values.items():
-            maps = as_map(torch.as_tensor(z).cpu()).float()
+            maps = as_map(as_listed(self.denoiser, name, torch.as_tensor(z).cpu())).float()
             geometry = probe_geometry(maps, (side, side), WINDOW)
             if geometry.local:
                 maps = torch.stack([geometry.cut(one, start, start) for one in maps])
