@@ -276,7 +276,7 @@ def _sources(ctx: click.Context, param: click.Parameter, value: str | None) -> s
     if value is None or value == "phantom":
         return value
     from ctinv.adapters.errors import CtinvError
-    from ctinv.invariance.data.pairing import sources_of
+    from ctinv.invariance.data.spec import sources_of
 
     try:
         sources_of(value)

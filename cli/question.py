@@ -159,8 +159,11 @@ def _data_key(data: str | None) -> str:
     """What the fit rests on, before it is read."""
     if data is None or data == "phantom":
         return "phantom"
-    from ctinv.invariance.data.pairing import sources_of
+    from ctinv.invariance.data.spec import sources_of
+    from ctinv.invariance.infra.cache import content_key
     from ctinv.invariance.runs.keys import files_key
 
     sources = sources_of(data)
-    return files_key(*(p for p in (sources.folder, sources.low, sources.high) if p is not None))
+    named = {"folder": sources.folder, "low": sources.low, "high": sources.high}
+    files = {name: files_key(place) for name, place in named.items() if place is not None}
+    return content_key(files=files, offset=sources.offset, scale=sources.scale)

@@ -8,6 +8,7 @@ from typing import Literal
 
 __all__ = [
     "Dose",
+    "dose_in_name",
     "dose_of",
     "innermost_dose",
     "kernel_in",
@@ -15,24 +16,40 @@ __all__ = [
     "plain_dose",
     "thickness_in",
     "undosed",
+    "unnumbered",
 ]
 
 Dose = Literal["low", "high"]
 
 _LOW = re.compile(
-    r"\b(quarter|qd|ldct|ld|ulct|uldct|low|reduced|ultra ?low|(half|fifth|tenth|1/\d+)(?= ?dose)"
-    r"|(5|10|12\.5|20|25|50) ?(%|percent))( ?dose)?(?!\w)"
+    r"\b((qd|ld)(?!\w)|(quarter|qdct|ldct|ulct|uldct|low|reduced|ultra ?low)(?![a-z])"
+    r"|(half|fifth|tenth|1/\d+)(?= ?dose)|(5|10|12\.5|20|25|50) ?(%|percent)(?!\w))"
+    r"(?! ?(noise|contrast|res|resolution|kv|energy|quality|freq\w*)\b)( ?dose(?![a-z]))?"
 )
 _HIGH = re.compile(
-    r"\b(full|fd|fdct|sdct|ndct|nd|hdct|hd|high|(routine|normal|standard|regular)(?= ?dose)"
-    r"|100 ?(%|percent))( ?dose)?(?!\w)"
+    r"\b((fd|nd|hd)(?!\w)|(full|fdct|sdct|ndct|hdct|high)(?![a-z])"
+    r"|(routine|normal|standard|regular)(?= ?dose)|100 ?(%|percent)(?!\w))"
+    r"(?! ?(noise|contrast|res|resolution|kv|energy|quality|freq\w*|pitch|fov|body)\b)( ?dose(?![a-z]))?"
 )
+# What the two sides of a training set are called; folders and files alone are called so.
+_NOISY = re.compile(
+    r"\b(noisy|noised|degraded|corrupted|lq|low ?quality|inputs?|high ?noise"
+    r"|(?<!low )(?<!no )(?<!without )noise(?! ?(free|less)))(?![a-z])"
+)
+_CLEAN = re.compile(
+    r"\b(clean|noise ?(free|less)|(low|no|without) ?noise|gts?|ground ?truths?|hq|high ?quality|targets?"
+    r"|labels?|references?|refs?)(?![a-z])"
+)
+_WEAK = re.compile(r"inputs?|targets?|labels?|references?|refs?|noise")  # many a folder is called so
 _COLLECTIONS = re.compile(
     r"ldct[\s_-]*and[\s_-]*projection[\s_-]*data|low[\s_-]*dose[\s_-]*ct[\s_-]*grand", re.IGNORECASE
 )
 _PUBLISHED = re.compile(r"(?<![A-Za-z0-9])([CLN]\d{3})(?![A-Za-z0-9])")
 _NOBODY = re.compile(
-    r"|x+|0+|none|unknown|n/?a|anon\w*|no ?name|patient|patient ?id|de-?id\w*|removed|test|pid", re.I
+    r"|x+|0+|none|unknown|n/?a|anon\w*|no ?name|patient|patient ?id|de-?id\w*|removed|pid"
+    r"|(train|training|val|valid|validation|test|testing|images?|imgs?|slices?"
+    r"|data|dataset|case|scan|npy|ct) ?",
+    re.I,
 )
 _KERNEL = re.compile(r"(?<![A-Za-z0-9])([A-Z]{1,2}\d{2}[a-z]?|sharp|smooth|soft|bone|lung)(?![A-Za-z0-9])")
 _THICKNESS = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?) ?mm\b", re.I)
@@ -46,24 +63,42 @@ def _words(text: str) -> str:
 
 
 def dose_of(text: str) -> Dose | None:
-    """The dose that a name or description states; None where it states none, or both.
+    """The dose that a description states; None where it states none, or both.
 
     Example:
         >>> dose_of("quarter_1mm"), dose_of("Full Dose Images"), dose_of("L067_QD_1_1.CT.0001.IMA")
         ('low', 'high', 'low')
-        >>> dose_of("abdomen"), dose_of("full and quarter dose")
-        (None, None)
+        >>> dose_of("abdomen"), dose_of("full and quarter dose"), dose_of("high resolution")
+        (None, None, None)
     """
-    words = re.sub(r"(?<=[a-z])\\.|\\.(?=[a-z])", " ", _words(text)).replace(".", " . ")
-    low, high = _LOW.search(words), _HIGH.search(words)
-    if (low is None) == (high is None):
+    return _side(text, _LOW, _HIGH)
+
+
+def dose_in_name(name: str) -> Dose | None:
+    """The dose that the name of a folder or file states, by its side of a training pair or in words.
+
+    The side counts before other words, which may name the whole set.
+
+    Example:
+        >>> dose_in_name("L067_12_input.npy"), dose_in_name("LDCT_7_target.npy"), dose_in_name("GT")
+        ('low', 'high', 'high')
+        >>> dose_in_name("low_noise"), dose_in_name("quarter_1mm")
+        ('high', 'low')
+    """
+    return _side(name, _NOISY, _CLEAN) or dose_of(name)
+
+
+def _side(text: str, low: re.Pattern[str], high: re.Pattern[str]) -> Dose | None:
+    words = re.sub(r"(?<=[a-z])\.|\.(?=[a-z])", " ", _words(text)).replace(".", " . ")
+    found = low.search(words), high.search(words)
+    if (found[0] is None) == (found[1] is None):
         return None
-    return "low" if low is not None else "high"
+    return "low" if found[0] is not None else "high"
 
 
 def innermost_dose(folders: Sequence[str]) -> Dose | None:
     """What the folder nearest to the file says that says anything; outermost first in ``folders``."""
-    return next((dose for name in reversed(folders) if (dose := dose_of(name)) is not None), None)
+    return next((dose for name in reversed(folders) if (dose := dose_in_name(name)) is not None), None)
 
 
 def plain_dose(name: str) -> Dose | None:
@@ -74,12 +109,27 @@ def plain_dose(name: str) -> Dose | None:
         ('low', 'high', None)
     """
     rest = undosed(_THICKNESS.sub(" ", _KERNEL.sub(" ", _PUBLISHED.sub(" ", name.replace("_", " ")))))
-    return dose_of(name) if not set(rest.split()) - {"images", "image", "dose", "ct", "data"} else None
+    if set(rest.split()) - {"images", "image", "dose", "ct", "data"} or _WEAK.fullmatch(_words(name)):
+        return None
+    return dose_in_name(name)
 
 
 def undosed(text: str) -> str:
     """A name without the words that tell the dose, so that the names of twins are equal."""
-    return re.sub(r"\s+", " ", _HIGH.sub("", _LOW.sub("", _words(text)))).strip()
+    words = _words(text)
+    for told in (_NOISY, _CLEAN, _LOW, _HIGH):
+        words = told.sub("", words)
+    return re.sub(r"\s+", " ", words).strip()
+
+
+def unnumbered(stem: str) -> str:
+    """A file's name without dose and the number of the slice, which name nobody.
+
+    Example:
+        >>> unnumbered("L067_12_input"), unnumbered("Mueller_quarter_0012"), unnumbered("0012")
+        ('L067_12_input', 'mueller', '')
+    """
+    return stem if _PUBLISHED.search(stem) else re.sub(r"[\W_]*\d+$", "", undosed(stem))
 
 
 def patient_in(tag: str, names: Sequence[str]) -> tuple[str, bool]:

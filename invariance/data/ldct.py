@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from .io.series import read_file
 from .io.slices import CTSlice
 from .pairs import Pairs, Split, grouped, region_of, split_patients
-from .scans import Scan, Scans, check_doses, find_ldct, find_scans
+from .scans import Scan, Scans, find_ldct, find_scans
+from .twins import check_doses
 
 __all__ = ["DOSES", "LDCTData"]
 
@@ -93,7 +94,8 @@ class LDCTData:
             ImageError: A file cannot be read, or the twins do not show the same place.
         """
         _, (low_file, high_file, frame) = self._locate(index)
-        low, high = (read_file(file)[frame] for file in (low_file, high_file))
+        found = self.found
+        low, high = (read_file(file, found.offset, found.scale)[frame] for file in (low_file, high_file))
         for one in (low, high):
             if doubt := one.meta.get("doubt"):
                 raise ImageError(f"{one.source}: {doubt}")
@@ -173,7 +175,7 @@ def _found(root: str | Path) -> Scans:
     """The scans of a folder; none where it holds one dose alone."""
     path = Path(root)
     quick = tuple(find_ldct(path))
-    if quick or not path.exists():
+    if quick or (not path.exists() and "=" not in str(root)):
         return Scans(quick, "LDCT-and-Projection-data")
     try:
         return find_scans(root) or Scans((), "")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["noise_texture", "same_slice", "soft_noise"]
+__all__ = ["alike", "noise_texture", "other_units", "same_slice", "soft_noise"]
 
 _SMOOTH = 2.0  # pixels; hides noise, keeps organs
 _STRUCTURE = 60.0  # HU; smoothed slices with less contrast than that show too little to compare
 _FEWEST = 500  # pixels of soft tissue below which texture cannot be told
 _ALIKE = 0.8  # least correlation of two smoothed twins
+_ROUNDING = 0.3  # of the noise; two exposures differ by all of it
 
 
 def soft_noise(hu: NDArray[np.float32]) -> float:
@@ -69,11 +70,46 @@ def same_slice(x: NDArray[np.float32], y: NDArray[np.float32]) -> bool:
         x: (H, W), HU.
         y: Likewise.
     """
+    return alike(x, y, _ALIKE)
+
+
+def alike(x: NDArray[np.float32], y: NDArray[np.float32], least: float) -> bool:
+    """Whether two slices, smoothed, correlate by at least so much, or show nothing to compare.
+
+    Arguments:
+        x: (H, W), HU.
+        y: Likewise.
+        least: The correlation; at least that of :func:`same_slice` counts.
+    """
     from scipy import ndimage
 
     if x.shape != y.shape:
         return False
     a, b = (ndimage.gaussian_filter(np.asarray(v, np.float32).clip(-1024, 1500), _SMOOTH) for v in (x, y))
-    if min(float(a.std()), float(b.std())) < _STRUCTURE:
+    if max(float(a.std()), float(b.std())) < _STRUCTURE:
         return True  # nothing to tell them apart by
-    return float(np.corrcoef(a.ravel(), b.ravel())[0, 1]) > _ALIKE
+    if min(float(a.std()), float(b.std())) < 1.0:
+        return False
+    return float(np.corrcoef(a.ravel(), b.ravel())[0, 1]) > max(least, _ALIKE)
+
+
+def other_units(x: NDArray[np.float32], y: NDArray[np.float32]) -> tuple[float, float] | None:
+    """Slope and offset by which one image, its noise included, becomes the other.
+
+    Arguments:
+        x: (H, W), any units.
+        y: Likewise; expected to be slope * x + offset but for rounding.
+
+    Returns:
+        None where they are different images, or equal.
+    """
+    inside = (x > x.min()) & (x < x.max()) & (y > y.min()) & (y < y.max())  # the ends are clipped or padding
+    if int(inside.sum()) < 100:
+        return None
+    a, b = x[inside].astype(np.float64), y[inside].astype(np.float64)
+    if min(a.std(), b.std()) == 0.0:
+        return None
+    slope, offset = (float(v) for v in np.polyfit(a, b, 1))
+    rest = float(np.median(np.abs(b - slope * a - offset))) / 0.6745
+    equal = abs(slope - 1.0) < 0.01 and abs(offset) < 2.0
+    return None if equal or rest > _ROUNDING * soft_noise(y) else (slope, offset)

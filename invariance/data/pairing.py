@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,32 +11,29 @@ from typing import Any
 import numpy as np
 from ctinv.adapters.errors import ImageError
 
-from .doses import Dose, dose_of, innermost_dose, kernel_in, patient_in, plain_dose, thickness_in, undosed
+from .doses import (
+    Dose,
+    dose_in_name,
+    dose_of,
+    innermost_dose,
+    kernel_in,
+    patient_in,
+    plain_dose,
+    thickness_in,
+    undosed,
+    unnumbered,
+)
 from .io.arrays import array_kind, refuse_unread
 from .io.dicom import open_ct
 from .io.series import files_below
 from .io.tags import floats, line, refuse_by_tags, says_deidentified, text
 
-__all__ = ["Match", "Record", "Sources", "match", "records_of", "sources_of"]
+__all__ = ["Match", "Record", "match", "records_of"]
 
 _CONTRADICTION = "folder, file name and tags contradict each other on its dose"
+_PATIENTS = "folder, file name and tags name different patients"
 _SAME_PLACE = 0.1  # mm along the normal; twins are reconstructed at the same places
 _SAME_FIELD = 1.0  # mm within the plane
-
-
-@dataclass(frozen=True)
-class Sources:
-    """What ``--data`` names: one folder, or one for each dose.
-
-    Arguments:
-        folder: A folder or file; None where the doses are named.
-        low: Folder of the low dose, or None.
-        high: Folder of the high dose, or None.
-    """
-
-    folder: Path | None
-    low: Path | None = None
-    high: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +53,7 @@ class Record:
         region: Body part, as the tags name it.
         public: The tags say that identity was removed.
         doubt: Why it cannot be used; empty where it can.
+        said: The dose that each source states: folders, file name, description, patient's name.
     """
 
     file: Path
@@ -71,6 +68,7 @@ class Record:
     region: str = ""
     public: bool = False
     doubt: str = ""
+    said: tuple[Dose | None, ...] = ()
 
     @property
     def height(self) -> float | None:
@@ -93,29 +91,6 @@ class Match:
     low: Record | None
     high: Record | None
     problem: str = ""
-
-
-def sources_of(spec: str | Path) -> Sources:
-    """Take ``FOLDER`` or ``low=FOLDER,high=FOLDER`` apart.
-
-    Raises:
-        ImageError: A folder is not there, or named twice.
-    """
-    parts = re.split(r"(?:^|,)\s*(low|high)=", str(spec))
-    if len(parts) == 1 or parts[0]:
-        folder = Path(spec)
-        if not folder.exists():
-            raise ImageError(
-                f"{folder} does not exist; give a folder of CT slices, low=FOLDER,high=FOLDER, or 'phantom'"
-            )
-        return Sources(folder)
-    named = dict(zip(parts[1::2], (Path(v.strip()) for v in parts[2::2]), strict=True))
-    if len(named) != len(parts) // 2 or "high" not in named:
-        raise ImageError(f"{spec} must name each dose once: low=FOLDER,high=FOLDER, or high=FOLDER alone")
-    for path in named.values():
-        if not path.exists():
-            raise ImageError(f"{path} does not exist; give low=FOLDER,high=FOLDER")
-    return Sources(None, named.get("low"), named["high"])
 
 
 def records_of(root: Path, dose: Dose | None = None) -> tuple[list[Record], list[tuple[Path, str]]]:
@@ -143,28 +118,32 @@ def records_of(root: Path, dose: Dose | None = None) -> tuple[list[Record], list
             told = f"given as {dose} dose, but names or tags say {record.dose} dose"
             record = replace(record, dose=dose, doubt=told if against else record.doubt)
         records.append(record)
-    return (records if dose is not None else _without_shared_folder(records, base)), left_out
+    return (records if dose is not None else _without_shared(records)), left_out
 
 
-def _without_shared_folder(records: list[Record], root: Path) -> list[Record]:
-    """The records read without folders, where all folders name one dose and files and tags name both.
+def _without_shared(records: list[Record]) -> list[Record]:
+    """The records without what all of them say alike, where others of their names tell both doses.
 
-    Such a folder, as ``LDCT`` above a whole study, is called after the study, not after a dose.
+    A folder ``LDCT`` above a whole study, or files that all start with it, are called after the study.
     """
-    told = {innermost_dose(record.file.relative_to(root).parts[:-1]) for record in records}
-    if len(told) != 1 or None in told or all(record.doubt != _CONTRADICTION for record in records):
+    if all(record.doubt != _CONTRADICTION for record in records):
         return records
-    again = [_record(record.file, root, folders_tell=False) for record in records]
+    count = max(len(record.said) for record in records)
+    padded = [(*r.said, *[None] * (count - len(r.said))) for r in records]
+    shared = {k for k in range(count) if len({said[k] for said in padded}) == 1}
+    again = [
+        _judged(r, [dose for k, dose in enumerate(said) if k not in shared], r.doubt == _PATIENTS)
+        for r, said in zip(records, padded, strict=True)
+    ]
     return again if {record.dose for record in again} == {"low", "high"} else records
 
 
-def _record(file: Path, root: Path, folders_tell: bool = True) -> Record:
+def _record(file: Path, root: Path) -> Record:
     """What names and tags say of a file.
 
     Arguments:
         file: The file.
         root: The folder that was given.
-        folders_tell: Whether the names of folders count for the dose.
 
     Raises:
         ImageError: No CT slice in HU, as far as headers tell.
@@ -173,9 +152,9 @@ def _record(file: Path, root: Path, folders_tell: bool = True) -> Record:
     folders = [root.name, *relative.parts[:-1]]
     # The folder that was given may be called anything; only a name that says nothing else counts.
     by_folder = innermost_dose(folders[1:]) or plain_dose(root.name)
-    said: list[Dose | None] = [by_folder if folders_tell else None, dose_of(file.name)]
+    said: list[Dose | None] = [by_folder, dose_in_name(file.name)]
     if array_kind(file) is not None:
-        stem = re.sub(r"[\W_]*\d+$", "", file.name.split(".")[0])  # the number of a slice names nobody
+        stem = unnumbered(file.name.split(".")[0])
         patient, clash = patient_in("", [*reversed(relative.parts[:-1]), stem])
         key = (kernel_in("", folders), "", undosed("/".join((*relative.parts[:-1], file.name))))
         return _judged(Record(file, str(relative), None, patient, key), said, clash)
@@ -222,15 +201,13 @@ def _tagged(dataset: Any, file: Path, relative: Path, folders: Sequence[str]) ->
     )
 
 
-def _judged(record: Record, said: Iterable[Dose | None], clash: bool) -> Record:
+def _judged(record: Record, said: Sequence[Dose | None], clash: bool) -> Record:
     """The record with its dose, or the doubt where its names and tags contradict each other."""
+    record = replace(record, said=tuple(said), dose=None, doubt="")
     doses = {dose for dose in said if dose is not None}
     if len(doses) > 1:
         return replace(record, doubt=_CONTRADICTION)
-    dose = next(iter(doses), None)
-    if clash:
-        return replace(record, dose=dose, doubt="folder, file name and tags name different patients")
-    return replace(record, dose=dose)
+    return replace(record, dose=next(iter(doses), None), doubt=_PATIENTS if clash else "")
 
 
 def match(records: Sequence[Record]) -> list[Match]:

@@ -9,16 +9,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from ctinv.adapters.errors import ImageError
-from numpy.typing import NDArray
 
 from .io.arrays import array_kind
 from .io.series import read_file, reason_of
-from .noise_level import same_slice, soft_noise
-from .pairing import Match, Record, Sources, match, records_of, sources_of
+from .pairing import Match, Record, match, records_of
+from .spec import Sources, mends_for_data, sources_of
+from .twins import refuse_hidden_low_dose
 
-__all__ = ["REGIONS", "Scan", "Scans", "check_doses", "find_ldct", "find_scans"]
+__all__ = ["REGIONS", "Scan", "Scans", "find_ldct", "find_scans"]
 
 REGIONS = {"C": "chest", "L": "abdomen", "N": "head"}
 """Body part by the first letter of the patient id in LDCT-and-Projection-data."""
@@ -29,7 +28,6 @@ _BODY = (
     ("abdomen", ("abdomen", "pelvis", "liver")),
     ("head", ("head", "brain")),
 )
-_NOISIER = 1.25  # noise of one series over that of another at the same places, from which one is low dose
 
 
 @dataclass(frozen=True)
@@ -71,12 +69,16 @@ class Scans:
         matches: Slice by slice, what was paired and what was left out and why; empty where only folder
             names were looked at.
         notes: The same in a few lines, without any name.
+        offset: What must be taken off all values to come to HU; None where nobody said so.
+        scale: What the values must be multiplied by before; None where nobody said so.
     """
 
     scans: tuple[Scan, ...]
     what: str
     matches: tuple[Match, ...] = ()
     notes: tuple[str, ...] = ()
+    offset: float | None = None
+    scale: float | None = None
 
 
 def find_ldct(root: str | Path) -> list[Scan]:
@@ -137,6 +139,7 @@ def _dicom_names(folder: Path) -> set[str]:
     return {name for name in os.listdir(folder) if name.lower().endswith(".dcm")}
 
 
+@mends_for_data()
 def find_scans(spec: str | Path) -> Scans | None:
     """Scans with both doses, whatever the folders are called.
 
@@ -145,7 +148,7 @@ def find_scans(spec: str | Path) -> Scans | None:
     folders and LDCT-and-Projection-data in both forms of download.
 
     Arguments:
-        spec: A folder, or ``low=FOLDER,high=FOLDER``.
+        spec: A folder, or ``low=FOLDER,high=FOLDER``; see :func:`~ctinv.invariance.data.spec.sources_of`.
 
     Returns:
         The scans; None where nothing speaks of low dose, so that all is high dose.
@@ -159,13 +162,20 @@ def find_scans(spec: str | Path) -> Scans | None:
     if sources.folder is None and sources.low is None:
         return None
     if sources.folder is not None and (quick := find_ldct(sources.folder)):
-        return Scans(tuple(quick), "LDCT-and-Projection-data", notes=_twinless(sources.folder))
+        notes = _twinless(sources.folder)
+        return Scans(
+            tuple(quick),
+            "LDCT-and-Projection-data",
+            notes=notes,
+            offset=sources.offset,
+            scale=sources.scale,
+        )
     records, left_out = _records(sources)
     matches = match(records) if any(r.dose == "low" or r.doubt for r in records) else []
     pairs = [(m.low, m.high) for m in matches if m.low is not None and m.high is not None]
     if not pairs:
         _refuse_low_dose(records, matches, str(spec), left_out)
-        _refuse_hidden_low_dose(records)
+        refuse_hidden_low_dose(records, sources.offset, sources.scale)
         return None
     problems = Counter(m.problem for m in matches if m.problem)
     problems.update(reason_of(file, reason) for file, reason in left_out)
@@ -174,8 +184,9 @@ def find_scans(spec: str | Path) -> Scans | None:
     root_high = sources.folder or sources.high
     assert root_low is not None
     assert root_high is not None
-    scans = _scans(pairs, *(p if p.is_dir() else p.parent for p in (root_low, root_high)))
-    return Scans(tuple(scans), "slices at both doses", tuple(matches), notes)
+    roots = [p if p.is_dir() else p.parent for p in (root_low, root_high)]
+    scans = _scans(pairs, roots[0], roots[1], sources)
+    return Scans(tuple(scans), "slices at both doses", tuple(matches), notes, sources.offset, sources.scale)
 
 
 def _records(sources: Sources) -> tuple[list[Record], list[tuple[Path, str]]]:
@@ -188,7 +199,7 @@ def _records(sources: Sources) -> tuple[list[Record], list[tuple[Path, str]]]:
     return low + high, out_low + out_high
 
 
-def _scans(pairs: Sequence[tuple[Record, Record]], low: Path, high: Path) -> list[Scan]:
+def _scans(pairs: Sequence[tuple[Record, Record]], low: Path, high: Path, sources: Sources) -> list[Scan]:
     """Pairs patient by patient; patients whose tags do not say that they are public get numbers."""
     by_patient: dict[str, list[tuple[Record, Record]]] = defaultdict(list)
     for pair in pairs:
@@ -198,7 +209,7 @@ def _scans(pairs: Sequence[tuple[Record, Record]], low: Path, high: Path) -> lis
         public = bool(_PATIENT.fullmatch(patient)) or all(a.public and b.public for a, b in own)
         names, twins, frames = [], [], []
         for a, b in own:
-            for frame in range(_slices_in(a, b)):
+            for frame in range(_slices_in(a, b, sources)):
                 names.append(str(a.file.relative_to(low)))
                 twins.append(str(b.file.relative_to(high)))
                 frames.append(frame)
@@ -208,10 +219,10 @@ def _scans(pairs: Sequence[tuple[Record, Record]], low: Path, high: Path) -> lis
     return scans
 
 
-def _slices_in(low: Record, high: Record) -> int:
+def _slices_in(low: Record, high: Record, sources: Sources) -> int:
     if array_kind(low.file) is None and array_kind(high.file) is None:
         return 1
-    counts = [len(read_file(record.file)) for record in (low, high)]
+    counts = [len(read_file(r.file, sources.offset, sources.scale)) for r in (low, high)]
     if counts[0] != counts[1]:
         raise ImageError(
             f"{low.file} holds {counts[0]} slices, its twin {high.file.name} {counts[1]}; give equal ones"
@@ -237,52 +248,3 @@ def _refuse_low_dose(
         f"{spec} holds {len(low)} files of low or doubtful dose and no pair ({why}); low dose is never "
         "taken for high dose: give low=FOLDER,high=FOLDER, or high=FOLDER with full dose alone"
     )
-
-
-def _refuse_hidden_low_dose(records: Sequence[Record]) -> None:
-    """Refuse two series that show the same slices with clearly different noise, though nothing says so."""
-    groups: dict[tuple[object, ...], dict[float, list[Record]]] = defaultdict(lambda: defaultdict(list))
-    for record in records:
-        if record.dose is None and record.height is not None:
-            groups[(record.patient, record.key)][round(record.height, 1)].append(record)
-    for places in groups.values():
-        shared = [here for here in places.values() if len({r.series for r in here}) > 1]
-        for here in shared[len(shared) // 2 :][:1]:
-            first, second = here[0], next(r for r in here if r.series != here[0].series)
-            try:
-                one, two = read_file(first.file)[0].hu, read_file(second.file)[0].hu
-            except ImageError:
-                continue
-            noises = sorted((soft_noise(one), soft_noise(two)))
-            if one.shape == two.shape and same_slice(one, two) and noises[1] > _NOISIER * max(noises[0], 0.1):
-                raise ImageError(
-                    f"{first.file.parent} and {second.file.parent} show the same slices with "
-                    f"{noises[0]:.0f} and {noises[1]:.0f} HU of noise, as two doses do, and nothing says "
-                    "which is which; give low=FOLDER,high=FOLDER, or high=FOLDER with full dose alone"
-                )
-
-
-def check_doses(low: Sequence[NDArray[np.float32]], high: Sequence[np.ndarray], patient: str) -> None:
-    """Make sure that twins show the same slices and that low dose is the noisier one.
-
-    Arguments:
-        low: Low-dose slices of one patient, HU.
-        high: Their twins.
-        patient: For the refusal.
-
-    Raises:
-        ImageError: They do not.
-    """
-    ratios = []
-    for x, y in zip(low, high, strict=True):
-        if not same_slice(x, y):
-            raise ImageError(
-                f"low and high dose of {patient} do not show the same slice; the folders are mixed up"
-            )
-        ratios.append(soft_noise(x) / max(soft_noise(y), 0.1))
-    middle = float(np.median(ratios))
-    if middle < 1.02:
-        raise ImageError(
-            f"the low dose of {patient} has {middle:.2f} times the noise of its high dose; it must have "
-            "more: the doses seem to be the same or exchanged"
-        )

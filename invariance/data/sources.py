@@ -7,6 +7,7 @@ import json
 import os
 from collections import Counter
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,11 @@ from numpy.typing import NDArray
 from .io.series import Found, Series, find_series, reason_of
 from .ldct import DOSES, LDCTData
 from .lowdose import exposure, low_dose
-from .pairing import sources_of
 from .pairs import Pairs, region_of
 from .phantoms.phantom import KINDS, phantom
 from .scans import find_scans
 from .simulation.dose import Kernel, dose_pair
+from .spec import Sources, for_data, mends_for_data, sources_of
 
 __all__ = ["fitting_set"]
 
@@ -66,7 +67,7 @@ def fitting_set(
             in the cache. A folder: both doses where it holds them in any layout (training patients only,
             see :func:`~ctinv.invariance.data.scans.find_scans`), else its CT slices, whose low dose is
             simulated. ``low=FOLDER,high=FOLDER`` names the doses; ``high=FOLDER`` says that all in it
-            is of full dose.
+            is of full dose; ``,scale=S,offset=K`` behind either says how values become HU.
         seed: Decides phantoms, noise, and which slices of a large folder.
         progress: Told (stage, done, total).
         cache: Whether phantoms are kept in the cache.
@@ -80,12 +81,11 @@ def fitting_set(
     """
     if spec is None or str(spec) == "phantom":
         return _phantoms(slices or _PHANTOMS["slices"], _PHANTOMS["size"], seed, progress, cache)
-    sources = sources_of(spec)
-    if (scans := find_scans(spec)) is not None:
-        return LDCTData(scans).subset(slices or _MOST_SLICES, seed, progress=progress)
-    folder = sources.folder or sources.high
-    assert folder is not None
-    return _simulated(folder, slices or _MOST_SLICES, seed, progress)
+    with mends_for_data():
+        sources = sources_of(spec)
+        if (scans := find_scans(spec)) is not None:
+            return LDCTData(scans).subset(slices or _MOST_SLICES, seed, progress=progress)
+        return _simulated(sources, slices or _MOST_SLICES, seed, progress)
 
 
 def _phantoms(count: int, size: int, seed: int, progress: Progress | None, cache: bool) -> Pairs:
@@ -149,8 +149,14 @@ def _draw(count: int, size: int, seed: int, progress: Progress | None) -> _Drawn
     return low, high, about
 
 
-def _simulated(folder: Path, count: int, seed: int, progress: Progress | None) -> Pairs:
-    whole = find_series(folder) if folder.is_dir() else Found((Series(folder.name, "", (folder,)),))
+def _simulated(sources: Sources, count: int, seed: int, progress: Progress | None) -> Pairs:
+    folder = sources.folder or sources.high
+    assert folder is not None
+    known: dict[str, Any] = {"offset": sources.offset, "scale": sources.scale}
+    if folder.is_dir():
+        whole = find_series(folder, **known)
+    else:
+        whole = Found((Series(folder.name, "", (folder,), **known),))
     everything, skipped = whole.series, whole.skipped
     order = rng(seed, Purpose.SLICES)
     queues = [(s, [s.files[i] for i in order.permutation(len(s.files))]) for s in everything]
@@ -158,7 +164,7 @@ def _simulated(folder: Path, count: int, seed: int, progress: Progress | None) -
     while len(picked) < count and any(files for _, files in queues):
         for series, files in queues:
             if files and len(picked) < count:
-                picked.append(Series(series.key, series.description, (files.pop(),), series.patient))
+                picked.append(replace(series, files=(files.pop(),)))
     low: list[Image] = []
     high: list[Image] = []
     patients, regions, spacings = [], [], []
@@ -175,10 +181,10 @@ def _simulated(folder: Path, count: int, seed: int, progress: Progress | None) -
                 left_out.append(str(doubt))
             if part.spacing is None or doubt or len(low) >= count:
                 continue
-            if (known := (part.digest, part.position)) in seen:  # a copy would be on both sides of a split
+            if (print_ := (part.digest, part.position)) in seen:  # a copy would be on both sides of a split
                 left_out.append("a copy of another slice")
                 continue
-            seen.add(known)
+            seen.add(print_)
             x, y = low_dose(part, part.spacing, one.patient, seed=seed)
             low.append(x[0])
             high.append(y)
@@ -194,7 +200,7 @@ def _simulated(folder: Path, count: int, seed: int, progress: Progress | None) -
             f"{why}"
         )
     text = f"{len(low)} slices of {len(set(patients))} patients from a folder, low dose simulated"
-    notes = tuple(f"left out: {n} files: {why}" for why, n in Counter(left_out).most_common(8))
+    notes = tuple(f"left out: {n} files: {for_data(why)}" for why, n in Counter(left_out).most_common(8))
     return Pairs(tuple(low), tuple(high), tuple(patients), tuple(regions), tuple(spacings), text, None, notes)
 
 

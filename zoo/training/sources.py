@@ -12,7 +12,7 @@ from ctinv.invariance.data import LDCTData, find_scans, find_series
 from ctinv.invariance.data.io.series import reason_of
 from ctinv.invariance.data.ldct import DOSES
 from ctinv.invariance.data.lowdose import kernel_of, low_dose
-from ctinv.invariance.data.pairing import sources_of
+from ctinv.invariance.data.spec import for_data, mends_for_data, sources_of
 
 from .pairs import Pair, TrainingSet
 
@@ -51,11 +51,14 @@ def load_pairs(
     missing = {"abdomen", "chest"} - set(doses)
     if missing:
         raise ImageError(f"doses lack {' and '.join(sorted(missing))}; give a fraction for both regions")
-    if (scans := find_scans(folder)) is not None:
-        return _twins(LDCTData(scans), progress)
+    with mends_for_data():
+        sources = sources_of(folder)
+        if (scans := find_scans(folder)) is not None:
+            return _twins(LDCTData(scans), progress)
+        everything = find_series(
+            sources.folder or sources.high or folder, offset=sources.offset, scale=sources.scale
+        )
     pairs = []
-    sources = sources_of(folder)
-    everything = find_series(sources.folder or sources.high or folder)
     left_out = [reason_of(file, why) for file, why in everything.skipped]
     for done, series in enumerate(everything.series):
         try:
@@ -79,7 +82,7 @@ def load_pairs(
             f"no slice in {folder} has a body kernel and tells its pixel spacing;"
             " the dose simulation needs both"
         )
-    notes = [f"left out: {count} files: {why}" for why, count in Counter(left_out).most_common(8)]
+    notes = [f"left out: {count} files: {for_data(why)}" for why, count in Counter(left_out).most_common(8)]
     return TrainingSet(sorted(pairs, key=lambda pair: (pair.patient, pair.label)), notes=notes)
 
 

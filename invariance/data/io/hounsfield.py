@@ -37,13 +37,25 @@ def refuse_other_quantities(volume: NDArray[Any], path: str) -> None:
             "give the CT volume itself, or say how to come to HU by --scale and --offset"
         )
     if not whole and max(abs(low), abs(high)) <= _SCALED:
-        kind = "scaled to [0, 1]" if low >= -0.1 and high <= 1.1 else "scaled or standardised"
-        if low < -0.1 and max(abs(low), abs(high)) <= 1.1:
-            kind = "scaled to [-1, 1]"
+        kind, mend = _scaling(low, high)
         raise ImageError(
-            f"{path} spans {low:g} to {high:g}, {kind}, which is not HU; undo the scaling, "
-            "or say how to come to HU by --offset and --scale"
+            f"{path} spans {low:g} to {high:g}, {kind}, which is not HU; say how to come to HU by --scale "
+            f"and --offset, {mend}"
         )
+
+
+def _scaling(low: float, high: float) -> tuple[str, str]:
+    """What values near 0 seem to be, and the options that undo it."""
+    if low >= -0.1 and high <= 0.1:
+        return (
+            "attenuation per mm or scaled to [0, 1]",
+            "with --scale 1000/MU_WATER --offset 1000 the former",
+        )
+    if low >= -0.1 and high <= 1.1:
+        return "scaled to [0, 1]", "with --scale 4096 --offset 1024 where -1024 to 3072 HU became 0 to 1"
+    if max(abs(low), abs(high)) <= 1.1:
+        return "scaled to [-1, 1]", "with --scale 2048 --offset -1024 where -1024 to 3072 HU became -1 to 1"
+    return "scaled or standardised", "as with --scale STD --offset -MEAN of the training data"
 
 
 def doubt_of(hu: NDArray[Any], path: str, *, stated: bool = False) -> str:

@@ -9,7 +9,7 @@ import pytest
 from ctinv.adapters.errors import ImageError
 from ctinv.invariance.data import find_scans, fitting_set
 from ctinv.invariance.data.doses import dose_of, patient_in
-from ctinv.invariance.data.pairing import sources_of
+from ctinv.invariance.data.spec import sources_of
 from ctinv.zoo.training import load_pairs
 
 from .io.files import dicom, save
