@@ -3,6 +3,7 @@
 import argparse
 import collections
 import contextlib
+import re
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,29 @@ def test_nothing_in_an_older_file_is_run(tmp_path, capsys):
         with pytest.raises(ModelError, match="never unpickled"):
             fill(Net(), tmp_path / "w.pth")
     assert "must not run" not in capsys.readouterr().out
+
+
+def test_an_older_file_with_a_wrong_byte_is_refused_in_one_line(tmp_path):
+    path = tmp_path / "old.pth"
+    torch.save(state(), path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    storage = re.findall(rb"\d{12,}", content)[-1]
+    path.write_bytes(content.replace(storage, b"x" * len(storage), 1))
+    with pytest.raises(ModelError, match="not a weight file saved by torch"):
+        fill(Net(), path)
+
+
+@pytest.mark.parametrize("kind", [AssertionError, MemoryError, OverflowError])
+def test_whatever_torch_raises_over_a_damaged_file_is_told_in_one_line(tmp_path, monkeypatch, kind):
+    """A wrong length in a file, for example, asks for more memory than there is."""
+    torch.save(state(), tmp_path / "w.pth")
+
+    def damaged(*_, **__):
+        raise kind
+
+    monkeypatch.setattr(torch, "load", damaged)
+    with pytest.raises(ModelError, match=f"not a weight file saved by torch .{kind.__name__}."):
+        fill(Net(), tmp_path / "w.pth")
 
 
 def test_weights_of_the_part_that_holds_all_are_read(tmp_path):
