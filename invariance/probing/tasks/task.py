@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from ctinv.adapters._types import Image
@@ -81,10 +81,6 @@ class Task:
     def detects(self) -> bool:
         """Whether one alternative is nothing."""
         return TASKS[self.kind][0] == "nothing"
-
-    def at_contrast(self, contrast: float) -> Task:
-        """The same question at another contrast."""
-        return replace(self, contrast=contrast)
 
     def signals(
         self,
