@@ -57,7 +57,8 @@ def resolve(name: str, layers: Sequence[Layer]) -> tuple[Layer, str]:
     """
     if name in (INPUT, OUTPUT):
         return Layer(name, name[1:], ()), "reserved"
-    wanted = _plain(name)
+    # A part may be called like a wrapper.
+    wanted = name if any(layer.name == name for layer in layers) else _plain(name)
     for how, found in (
         ("name", _named(wanted, layers)),
         ("alias", _aliased(wanted, layers)),

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from ctinv.adapters._types import OUTPUT, Layer, Output
 from ctinv.adapters.base import Denoiser
-from ctinv.adapters.errors import DeviceError, LayerError, ModelError
+from ctinv.adapters.errors import DeviceError, LayerError, ModelError, UnsupportedModelError
 from ctinv.adapters.geometry import OneSize
 from ctinv.adapters.intensity import Intensity
 from ctinv.adapters.tiles import Tiler, stride_within
 from torch import nn
 
 from .digest import Digest
-from .gradients import differentiable, stand_in
+from .gradients import depends, differentiable, eagerly, stand_in
 from .inputs import Inputs, Ways
 from .keys import refuse_unfinite
 from .layers import Listing, list_layers
@@ -186,8 +186,7 @@ class TorchDenoiser(Denoiser):
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.set_grad_enabled(grad))
-            if grad:
-                stack.enter_context(differentiable())
+            stack.enter_context(differentiable() if grad else eagerly())
             for kind in dict.fromkeys((torch.device(self.device).type, "cpu")):
                 stack.enter_context(torch.autocast(kind, enabled=False))
             yield
@@ -272,7 +271,23 @@ class TorchDenoiser(Denoiser):
             )
         if OUTPUT in names:
             found[OUTPUT] = snapshot(self._image_tensor(value, x), grad)
+        if grad and x.grad_fn is not None:
+            self._refuse_cut(x, found)
         return {name: found[name] for name in names}
+
+    def _refuse_cut(self, x: torch.Tensor, values: Mapping[str, torch.Tensor]) -> None:
+        """Refuse gradients of what changes with the image and hides it: they would be zero, or missing.
+
+        Raises:
+            UnsupportedModelError: No gradient flows to the image.
+        """
+        for name, z in values.items():
+            if name not in self._listed().still and not depends(z, x):
+                raise UnsupportedModelError(
+                    f"{name!r} of {self.name!r} has no gradient by the image, though it changes with it: the "
+                    "network runs there under torch.no_grad() or inference_mode, detaches, or rounds; change "
+                    "its forward, or ask for no refinement (refine=0)"
+                )
 
     def _preserved(self) -> contextlib.AbstractContextManager[None]:
         if self._edits_weights is None:
@@ -306,7 +321,7 @@ class TorchDenoiser(Denoiser):
         for way in (*known, *(way for way in self._inputs.ways() if way not in known)):
             restart()
             try:
-                image, extra = self._inputs.given(way, x)
+                image, extra = self._inputs.given(way, x.clone())  # a network may write into it
                 with self._inputs.watched(root):
                     # Through __call__, never forward(): hooks of the root fire too.
                     value = root(image, **extra)

@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, flex_attention, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils import checkpoint
 
-__all__ = ["differentiable", "stand_in"]
+__all__ = ["depends", "differentiable", "eagerly", "stand_in"]
 
 _PASSING: contextvars.ContextVar[bool] = contextvars.ContextVar("passing", default=False)
 _LOCK = threading.Lock()
@@ -44,12 +44,53 @@ def differentiable() -> Iterator[None]:
     gradients are asked for: the network is then no longer as it was, and its re-entrant form allows no
     gradients by the image.
     """
-    with sdpa_kernel(SDPBackend.MATH), _PlainAttention(), _STAND_INS:
+    with sdpa_kernel(SDPBackend.MATH), _PlainAttention(), eagerly(), _STAND_INS:
         token = _PASSING.set(True)
         try:
             yield
         finally:
             _PASSING.reset(token)
+
+
+class _Eager:
+    """While any thread is inside, compiled functions run as they are written."""
+
+    def __init__(self) -> None:
+        self._users = 0
+        self._stance = contextlib.ExitStack()
+        self._is_set = False
+
+    def __enter__(self) -> None:
+        with _LOCK:
+            self._users += 1
+            if "torch._dynamo" in sys.modules:  # else nothing is compiled yet
+                self._set()
+
+    def __exit__(self, *_: object) -> None:
+        with _LOCK:
+            self._users -= 1
+            if not self._users:
+                self._stance.close()
+                self._is_set = False
+
+    def about_to_compile(self) -> None:
+        """Let what is compiled for the first time from now on run so too."""
+        with _LOCK:
+            if self._users:
+                self._set()
+
+    def _set(self) -> None:
+        if not self._is_set:
+            self._stance.enter_context(torch.compiler.set_stance("force_eager"))
+            self._is_set = True
+
+
+_EAGER = _Eager()
+
+
+def eagerly() -> contextlib.AbstractContextManager[None]:
+    """Compiled functions inside a network run as they are written: hooks in them fire, gradients flow."""
+    return _EAGER
 
 
 class _PlainAttention(TorchFunctionMode):
@@ -75,37 +116,20 @@ class _StandIns:
         self._stands = {place: stand for place, stand in stands.items() if hasattr(*place)}
         self.kept = {name: getattr(module, name) for module, name in self._stands}
         self._users = 0
-        self._eager = contextlib.ExitStack()
-        self._is_eager = False
 
     def __enter__(self) -> None:
         with _LOCK:
             if not self._users:
                 for (module, name), stand in self._stands.items():
                     setattr(module, name, stand)
-                if "torch._dynamo" in sys.modules:  # else nothing is compiled yet
-                    self._run_eagerly()
             self._users += 1
 
     def __exit__(self, *_: object) -> None:
         with _LOCK:
             self._users -= 1
             if not self._users:
-                self._eager.close()
-                self._is_eager = False
                 for module, name in self._stands:
                     setattr(module, name, self.kept[name])
-
-    def about_to_compile(self) -> None:
-        """Let what is compiled from now on run as it is written."""
-        with _LOCK:
-            if self._users:
-                self._run_eagerly()
-
-    def _run_eagerly(self) -> None:
-        if not self._is_eager:
-            self._eager.enter_context(torch.compiler.set_stance("force_eager"))
-            self._is_eager = True
 
 
 class _Function:
@@ -129,7 +153,7 @@ def _generator(*args: Any, **kwargs: Any) -> Iterator[None]:
 def _any_device(*args: Any) -> None:
     """In the place of what refuses gradients of flexible attention on processors."""
     if _PASSING.get() and _PLAIN_FLEXIBLE is not None:
-        _STAND_INS.about_to_compile()
+        _EAGER.about_to_compile()
     else:
         _STAND_INS.kept["_validate_device"](*args)
 
@@ -165,6 +189,19 @@ _STAND_INS = _StandIns(
         (flex_attention, "flex_attention_hop"): _flexible,
     }
 )
+
+
+def depends(z: torch.Tensor, x: torch.Tensor) -> bool:
+    """Whether gradients flow from ``z`` back to ``x``, itself computed from what they are asked by."""
+    waiting, seen = [z.grad_fn], set()
+    while waiting:
+        step = waiting.pop()
+        if step is not None and step is x.grad_fn:
+            return True
+        if step is not None and step not in seen:
+            seen.add(step)
+            waiting.extend(before for before, _ in step.next_functions)
+    return False
 
 
 def stand_in(root: nn.Module) -> tuple[nn.Module, dict[nn.Module, nn.Module]]:

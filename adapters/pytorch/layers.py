@@ -47,12 +47,14 @@ class Listing:
         calls: The call behind each readable one.
         mixing: Names, OUTPUT among them, that must be read image by image.
         notice: Why they must; empty where none must.
+        still: Names of what is the same for two images.
     """
 
     layers: tuple[Layer, ...]
     calls: dict[str, Call]
     mixing: frozenset[str]
     notice: str
+    still: frozenset[str]
 
 
 @dataclass
@@ -107,7 +109,7 @@ def list_layers(
         raise UnsupportedModelError(
             f"two runs of {name!r} on one image differ: it draws random numbers, or remembers what it ran "
             "on, also in eval mode; a layer has no one value then. Give F.dropout training=self.training, "
-            "or fix the noise that is drawn"
+            "fix the noise that is drawn, or give a network whose own train() does more after its eval()"
         )
     # Brighter, so that what looks for the most alike among images finds this one.
     other = 1.5 * image.flip(-1, -2) + 0.5 * image
@@ -142,7 +144,18 @@ def list_layers(
         notice = (
             "the network mixes the images of a batch, or runs each in another way; images are run one by one"
         )
-    return Listing(Layers(table.layers), table.calls, frozenset(mixing), notice)
+    return Listing(Layers(table.layers), table.calls, frozenset(mixing), notice, _still(table, seen, alone))
+
+
+def _still(table: _Table, seen: list[_Seen], other: list[_Seen]) -> frozenset[str]:
+    """Names of what is the same for two images."""
+    pairs = enumerate(zip(seen, other, strict=False))
+    return frozenset(
+        table.name(index, selector)
+        for index, (call, second) in pairs
+        for selector, sketch in call.sketches.items()
+        if selector in second.sketches and torch.equal(sketch, second.sketches[selector])
+    )
 
 
 def _widely(

@@ -37,18 +37,17 @@ def image_in(value: Any, name: str, asked: str | None, size: tuple[int, ...]) ->
                 f"output_tensor={asked!r} is not among what {name!r} returns: "
                 f"{', '.join(tensors) or 'no tensor'}"
             )
-        return _plane(tensors[found[0]]), ""
+        return _plane(tensors[found[0]], name), ""
     if len(tensors) == 1:
-        return _plane(next(iter(tensors.values()))), ""
+        return _plane(next(iter(tensors.values())), name), ""
     fitting = [
         key for key, tensor in tensors.items() if tensor.ndim == 4 and tuple(tensor.shape[-2:]) == size
     ]
     others = [tensor for tensor in tensors.values() if tensor.ndim == 4]
     if len(fitting) == 1 and len(others) == len(tensors):
         # Images of several sizes, as of networks that are trained at several scales.
-        return tensors[
-            fitting[0]
-        ], f"of the {len(tensors)} images returned, {fitting[0]} is of the image's size"
+        notice = f"of the {len(tensors)} images returned, {fitting[0]} is of the image's size"
+        return _plane(tensors[fitting[0]], name), notice
     listed = ", ".join(f"{key} {tuple(t.shape)}" for key, t in tensors.items())
     if not tensors:
         raise UnsupportedModelError(
@@ -76,8 +75,12 @@ def _forms(asked: str, value: Any) -> list[str]:
     return forms
 
 
-def _plane(tensor: torch.Tensor) -> torch.Tensor:
+def _plane(tensor: torch.Tensor, name: str) -> torch.Tensor:
     """The slice in the middle of a volume (N, 1, D, H, W), or the only one of (N, C, 1, H, W)."""
+    if tensor.is_complex():
+        raise UnsupportedModelError(
+            f"{name!r} returns complex values; let its forward return the image, as .real or .abs()"
+        )
     if tensor.ndim != 5:
         return tensor
     if tensor.shape[2] == 1:

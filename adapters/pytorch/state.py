@@ -80,7 +80,7 @@ def preserved(root: nn.Module, everything: bool = False) -> Iterator[None]:
     """
     attributes: list[tuple[dict[str, Any], dict[str, Any]]] = []
     containers: list[tuple[Any, Any]] = []
-    tensors: list[tuple[torch.Tensor, int | None, torch.Tensor, torch.Tensor]] = []
+    tensors: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
     # Scripted parts run outside Python: nothing but their mode can be reached, or changed, here.
     scripted = [part for part in root.modules() if _is_scripted(part) and part.training]
     modules = [part for part in root.modules() if not _is_scripted(part)]
@@ -111,7 +111,7 @@ def preserved(root: nn.Module, everything: bool = False) -> Iterator[None]:
         for own, saved in attributes:
             _refill(own, saved)
         for kept in tensors:
-            _put_back(*kept, look=everything)
+            _put_back(*kept)
 
 
 def _is_scripted(module: nn.Module) -> bool:
@@ -132,23 +132,19 @@ def _make_eager(module: nn.Module) -> None:
             module._modules[key] = inner
 
 
-def _kept(tensor: torch.Tensor) -> tuple[torch.Tensor, int | None, torch.Tensor, torch.Tensor]:
+def _kept(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     alias = tensor.detach()
-    version = None if tensor.is_inference() else tensor._version
-    return tensor, version, alias, alias.clone()
+    return tensor, alias, alias.clone()
 
 
-def _put_back(
-    tensor: torch.Tensor, version: int | None, alias: torch.Tensor, values: torch.Tensor, look: bool
-) -> None:
+def _put_back(tensor: torch.Tensor, alias: torch.Tensor, values: torch.Tensor) -> None:
     with torch.no_grad():
         if _address(tensor) is None:
             tensor.copy_(values)
             return
         if _address(tensor) != _address(alias):
             tensor.data = alias
-        if version is not None and tensor._version == version and not look:
-            return
+        # By values: observers of quantisation change them without counting a new version.
         if not torch.equal(alias, values):
             alias.copy_(values)
 
