@@ -124,10 +124,10 @@ class Denoiser(ABC):
         Raises:
             LayerError: No layer, or several, answer to this name, or it cannot be read.
         """
-        found, how = _names.resolve(layer, () if layer in (INPUT, OUTPUT) else self.layers)
+        resolved, how = _names.resolve(layer, () if layer in (INPUT, OUTPUT) else self.layers)
         if how == "ordinal":
-            self._notify(f"layer {layer!r} is taken as {found.name!r}, by counting in execution order")
-        return found
+            self._notify(f"layer {layer!r} is taken as {resolved.name!r}, by counting in execution order")
+        return resolved
 
     def twin(self, layer: str) -> tuple[Denoiser, str] | None:
         """The same layer in PyTorch: a denoiser and the layer's name in it, or None.
@@ -148,10 +148,10 @@ class Denoiser(ABC):
         """
         if not self._takes_series():
             return self
-        found = copy.copy(self)
-        found._alone = True
-        found._notify("each slice is analysed by itself and stands for its own neighbours")
-        return found
+        single = copy.copy(self)
+        single._alone = True
+        single._notify("each slice is analysed by itself and stands for its own neighbours")
+        return single
 
     def features(
         self, x: Any, layer: str | Sequence[str], *, batch_size: int | None = None, grad: bool = False
@@ -181,8 +181,8 @@ class Denoiser(ABC):
         self._check_grad(x, grad)
         intensity = self._units()
         self._geometry.given(x.shape[-2:])
-        found = {name: self._canonical(name) for name in wanted}
-        unique = list(dict.fromkeys(found.values()))
+        canonical = {name: self._canonical(name) for name in wanted}
+        unique = list(dict.fromkeys(canonical.values()))
         parts: dict[str, list[Any]] = {name: [] for name in unique}
         with self._context(grad):
             if OUTPUT in unique:
@@ -198,8 +198,8 @@ class Denoiser(ABC):
                     parts[name].append(restore(z, x))
             results = {name: self._joined(name, parts[name], len(x), singly) for name in unique}
         if isinstance(layer, str):
-            return results[found[layer]]
-        return {name: results[found[name]] for name in wanted}
+            return results[canonical[layer]]
+        return {name: results[canonical[name]] for name in wanted}
 
     def denoise(self, x: Any, *, batch_size: int | None = None) -> Any:
         """Denoise images: ``f(x)``, HU, (N, 1, H, W), smaller by :attr:`crop` on each side.
@@ -240,7 +240,7 @@ class Denoiser(ABC):
         """
         check_images(images)
         stated = output or (self.output if self._output_stated else None)
-        found = calibrate(
+        best = calibrate(
             self._tried,
             restore(images, np.empty(0)),
             candidates=candidates,
@@ -248,20 +248,20 @@ class Denoiser(ABC):
             size=self._geometry.fixed,
             progress=progress,
         )
-        self.intensity, self.output = found.intensity, found.output
-        ties = ", ".join(str(trial.intensity) for trial in found.ties)
+        self.intensity, self.output = best.intensity, best.output
+        ties = ", ".join(str(trial.intensity) for trial in best.ties)
         as_well = f"; {ties} would do as well: soft tissue is the same to within 5 HU, other tissue is not"
-        bias = next(trial.tissue_bias for trial in found.table if trial.intensity == found.intensity)
+        bias = next(trial.tissue_bias for trial in best.table if trial.intensity == best.intensity)
         rough = (
-            f"; a rough choice: the model denoises only with noise of {found.noise:.0f} HU, and biases "
+            f"; a rough choice: the model denoises only with noise of {best.noise:.0f} HU, and biases "
             f"soft tissue by {bias:.0f} HU"
         )
         self._notify(
-            f"units found by calibration: {found.intensity}, output {found.output}, margin {found.margin:.2f}"
+            f"units found by calibration: {best.intensity}, output {best.output}, margin {best.margin:.2f}"
             + (as_well if ties else "")
-            + (rough if found.noise > 30.0 else "")
+            + (rough if best.noise > 30.0 else "")
         )
-        return found
+        return best
 
     # -- how they work --------------------------------------------------------------------------
 
@@ -303,16 +303,16 @@ class Denoiser(ABC):
         middle = given.shape[1] // 2  # of a slice and its neighbours
         x = given[:, middle : middle + 1]
         run = [name for name in names if name != INPUT]
-        found: dict[str, Any] = {}
+        tensors: dict[str, Any] = {}
         if run:
             u = self._channelled(intensity.to_model(given))
             pads = self._geometry.pads(u)
-            found.update(self._run(pad_reflect(u, *pads), run, grad))
-        if OUTPUT in found:
-            found[OUTPUT] = self._image(x, found[OUTPUT], intensity)
+            tensors.update(self._run(pad_reflect(u, *pads), run, grad))
+        if OUTPUT in tensors:
+            tensors[OUTPUT] = self._image(x, tensors[OUTPUT], intensity)
         if INPUT in names:
-            found[INPUT] = x + 0.0  # a copy: nobody's later edit of x may reach it
-        return found
+            tensors[INPUT] = x + 0.0  # a copy: nobody's later edit of x may reach it
+        return tensors
 
     def _image(self, x: Any, raw: Any, intensity: Intensity, output: Output | None = None) -> Any:
         """What the network returned, as an image in HU; ``x`` is its input, HU."""

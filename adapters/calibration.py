@@ -178,8 +178,8 @@ def _trials(
             raise
         except ModelError:
             continue
-        for output, found in zip(outputs, both, strict=True):
-            trials.append(_judged(clean, added, found, intensity, output, noise))
+        for output, denoised in zip(outputs, both, strict=True):
+            trials.append(_judged(clean, added, denoised, intensity, output, noise))
     if progress:
         progress("calibrate", len(candidates), len(candidates))
     return trials
@@ -258,13 +258,13 @@ def _apart(a: Image, b: Image) -> float:
 
 
 def _judged(
-    clean: Image, added: Image, found: Image, intensity: Intensity, output: Output, noise_hu: float
+    clean: Image, added: Image, denoised: Image, intensity: Intensity, output: Output, noise_hu: float
 ) -> tuple[Trial, Image]:
-    crop = (clean.shape[-1] - found.shape[-1]) // 2
+    crop = (clean.shape[-1] - denoised.shape[-1]) // 2
     inner = (..., slice(crop, clean.shape[-2] - crop), slice(crop, clean.shape[-1] - crop))
     target, noise = clean[inner].astype(np.float64), added[inner].astype(np.float64)
-    found = np.clip(np.nan_to_num(found, nan=1e6, posinf=1e6, neginf=-1e6), -1e6, 1e6)
-    plus, minus = found[: len(target)].astype(np.float64), found[len(target) :].astype(np.float64)
+    denoised = np.clip(np.nan_to_num(denoised, nan=1e6, posinf=1e6, neginf=-1e6), -1e6, 1e6)
+    plus, minus = denoised[: len(target)].astype(np.float64), denoised[len(target) :].astype(np.float64)
     change = (plus + minus) / 2 - target
     left = (plus - minus) / 2
     tissue = _tissue(target)
@@ -281,7 +281,7 @@ def _judged(
         score = math.log(error) + 0.3 * math.log(max(low, 0.7)) - 0.25 * math.log(removed)
         score -= 0.1 * math.log(intensity.scale)
         score += math.log(min(max(spread, _BIAS_COUNTS[0] * strength), _BIAS_COUNTS[1] * strength))
-    return Trial(intensity, output, error, low, spread, removed, score), found
+    return Trial(intensity, output, error, low, spread, removed, score), denoised
 
 
 def _blurred(images: npt.NDArray[Any]) -> npt.NDArray[Any]:

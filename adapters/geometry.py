@@ -221,7 +221,7 @@ class OneSize(Geometry):
                 raise
         self._tile(least)
         try:
-            found = super()._find(u, size)
+            pads = super()._find(u, size)
         except ModelError:
             self._tile(None)
             raise
@@ -230,4 +230,4 @@ class OneSize(Geometry):
             f"the network takes images of {least[0]}x{least[1]} pixels only; larger ones are run in "
             "overlapping tiles"
         )
-        return found
+        return pads

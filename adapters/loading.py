@@ -169,21 +169,21 @@ def _returns(output: str | None) -> Output | None:
 def _from_plugins(source: str) -> Denoiser | None:
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
         try:
-            found = point.load()(source)
+            denoiser = point.load()(source)
         except CtinvError:
             raise
         except Exception as error:
             raise ModelError(
                 f"plug-in {point.name!r} ({point.value}) fails on {source!r}: {error}"
             ) from error
-        if found is None:
+        if denoiser is None:
             continue
-        if not isinstance(found, Denoiser):
+        if not isinstance(denoiser, Denoiser):
             raise ModelError(
-                f"plug-in {point.name!r} ({point.value}) returned {type(found).__name__}, not a "
+                f"plug-in {point.name!r} ({point.value}) returned {type(denoiser).__name__}, not a "
                 "Denoiser or None"
             )
-        return found
+        return denoiser
     return None
 
 
@@ -255,18 +255,18 @@ def _from_callable(
     from .pytorch.weights import fill
 
     asked = _weights_of(spec)
-    found = _made(spec)
-    if isinstance(found, Denoiser):
+    model = _made(spec)
+    if isinstance(model, Denoiser):
         others = {"weights": asked, "feed": feed, **options}
-        return _settled(found, intensity, output, name, device, spec.group(), others)
-    if not isinstance(found, nn.Module):
-        raise ModelError(f"{spec.group()!r} returned {type(found).__name__}, not a torch.nn.Module")
-    inner = unwrap(found)
+        return _settled(model, intensity, output, name, device, spec.group(), others)
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"{spec.group()!r} returned {type(model).__name__}, not a torch.nn.Module")
+    inner = unwrap(model)
     notes, told = ([], {}) if asked is None else fill(inner, Path(asked))
     units = getattr(inner, "ctinv_intensity", None) or told.get("ctinv.intensity")
     returns = getattr(inner, "ctinv_output", None) or told.get("ctinv.output")
     denoiser = TorchDenoiser(
-        found,
+        model,
         intensity=intensity or _units(units),
         output=output or _returns(returns),
         name=name or spec.group(2).rsplit(".", 1)[-1],

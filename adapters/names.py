@@ -59,16 +59,16 @@ def resolve(name: str, layers: Sequence[Layer]) -> tuple[Layer, str]:
         return Layer(name, name[1:], ()), "reserved"
     # A part may be called like a wrapper.
     wanted = name if any(layer.name == name for layer in layers) else _plain(name)
-    for how, found in (
+    for how, candidates in (
         ("name", _named(wanted, layers)),
         ("alias", _aliased(wanted, layers)),
         ("suffix", _ending(wanted, layers)),
         ("ordinal", _ordinal(wanted, layers)),
     ):
-        if len(found) == 1:
-            return _readable(name, found[0], layers), how
-        if found:
-            raise _ambiguous(name, found)
+        if len(candidates) == 1:
+            return _readable(name, candidates[0], layers), how
+        if candidates:
+            raise _ambiguous(name, candidates)
     raise _missing(name, layers)
 
 
@@ -170,18 +170,18 @@ def _table(layers: Iterable[Layer]) -> str:
     return ", ".join(show(layer) for layer in layers)
 
 
-def _ambiguous(name: str, found: Sequence[Layer]) -> AmbiguousLayerError:
-    stems = {_stem(layer.name) for layer in found}
+def _ambiguous(name: str, candidates: Sequence[Layer]) -> AmbiguousLayerError:
+    stems = {_stem(layer.name) for layer in candidates}
     if len(stems) > 1:
-        what = f"{len(found)} layers answer to {name!r}"
-    elif len({_number(layer.name) for layer in found}) > 1:
-        what = f"layer {name!r} runs {len({_number(layer.name) for layer in found})} times"
+        what = f"{len(candidates)} layers answer to {name!r}"
+    elif len({_number(layer.name) for layer in candidates}) > 1:
+        what = f"layer {name!r} runs {len({_number(layer.name) for layer in candidates})} times"
     else:
-        what = f"layer {name!r} returns {len(found)} tensors"
+        what = f"layer {name!r} returns {len(candidates)} tensors"
     return AmbiguousLayerError(
-        f"{what}; say which: {_table(found[:12])}{', ...' if len(found) > 12 else ''}",
+        f"{what}; say which: {_table(candidates[:12])}{', ...' if len(candidates) > 12 else ''}",
         name,
-        [layer.name for layer in found],
+        [layer.name for layer in candidates],
     )
 
 

@@ -55,6 +55,7 @@ FLOORS = (
     "adapters.output_kind",
     "adapters.calibration",
     "adapters.geometry",
+    "adapters.centring",
     "adapters.tiles",
     "adapters.arrays",
     "adapters.names",

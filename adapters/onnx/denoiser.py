@@ -95,14 +95,14 @@ class OnnxDenoiser(Denoiser):
         self._trace = Trace(model, inputs.image)
         check_repeatable(self._trace, where)
         self._sessions = Sessions(where, device, threads, weights)
-        found = image_layout(self._trace, inputs.shape, layout)
-        self._runner = Runner(self._trace, inputs, found, self._sessions, self._notify)
-        _check_channels(where, inputs, found, self._runner.channels)
+        axes = image_layout(self._trace, inputs.shape, layout)
+        self._runner = Runner(self._trace, inputs, axes, self._sessions, self._notify)
+        _check_channels(where, inputs, axes, self._runner.channels)
         self._changes = Changes(self._trace)
         self._entries = layer_table(self._trace, self._changes)
         self._places = {entry.name: entry.want for entry in self._entries if entry.want}
         self._places[OUTPUT], *others = image_outputs(self._trace, where, output_tensor)
-        self._fingerprint, self._verify = fingerprint(model, weights, self._settings(inputs, found)), verify
+        self._fingerprint, self._verify = fingerprint(model, weights, self._settings(inputs, axes)), verify
         metadata = {entry.key: entry.value for entry in model.metadata_props}
         super().__init__(
             name or metadata.get("ctinv.name") or self.path.stem,
@@ -112,8 +112,8 @@ class OnnxDenoiser(Denoiser):
         )
         self._open()
         if self._choose([self._places[OUTPUT], *others]):
-            self._fingerprint = fingerprint(model, weights, self._settings(inputs, found))
-        self._tell(where, self._told_of_channels(), _LAST.format(where) if found == "NHWC" else "")
+            self._fingerprint = fingerprint(model, weights, self._settings(inputs, axes))
+        self._tell(where, self._told_of_channels(), _LAST.format(where) if axes == "NHWC" else "")
         if not self._runner.free and not self._runner.lifted():
             self._geometry = LeastSize(self._output_shape, self._probe_image, self._runner.size, self._notify)
 
@@ -238,19 +238,19 @@ class OnnxDenoiser(Denoiser):
         if not exact and (reason := why_not(layer, self._trace)):
             raise no_layer(layer, reason, self.layers)
         try:
-            found = super().resolve(layer)
+            resolved = super().resolve(layer)
         except AmbiguousLayerError:
             raise
         except LayerError as error:
             if exact:
                 raise
             raise no_layer(layer, f"{error}{self._since}", self.layers, error.matches) from error
-        if not exact and self._by_ending(layer, found):
-            reason = f"no layer is called {layer!r}, though one is called {found.name!r}{self._since}"
-            raise no_layer(layer, reason, self.layers, [found.name])
-        return found
+        if not exact and self._by_ending(layer, resolved):
+            reason = f"no layer is called {layer!r}, though one is called {resolved.name!r}{self._since}"
+            raise no_layer(layer, reason, self.layers, [resolved.name])
+        return resolved
 
-    def _by_ending(self, layer: str, found: Layer) -> bool:
+    def _by_ending(self, layer: str, resolved: Layer) -> bool:
         """Whether the end of a name led to a layer where it need not be the one that was meant.
 
         A full name whose own layer is gone must not lead to another that ends alike; in a file that
@@ -264,7 +264,7 @@ class OnnxDenoiser(Denoiser):
             for other in self.layers
         )
         if not known and not self._since:
-            self._notify(f"layer {layer!r} is taken as {found.name!r}, the only one whose name ends so")
+            self._notify(f"layer {layer!r} is taken as {resolved.name!r}, the only one whose name ends so")
         return known or bool(self._since)
 
     def twin(self, layer: str) -> tuple[Denoiser, str] | None:
@@ -297,10 +297,10 @@ class OnnxDenoiser(Denoiser):
         values = self._runner.read(x, list(wanted.values()))
         if self._verify:
             self._compare(x, wanted, values)
-        found = {name: values[want] for name, want in wanted.items()}
+        tensors = {name: values[want] for name, want in wanted.items()}
         if isinstance(x, np.ndarray):
-            return found
-        return {name: x.new_tensor(value) for name, value in found.items()}
+            return tensors
+        return {name: x.new_tensor(value) for name, value in tensors.items()}
 
     def _with_maps(self, x: Any) -> Any:
         """Images with what is bound as further channels behind them."""

@@ -41,11 +41,11 @@ def _harmless() -> dict[str, Any]:
     """Plain numbers and arrays of numpy, which trainers save as scores."""
     core = np.zeros(0).__reduce__()[0].__module__  # numpy.core or numpy._core, by numpy's version
     multiarray = importlib.import_module(core)
-    found: dict[str, Any] = {"numpy.dtype": np.dtype, "numpy.ndarray": np.ndarray}
+    harmless: dict[str, Any] = {"numpy.dtype": np.dtype, "numpy.ndarray": np.ndarray}
     for place in ("numpy.core.multiarray", "numpy._core.multiarray"):
-        found[f"{place}.scalar"] = multiarray.scalar
-        found[f"{place}._reconstruct"] = multiarray._reconstruct
-    return found
+        harmless[f"{place}.scalar"] = multiarray.scalar
+        harmless[f"{place}._reconstruct"] = multiarray._reconstruct
+    return harmless
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -77,7 +77,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     _refuse_bomb(path)
     try:
-        found = _loaded(path)
+        content = _loaded(path)
     except (pickle.UnpicklingError, TypeError, AttributeError, IndexError) as error:
         raise ModelError(
             f"{path} holds more than tensors (code is never unpickled) or is damaged; "
@@ -86,11 +86,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:  # of a damaged file torch raises almost anything
         text = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(f"{path} is not a weight file saved by torch ({text[0]})") from error
-    if isinstance(found, list | tuple):  # weights with other things behind them
-        found = {str(place): item for place, item in enumerate(found)}
-    if not isinstance(found, dict):
-        raise ModelError(f"{path} holds {type(found).__name__}, not a state dict; save model.state_dict()")
-    return found
+    if isinstance(content, list | tuple):  # weights with other things behind them
+        content = {str(place): item for place, item in enumerate(content)}
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} holds {type(content).__name__}, not a state dict; save model.state_dict()")
+    return content
 
 
 def _loaded(path: Path) -> Any:

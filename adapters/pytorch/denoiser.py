@@ -222,7 +222,7 @@ class TorchDenoiser(Denoiser):
 
     def _whole(self, x: Any, names: Sequence[str], grad: bool) -> Mapping[str, torch.Tensor]:
         """One batch of a size that the network takes; what was asked for, in that order."""
-        found: dict[str, torch.Tensor] = {}
+        tensors: dict[str, torch.Tensor] = {}
         taps: dict[nn.Module, _Tap] = {}
         inner = [name for name in names if name != OUTPUT]
         for name in inner:
@@ -240,13 +240,13 @@ class TorchDenoiser(Denoiser):
                         raise LayerError(
                             f"layer {name!r} returns something else than when layers were listed", name
                         )
-                    found[name] = snapshot(tensor, grad)
+                    tensors[name] = snapshot(tensor, grad)
             tap.calls += 1
-            if stop and len(found) == len(inner):
+            if stop and len(tensors) == len(inner):
                 raise _Enough
 
         def restart() -> None:
-            found.clear()
+            tensors.clear()
             for tap in taps.values():
                 tap.calls = 0
 
@@ -262,7 +262,7 @@ class TorchDenoiser(Denoiser):
                 value = self._forward(x, root, restart)
             except _Enough:
                 value = None
-        missing = [name for name in inner if name not in found]
+        missing = [name for name in inner if name not in tensors]
         if missing:
             raise LayerError(
                 f"layer {missing[0]!r} did not run for these images: the network branches, or runs it in "
@@ -270,10 +270,10 @@ class TorchDenoiser(Denoiser):
                 missing[0],
             )
         if OUTPUT in names:
-            found[OUTPUT] = snapshot(self._image_tensor(value, x), grad)
+            tensors[OUTPUT] = snapshot(self._image_tensor(value, x), grad)
         if grad and x.grad_fn is not None:
-            self._refuse_cut(x, found)
-        return {name: found[name] for name in names}
+            self._refuse_cut(x, tensors)
+        return {name: tensors[name] for name in names}
 
     def _refuse_cut(self, x: torch.Tensor, values: Mapping[str, torch.Tensor]) -> None:
         """Refuse gradients of what changes with the image and hides it: they would be zero, or missing.
@@ -286,7 +286,7 @@ class TorchDenoiser(Denoiser):
                 raise UnsupportedModelError(
                     f"{name!r} of {self.name!r} has no gradient by the image, though it changes with it: the "
                     "network runs there under torch.no_grad() or inference_mode, detaches, or rounds; change "
-                    "its forward, or ask for no refinement (refine=0)"
+                    "its forward, or analyse it with --refine 0"
                 )
 
     def _preserved(self) -> contextlib.AbstractContextManager[None]:

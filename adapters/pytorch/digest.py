@@ -269,14 +269,14 @@ def _state(value: Any) -> dict[str, Any] | None:
     """The attributes of an object; None where it shows none."""
     if isinstance(value, torch.Generator | np.random.Generator | np.random.RandomState):
         return None
-    found: dict[str, Any] = dict(getattr(value, "__dict__", {}))
+    state: dict[str, Any] = dict(getattr(value, "__dict__", {}))
     for ancestor in type(value).__mro__:
         slots = vars(ancestor).get("__slots__", ())
         for name in (slots,) if isinstance(slots, str) else slots:
             if name not in ("__dict__", "__weakref__") and hasattr(value, name):
-                found[name] = getattr(value, name)
-    if found or hasattr(value, "__dict__"):
-        return found
+                state[name] = getattr(value, name)
+    if state or hasattr(value, "__dict__"):
+        return state
     for show in (_packed, _made_from):
         try:
             kept = show(value)
@@ -294,5 +294,5 @@ def _packed(value: Any) -> Any:
 
 def _made_from(value: Any) -> Any:
     """What an object written in C says it would be made from again; nothing is made."""
-    found = value.__reduce_ex__(2)
-    return list(found[1:3]) if isinstance(found, tuple) else found
+    reduced = value.__reduce_ex__(2)
+    return list(reduced[1:3]) if isinstance(reduced, tuple) else reduced

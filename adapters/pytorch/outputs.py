@@ -31,13 +31,13 @@ def image_in(value: Any, name: str, asked: str | None, size: tuple[int, ...]) ->
     """
     tensors = tensors_in(value)
     if asked is not None:
-        found = [key for key in _forms(asked.strip(), value) if key in tensors]
-        if not found:
+        selected = [key for key in _forms(asked.strip(), value) if key in tensors]
+        if not selected:
             raise ModelError(
                 f"output_tensor={asked!r} is not among what {name!r} returns: "
                 f"{', '.join(tensors) or 'no tensor'}"
             )
-        return _plane(tensors[found[0]], name), ""
+        return _plane(tensors[selected[0]], name), ""
     if len(tensors) == 1:
         return _plane(next(iter(tensors.values())), name), ""
     fitting = [

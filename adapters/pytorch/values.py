@@ -28,10 +28,10 @@ def tensors_in(value: Any) -> dict[str, torch.Tensor]:
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = dataclasses.fields(value)
         parts = [(f'["{field.name}"]', getattr(value, field.name)) for field in fields]
-    found: dict[str, torch.Tensor] = {}
+    tensors: dict[str, torch.Tensor] = {}
     for selector, item in parts:
-        found.update({selector + rest: tensor for rest, tensor in tensors_in(item).items()})
-    return found
+        tensors.update({selector + rest: tensor for rest, tensor in tensors_in(item).items()})
+    return tensors
 
 
 def unreadable(tensor: torch.Tensor) -> str:

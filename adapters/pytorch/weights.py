@@ -87,10 +87,10 @@ def fill(module: nn.Module, path: Path) -> tuple[list[str], dict[str, str]]:
         raise ModelError(f"there is no weight file {path}; check weights=")
     told: dict[str, str] = {}
     if path.suffix.lower() == ".safetensors":
-        found, told = read_safetensors(path)
+        content, told = read_safetensors(path)
     else:
-        found = read_checkpoint(path)
-    nests = list(_nests(found, ""))
+        content = read_checkpoint(path)
+    nests = list(_nests(content, ""))
     if not nests:
         raise ModelError(
             f"{path} holds more than tensors (code is never unpickled) and no state dict; "
@@ -126,22 +126,22 @@ def fill(module: nn.Module, path: Path) -> tuple[list[str], dict[str, str]]:
     return notes, told
 
 
-def _nests(found: Any, where: str, depth: int = 0) -> Iterator[tuple[str, Weights]]:
+def _nests(content: Any, where: str, depth: int = 0) -> Iterator[tuple[str, Weights]]:
     """Every mapping of names to tensors in a checkpoint, with the path to it, the likeliest first."""
-    if not isinstance(found, Mapping) or depth > _DEEP:
+    if not isinstance(content, Mapping) or depth > _DEEP:
         return
     values = {
         str(key): _tensor(value)
-        for key, value in found.items()
+        for key, value in content.items()
         if not isinstance(value, Mapping) or str(key).endswith("_extra_state")
     }
     if any(isinstance(value, torch.Tensor) for value in values.values()):
         yield where, values
-    keys = [str(key) for key in found if isinstance(found[key], Mapping)]
+    keys = [str(key) for key in content if isinstance(content[key], Mapping)]
     keys.sort(key=lambda key: _NESTS.index(key) if key in _NESTS else len(_NESTS))
     for key in keys:
         if not key.startswith("optim"):
-            yield from _nests(found.get(key), f"{where}.{key}" if where else key, depth + 1)
+            yield from _nests(content.get(key), f"{where}.{key}" if where else key, depth + 1)
 
 
 def _tensor(value: Any) -> Any:
@@ -192,8 +192,8 @@ def _prefixes(needs: Needs, weights: Weights) -> list[str]:
     """What may stand before the module's keys in a file: nothing, averaged weights, then the likeliest."""
     first = needs.first()
     ends = {first} | {first.replace(a, b) for old, new in _NORMS for a, b in ((old, new), (new, old))}
-    found = {key[: -len(end)] for key in weights for end in ends if end and key.endswith("." + end)}
-    return ["", *sorted(found, key=lambda prefix: (_rank(prefix), len(prefix), prefix))]
+    prefixes = {key[: -len(end)] for key in weights for end in ends if end and key.endswith("." + end)}
+    return ["", *sorted(prefixes, key=lambda prefix: (_rank(prefix), len(prefix), prefix))]
 
 
 def _rank(prefix: str) -> int:
@@ -213,14 +213,14 @@ def _bare(key: str) -> str:
 
 def _renamed(own: Weights, weights: Weights) -> Weights:
     """Normalised weights under the names that the module uses."""
-    found = dict(weights)
+    renamed = dict(weights)
     for old, new in _NORMS:
         for key in weights:
             for a, b in ((old, new), (new, old)):
                 other = key[: -len(a)] + b
                 if key.endswith("." + a) and key not in own and other in own:
-                    found[other] = found.pop(key)
-    return found
+                    renamed[other] = renamed.pop(key)
+    return renamed
 
 
 def _told_of_keys(file: str, needs: Needs, fit: _Fit) -> list[str]:

@@ -101,9 +101,9 @@ def layouts(trace: Trace, image: str) -> dict[str, str]:
             shape = trace.shapes.get(name)
             if shape is not None and len(shape) != 4:
                 continue
-            found = _layout_after(node, name, source, trace)
-            if found:
-                known[name] = found
+            layout = _layout_after(node, name, source, trace)
+            if layout:
+                known[name] = layout
     for node in reversed(trace.nodes):  # what a convolution reads has its channels second
         if _channels_second(node) and node.input and node.input[0] in trace.from_image:
             known.setdefault(node.input[0], NCHW)

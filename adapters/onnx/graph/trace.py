@@ -82,13 +82,13 @@ def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
     Following values costs time and memory for each element of a list, here in this process.
     """
     skeleton = _skeleton(model)
-    found = onnx.shape_inference.infer_shapes(skeleton)
-    known = {value.name: value_shape(value) for value in (*found.graph.value_info, *found.graph.output)}
+    inferred = onnx.shape_inference.infer_shapes(skeleton)
+    known = {value.name: value_shape(value) for value in (*inferred.graph.value_info, *inferred.graph.output)}
     lengths = [shape[0] for shape in known.values() if shape is not None and len(shape) == 1]
-    grown = [name for node in found.graph.node if node.op_type in _GROWING for name in node.output]
+    grown = [name for node in inferred.graph.node if node.op_type in _GROWING for name in node.output]
     unbounded = any(known.get(name) in (None, (None,)) for name in grown)
     if unbounded or any(length is not None and length > _LONGEST for length in lengths):
-        return found
+        return inferred
     return onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
 
 

@@ -88,13 +88,13 @@ class Changes:
 
     def _in_blocks(self) -> set[str]:
         """Tensors whose channels are kept in blocks of eight or sixteen, as no other operator reads them."""
-        found: set[str] = set()
+        blocked: set[str] = set()
         for node in self._trace.nodes:
             if node.op_type == "ReorderOutput":
                 continue
-            if node.domain == _BLOCKED or any(name in found for name in node.input):
-                found.update(name for name in node.output if name)
-        return found
+            if node.domain == _BLOCKED or any(name in blocked for name in node.input):
+                blocked.update(name for name in node.output if name)
+        return blocked
 
     def beyond(self, tensors: list[str]) -> Iterator[str]:
         """Plain tensors that are next after those kept in blocks."""

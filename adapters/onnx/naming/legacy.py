@@ -55,8 +55,8 @@ def _keys(path: Path) -> list[str]:
 
 def _owners(node: onnx.NodeProto) -> set[str]:
     """The modules that a node's stored operands are named after."""
-    found = {name.rpartition(".")[0] for name in node.input if "/" not in name and "::" not in name}
-    return found - {""}
+    owners = {name.rpartition(".")[0] for name in node.input if "/" not in name and "::" not in name}
+    return owners - {""}
 
 
 def _within(keys: Sequence[str], owner: str) -> list[set[str]]:
@@ -115,8 +115,8 @@ class _Names:
         self._base[path], self._own[path] = base, own
         for name in own:
             self._takers.setdefault(name, []).append(path)
-            for depth, found in enumerate(_within(_keys(base[0]), name), 1):
-                self._possible.setdefault(base[0][:depth], set()).update(found)
+            for depth, paths in enumerate(_within(_keys(base[0]), name), 1):
+                self._possible.setdefault(base[0][:depth], set()).update(paths)
 
     def _call_of(self, path: Path) -> tuple[Path, int]:
         match = _COUNTED.match(path[-1])
@@ -132,12 +132,12 @@ class _Names:
 
     def _bare_keys(self) -> set[Path]:
         """Paths below which some module is written by its key alone."""
-        found = set()
+        paths = set()
         for path, names in self._possible.items():
             above = self._possible.get(path[:-1], set())
             if path and names != {f"{name}.{_keys(path)[-1]}".lstrip(".") for name in above}:
-                found.add(path[:-1])
-        return found
+                paths.add(path[:-1])
+        return paths
 
     def _proven(self, base: Path) -> bool:
         return len(self._possible.get(base, ())) == 1

@@ -89,7 +89,7 @@ class _Members:
         An optimiser that merged operations of neighbouring modules may have taken the last one of
         this module away, unless the module has only one.
         """
-        trace, found = self._trace, []
+        trace, outputs = self._trace, []
         for index in sorted(members):
             for name in trace.nodes[index].output:
                 users = trace.users.get(name, ())
@@ -102,8 +102,8 @@ class _Members:
                     return ""  # who reads it may belong to the module
                 if not single and any(metadata(trace.nodes[user], RULE) for user in outside):
                     return ""
-                found.append(name)
-        return found[0] if len(found) == 1 else ""
+                outputs.append(name)
+        return outputs[0] if len(outputs) == 1 else ""
 
 
 def module_outputs(

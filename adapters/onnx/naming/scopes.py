@@ -99,4 +99,4 @@ def read_scopes(nodes: Sequence[onnx.NodeProto], weights: set[str]) -> list[Scop
     """
     recorded = _dynamo(nodes)
     guessed = legacy_scopes(nodes, weights)
-    return [found if found is not None else guess for found, guess in zip(recorded, guessed, strict=True)]
+    return [scope if scope is not None else guess for scope, guess in zip(recorded, guessed, strict=True)]

@@ -122,10 +122,10 @@ class _Table:
                     stand_in.metadata_props.extend(node.metadata_props)
                 stand_ins.append(stand_in)
                 places.append((index, bare))
-        found = read_scopes(stand_ins, set(self._trace.stored))
+        read = read_scopes(stand_ins, set(self._trace.stored))
         scopes: list[Scope | None] = [None] * len(self._trace.nodes)
         lost: dict[int, Scope | None] = {}
-        for (index, gone), scope in zip(places, found, strict=True):
+        for (index, gone), scope in zip(places, read, strict=True):
             if gone:
                 lost[index] = scope
             else:

@@ -275,9 +275,9 @@ class Runner:
                 f"{where}: {want.tensor!r} came back with {value.ndim} axes where the graph says "
                 f"{len(declared)}; choose another layer"
             )
-        found = to_nchw(value, NHWC) if self.turns(want) else value
+        tensor = to_nchw(value, NHWC) if self.turns(want) else value
         # The runtime made this array for us alone: it is copied only where its type or order is another.
-        return np.ascontiguousarray(found, dtype=np.float32)
+        return np.ascontiguousarray(tensor, dtype=np.float32)
 
     def shapes(self, wanted: Mapping[str, Wanted], x: np.ndarray) -> dict[str, tuple[int, ...]]:
         """Shapes of tensors without their image axis; absent for those that cannot be read.
@@ -286,7 +286,7 @@ class Runner:
             wanted: What to look at.
             x: One probe image (1, C, H, W).
         """
-        found: dict[str, tuple[int, ...]] = {}
+        shapes: dict[str, tuple[int, ...]] = {}
         unknown: dict[str, Wanted] = {}
         for name, want in wanted.items():
             shape = self.trace.shapes.get(want.tensor) if x.shape[-1] == self.size[1] else None
@@ -295,16 +295,16 @@ class Runner:
             else:
                 shape = tuple(size or 0 for size in shape)
                 order = (0, 3, 1, 2) if self.turns(want) else range(len(shape))
-                found[name] = tuple(shape[axis] for axis in order)[1:]
+                shapes[name] = tuple(shape[axis] for axis in order)[1:]
         if unknown:
             x = np.repeat(x, self.batch or 1, axis=0)
             try:
                 values = self.read(x, list(unknown.values()))
-                found.update({name: values[want].shape[1:] for name, want in unknown.items()})
+                shapes.update({name: values[want].shape[1:] for name, want in unknown.items()})
             except CtinvError:
                 for name, want in unknown.items():
                     try:
-                        found[name] = self.read(x, [want])[want].shape[1:]
+                        shapes[name] = self.read(x, [want])[want].shape[1:]
                     except CtinvError:
                         continue
-        return found
+        return shapes

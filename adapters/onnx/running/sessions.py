@@ -34,10 +34,10 @@ def _no_cuda() -> str:
     try:
         driver = ctypes.CDLL(library)
         count = ctypes.c_int(0)
-        found = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
+        has_device = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
     except (OSError, AttributeError):
         return f"no NVIDIA driver ({library}) is installed"
-    return "" if found and count.value > 0 else "the NVIDIA driver sees no GPU"
+    return "" if has_device and count.value > 0 else "the NVIDIA driver sees no GPU"
 
 
 def choose_device(asked: str) -> tuple[str, int, str]:

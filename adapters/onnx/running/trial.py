@@ -130,12 +130,12 @@ def _images(runner: Runner) -> list[np.ndarray]:
     """One image and, where the graph takes any number, two; in the graph's own axis order."""
     height, width = (size or _SIDE for size in runner.size)
     rng = np.random.default_rng(0)
-    found = []
+    images = []
     for count in (runner.batch,) if runner.batch else (1, 2):
         x = rng.random((count, runner.channels or 1, height, width), dtype=np.float32)
         image = x.transpose(0, 2, 3, 1) if runner.last else x
-        found.append(np.ascontiguousarray(image, dtype=runner.inputs.dtype))
-    return found
+        images.append(np.ascontiguousarray(image, dtype=runner.inputs.dtype))
+    return images
 
 
 def _key(path: Path, fingerprint: str) -> str:

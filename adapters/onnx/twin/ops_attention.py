@@ -98,10 +98,10 @@ def _attention(node: Node) -> Operator:
         if cap:
             scores = torch.tanh(scores / cap) * cap
         capped, scores = scores, scores + bias
-        found = scores.to(_TYPES[precision]) if precision is not None else scores
+        logits = scores.to(_TYPES[precision]) if precision is not None else scores
         # A query that may look at nothing sees nothing.
         blind = torch.isneginf(bias.expand(scores.shape).amax(-1, keepdim=True))
-        weights = torch.where(blind, 0.0, found.masked_fill(blind, 0.0).softmax(-1)).to(q.dtype)
+        weights = torch.where(blind, 0.0, logits.masked_fill(blind, 0.0).softmax(-1)).to(q.dtype)
         y = weights @ v
         if tokens:
             y = y.transpose(1, 2).flatten(2)
@@ -127,7 +127,7 @@ def _rotary(node: Node) -> Operator:
         else:
             a, b = own.chunk(2, -1)
             both = torch.cat([cosine * a - sine * b, sine * a + cosine * b], -1)
-        found = torch.cat([both, rest], -1)
-        return found.reshape(x.shape) if tokens else found.transpose(1, 2)
+        rotated = torch.cat([both, rest], -1)
+        return rotated.reshape(x.shape) if tokens else rotated.transpose(1, 2)
 
     return run

@@ -73,8 +73,8 @@ def _scatter_nd(node: Node) -> Operator:
         first = torch.stack([_counted(place, size) * step for place, size, step in pairs]).sum(0)
         tail = torch.arange(x.shape[len(places) :].numel(), device=x.device)
         where = (first[..., None] + tail).reshape(-1)
-        found = x.reshape(-1).scatter_reduce(0, where, values.reshape(-1), _REDUCTIONS[reduction])
-        return found.reshape(x.shape)
+        scattered = x.reshape(-1).scatter_reduce(0, where, values.reshape(-1), _REDUCTIONS[reduction])
+        return scattered.reshape(x.shape)
 
     return run
 
@@ -85,8 +85,8 @@ def _top_k(node: Node) -> Operator:
 
     def run(x: Tensor, k: Any = stated) -> tuple[Tensor, Tensor]:
         # Of equal values the first comes first, as a stable sort has it.
-        found = torch.sort(x, dim=axis, descending=largest, stable=True)
-        return found.values.narrow(axis, 0, int(k)), found.indices.narrow(axis, 0, int(k))
+        ordered = torch.sort(x, dim=axis, descending=largest, stable=True)
+        return ordered.values.narrow(axis, 0, int(k)), ordered.indices.narrow(axis, 0, int(k))
 
     return run
 
@@ -107,11 +107,11 @@ def _cumulative(node: Node, function: Any, first: int) -> Operator:
     def run(x: Tensor, axis: Tensor) -> Tensor:
         k = int(axis)
         x = x.flip(k) if reverse else x
-        found = function(x, k).to(x.dtype)
+        running = function(x, k).to(x.dtype)
         if exclusive:
             start = torch.full_like(x.narrow(k, 0, 1), first)
-            found = torch.cat([start, found.narrow(k, 0, x.shape[k] - 1)], k)
-        return found.flip(k) if reverse else found
+            running = torch.cat([start, running.narrow(k, 0, x.shape[k] - 1)], k)
+        return running.flip(k) if reverse else running
 
     return run
 
@@ -217,13 +217,13 @@ def _tensor_scatter(node: Node) -> Operator:
     axis, circular = node.get("axis", -2), node.get("mode", "linear") == "circular"
 
     def run(past: Tensor, update: Tensor, start: Tensor | None = None) -> Tensor:
-        found, place = past.clone(), axis % past.ndim
+        present, place = past.clone(), axis % past.ndim
         for row in range(past.shape[0]):
             first = 0 if start is None else int(start[row])
             where = torch.arange(first, first + update.shape[place])
             where = where % past.shape[place] if circular else where
-            found[row].index_copy_(place - 1, where.to(past.device), update[row])
-        return found
+            present[row].index_copy_(place - 1, where.to(past.device), update[row])
+        return present
 
     return run
 
@@ -259,7 +259,7 @@ def _col2im(node: Node) -> Operator:
         channels = columns
         for k in kernel:
             channels //= k
-        parts, found = x.reshape(n, channels, *kernel, *spans), x.new_zeros(n, channels, *grown)
+        parts, whole = x.reshape(n, channels, *kernel, *spans), x.new_zeros(n, channels, *grown)
         for place in itertools.product(*(range(k) for k in kernel)):
             ends: Any = [
                 slice(p * d, p * d + (c - 1) * s + 1, s)
@@ -267,8 +267,8 @@ def _col2im(node: Node) -> Operator:
             ]
             target: Any = (..., *ends)
             source: Any = (slice(None), slice(None), *place)
-            found[target] += parts[source]
+            whole[target] += parts[source]
         inner: Any = (..., *(slice(b, b + size) for b, size in zip(pads[:rank], sizes, strict=True)))
-        return found[inner]
+        return whole[inner]
 
     return run

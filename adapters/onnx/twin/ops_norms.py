@@ -38,8 +38,8 @@ def _layer_norm(node: Node) -> Operator:
         shape = tuple(x.shape[axis:])
         if tuple(scale.shape) == shape and (bias is None or tuple(bias.shape) == shape):
             return F.layer_norm(x, shape, scale, bias, eps)
-        found = F.layer_norm(x, shape, eps=eps) * scale
-        return found if bias is None else found + bias
+        normed = F.layer_norm(x, shape, eps=eps) * scale
+        return normed if bias is None else normed + bias
 
     return run
 
@@ -140,8 +140,8 @@ def _gemm(node: Node) -> Operator:
         a, b = a.T if first else a, b.T if second else b
         if c is not None and alpha == beta == 1.0:
             return torch.addmm(c, a, b)
-        found = alpha * (a @ b)
-        return found if c is None else found + beta * c
+        product = alpha * (a @ b)
+        return product if c is None else product + beta * c
 
     return run
 

@@ -67,10 +67,10 @@ def _dequantize(node: Node) -> Operator:
         raise NotPlainError("values dequantised to another type")
 
     def run(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
-        found = x.to(scale.dtype)
+        values = x.to(scale.dtype)
         if zero is not None:
-            found = found - _spread(zero, x, axis, block).to(scale.dtype)
-        return found * _spread(scale, x, axis, block)
+            values = values - _spread(zero, x, axis, block).to(scale.dtype)
+        return values * _spread(scale, x, axis, block)
 
     return run
 
@@ -88,8 +88,8 @@ def _dynamic(_: Node) -> Operator:
 
 def _integers(x: Tensor, zero: Tensor | None, axis: int) -> Tensor:
     # Double, which holds every sum of products of eight bits.
-    found = x.double()
-    return found if zero is None else found - _spread(zero, x, axis).double()
+    integers = x.double()
+    return integers if zero is None else integers - _spread(zero, x, axis).double()
 
 
 def _whole(x: Tensor) -> Tensor:

@@ -139,10 +139,10 @@ def _taken(x: Tensor, axis: int, index: npt.NDArray[Any]) -> Tensor:
 
 def _sum(x: Tensor, axis: int, taps: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> Tensor:
     shape = [-1 if k == axis else 1 for k in range(x.ndim)]
-    found: Tensor | None = None
+    total: Tensor | None = None
     for index, weight in taps:
         factor = torch.from_numpy(weight.astype(np.float32)).to(x).reshape(shape)
         part = _taken(x, axis, index) * factor
-        found = part if found is None else found + part
-    assert found is not None
-    return found
+        total = part if total is None else total + part
+    assert total is not None
+    return total

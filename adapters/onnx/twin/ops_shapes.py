@@ -130,8 +130,8 @@ def _gather(node: Node) -> Operator:
     def run(x: Tensor, index: Tensor) -> Tensor:
         size, place = x.shape[axis], axis % x.ndim
         flat = torch.where(index < 0, index + size, index).reshape(-1).to(x.device)
-        found = x.index_select(axis, flat)
-        return found.reshape((*x.shape[:place], *index.shape, *x.shape[place + 1 :]))
+        gathered = x.index_select(axis, flat)
+        return gathered.reshape((*x.shape[:place], *index.shape, *x.shape[place + 1 :]))
 
     return run
 

@@ -24,10 +24,10 @@ def _dft(node: Node) -> Operator:
         values = x[..., 0] if x.shape[-1] == 1 else torch.view_as_complex(x.contiguous())
         if inverse and onesided:
             return torch.fft.irfft(values, size, k).unsqueeze(-1)
-        found = torch.fft.ifft(values, size, k) if inverse else torch.fft.fft(values, size, k)
+        spectrum = torch.fft.ifft(values, size, k) if inverse else torch.fft.fft(values, size, k)
         if onesided:
-            found = found.narrow(k, 0, found.shape[k] // 2 + 1)
-        return torch.view_as_real(found.resolve_conj().contiguous())
+            spectrum = spectrum.narrow(k, 0, spectrum.shape[k] // 2 + 1)
+        return torch.view_as_real(spectrum.resolve_conj().contiguous())
 
     return run
 
@@ -43,8 +43,8 @@ def _stft(node: Node) -> Operator:
             raise NotPlainError("a transform of complex signals")
         frames = values.unfold(1, size, int(step))
         frames = frames if window is None else frames * window
-        found = torch.fft.rfft(frames) if onesided else torch.fft.fft(frames)
-        return torch.view_as_real(found)
+        spectrum = torch.fft.rfft(frames) if onesided else torch.fft.fft(frames)
+        return torch.view_as_real(spectrum)
 
     return run
 

@@ -60,8 +60,8 @@ def _conv(node: Node) -> Operator:
         before, after = _ends(node, x.shape[2:], w.shape[2:], step)
         if before != after:
             x, before = _grown(x, before, after), [0] * rank
-        found: Tensor = _CONVS[rank](x, w, b, step, before, dilation, groups)
-        return found
+        convolved: Tensor = _CONVS[rank](x, w, b, step, before, dilation, groups)
+        return convolved
 
     return run
 
@@ -105,8 +105,8 @@ def _max_pool(node: Node) -> Operator:
         before, after = _ends(node, x.shape[2:], kernel, step)
         if before != after or any(2 * b > k for b, k in zip(before, kernel, strict=True)):
             x, before = _grown(x, before, after, -math.inf), [0] * rank
-        found: Tensor = _MAX_POOLS[rank](x, kernel, step, before, dilation, rounded_up)
-        return found
+        pooled: Tensor = _MAX_POOLS[rank](x, kernel, step, before, dilation, rounded_up)
+        return pooled
 
     return run
 
@@ -147,8 +147,8 @@ def _lp_pool(node: Node) -> Operator:
         channels = x.shape[1]
         ones = torch.ones(channels, 1, *kernel, dtype=x.dtype, device=x.device)
         powers = _grown(x.abs() ** power, before, after)
-        found: Tensor = _CONVS[rank](powers, ones, None, step, 0, dilation, channels)
-        return found ** (1 / power)
+        sums: Tensor = _CONVS[rank](powers, ones, None, step, 0, dilation, channels)
+        return sums ** (1 / power)
 
     return run
 

@@ -70,7 +70,7 @@ def read_steps(
     for tensor in graph.initializer:
         keep(tensor.name, stored(tensor))
         known.add(tensor.name)
-    found: list[tuple[Operator, list[str], list[str]]] = []
+    operations: list[tuple[Operator, list[str], list[str]]] = []
     digest = hashlib.sha256(str(opset).encode())
     for node in graph.node:
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
@@ -79,17 +79,17 @@ def read_steps(
             keep(node.output[0], constant(attributes))
         elif (build := BUILDERS.get(node.op_type)) and node.domain in ("", "ai.onnx"):
             operator = build(Node(attributes, opset, len(node.output), tuple(outside)))
-            found.append((operator, [*node.input, *outside], list(node.output)))
+            operations.append((operator, [*node.input, *outside], list(node.output)))
         else:
             raise NotPlainError(f"operator {node.domain + '::' * bool(node.domain)}{node.op_type}")
         known.update(node.output)
         digest.update(f"{node.op_type}{list(node.input)}{list(node.output)}{node.attribute}".encode())
     wanted = set(outputs)
-    missing = ({name for _, names, _ in found for name in names if name} | wanted) - known
+    missing = ({name for _, names, _ in operations for name in names if name} | wanted) - known
     if missing:
         raise NotPlainError(f"tensor {min(missing)} from outside")
     steps: list[Step] = []
-    for operator, read, made in reversed(found):
+    for operator, read, made in reversed(operations):
         done = [name for name in dict.fromkeys((*read, *made)) if name and name not in wanted]
         wanted.update(read)
         steps.append(Step(operator, read, made, done))
@@ -103,10 +103,10 @@ def run_steps(steps: Sequence[Step], values: dict[str, Any]) -> None:
         given = [values[name] if name else None for name in reads]
         while given and given[-1] is None:
             given.pop()
-        found = operator(*given)
-        if len(makes) == 1 and not isinstance(found, tuple):
-            found = (found,)
-        values.update(zip(makes, found, strict=True))
+        results = operator(*given)
+        if len(makes) == 1 and not isinstance(results, tuple):
+            results = (results,)
+        values.update(zip(makes, results, strict=True))
         for name in done:
             values.pop(name, None)
 
