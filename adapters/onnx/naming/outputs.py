@@ -40,6 +40,7 @@ def image_outputs(trace: Trace, where: str, asked: str | None = None) -> tuple[W
     """
     names = list(dict.fromkeys(value.name for value in trace.model.graph.output))
     fitting = [want for name in names if (want := _image(trace, Quantised(trace), name))]
+    fitting = [want for want in fitting if not _is_input(trace, want.tensor)] or fitting
     if asked is not None:
         name = _asked(asked, [value.name for value in trace.model.graph.output], where)
         chosen = _image(trace, Quantised(trace), name)
@@ -135,6 +136,16 @@ def _asked(text: str, names: list[str], where: str) -> str:
         return names[int(inner)]
     listing = ", ".join(f"[{place}] {name}" for place, name in enumerate(names))
     raise ModelError(f"{where}: no output is {text!r}; its outputs are: {listing}")
+
+
+def _is_input(trace: Trace, name: str) -> bool:
+    """Whether a tensor is the image that was given, handed through."""
+    while name != trace.image:
+        index = trace.producer.get(name)
+        if index is None or trace.nodes[index].op_type not in ("Cast", "Identity"):
+            return False
+        name = trace.nodes[index].input[0]
+    return True
 
 
 def _image(trace: Trace, quantised: Quantised, name: str) -> Wanted | None:

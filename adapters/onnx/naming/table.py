@@ -264,7 +264,7 @@ class _Table:
         if lost and lost != entry.module:
             note = f"{what} was merged into it after the export; {there!r} comes after that"
             self._lose(entry, lost, note, node.op_type.removeprefix("Fused"), untrue)
-        elif not lost and own.startswith("node_") and own not in (there, entry.node):
+        elif not lost and suffix and _usable(own) and own not in (there, entry.node):
             note = f"{what} was merged into it after the export; {there!r} comes after that"
             self._lose(entry, own, note, node.op_type.removeprefix("Fused"), [own.removeprefix("node_")])
         if suffix:

@@ -83,7 +83,7 @@ def _returning(conv_graph, *outputs):
 
 
 LEVEL = helper.make_node("Sigmoid", ["x"], ["level"])
-COPY = helper.make_node("Identity", ["x"], ["copy"])
+COPY = helper.make_node("AveragePool", ["x"], ["copy"], kernel_shape=[1, 1])
 BROADER = helper.make_node("LeakyRelu", ["x"], ["broader"], alpha=0.9)
 WEAKER = helper.make_node("LeakyRelu", ["x"], ["weaker"], alpha=0.6)
 HALF = helper.make_node("MaxPool", ["x"], ["half"], kernel_shape=[2, 2], strides=[2, 2])
@@ -101,6 +101,18 @@ def test_of_several_outputs_the_one_that_returns_constant_images_is_taken(conv_g
         _returning(conv_graph, (LEVEL, 1), (COPY, 1)), intensity=intensity, output_tensor="copy"
     )
     assert denoiser.fingerprint == named.fingerprint
+
+
+@pytest.mark.parametrize("handed", ["x", "through"])
+def test_the_input_handed_through_is_not_taken_for_the_image(conv_graph, open_onnx, handed):
+    def change(model):
+        if handed != "x":
+            model.graph.node.append(helper.make_node("Identity", ["x"], [handed]))
+        model.graph.output.insert(0, helper.make_tensor_value_info(handed, TensorProto.FLOAT, None))
+
+    x = image()
+    denoiser = open_onnx(conv_graph(change=change))
+    np.testing.assert_array_equal(denoiser.denoise(x), open_onnx(conv_graph()).denoise(x))
 
 
 def test_of_outputs_of_several_sizes_and_channels_the_one_like_the_image_is_taken(conv_graph, open_onnx):
@@ -125,7 +137,7 @@ def test_of_several_like_the_image_one_may_be_much_nearer(conv_graph, open_onnx)
 
 
 def test_equal_outputs_are_one(conv_graph, open_onnx):
-    again = helper.make_node("Identity", ["x"], ["again"])
+    again = helper.make_node("Identity", ["copy"], ["again"])
     denoiser = open_onnx(_returning(conv_graph, (COPY, 1), (again, 1)))
     assert any("'copy' is taken, as others like it" in notice for notice in denoiser.notices)
 
