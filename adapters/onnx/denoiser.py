@@ -237,6 +237,9 @@ class OnnxDenoiser(Denoiser):
                 )
         if not exact and (reason := why_not(layer, self._trace)):
             raise no_layer(layer, reason, self.layers)
+        if not exact and self._is_of_weights(layer):
+            reason = f"weights of {layer!r} are in the file, but not what it returns{self._since}"
+            raise no_layer(layer, reason, self.layers)
         try:
             resolved = super().resolve(layer)
         except AmbiguousLayerError:
@@ -249,6 +252,15 @@ class OnnxDenoiser(Denoiser):
             reason = f"no layer is called {layer!r}, though one is called {resolved.name!r}{self._since}"
             raise no_layer(layer, reason, self.layers, [resolved.name])
         return resolved
+
+    def _is_of_weights(self, layer: str) -> bool:
+        """Whether a name would be taken for a count, though weights say that a module is called so."""
+        if not any(name.startswith(f"{layer}.") for name in self._trace.stored):
+            return False
+        try:
+            return resolve(layer, self.layers)[1] == "ordinal"
+        except LayerError:
+            return False
 
     def _by_ending(self, layer: str, resolved: Layer) -> bool:
         """Whether the end of a name led to a layer where it need not be the one that was meant.

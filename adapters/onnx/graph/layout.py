@@ -127,8 +127,8 @@ def kept_last(trace: Trace, known: Mapping[str, str]) -> frozenset[str]:
     links: list[set[str]] = []
     for node in trace.nodes:
         ends = last.intersection((*node.input, *node.output))
-        if _channels_last(node):
-            turned |= ends
+        if _channels_last(node) and node.op_type not in ("ReorderInput", "ReorderOutput"):
+            turned |= ends  # those two have taken the network's own turn in
         elif node.op_type not in _ON_LAST and node.op_type != "Transpose":
             links.append(ends)
     size = -1
