@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .bombs import inflated_size
 from .decode import decode, is_lossy, padding, quiet, to_hu
-from .hounsfield import doubt_of
+from .hounsfield import doubt_of, remark_on
 from .outside import mark_outside
 from .slices import CTSlice
 from .tags import floats, line, phase_words, refuse_by_tags, says_deidentified, text
@@ -149,6 +149,8 @@ def _frame(
     meta = _meta(dataset)
     if doubt:
         meta["doubt"] = doubt
+    elif offset is None and scale is None and (remark := remark_on(hu)):
+        meta["remark"] = remark
     if len(frames) > 1:
         meta["frame"] = index
         if not any(group.get("PlanePositionSequence") for group in groups):

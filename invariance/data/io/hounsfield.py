@@ -8,15 +8,25 @@ import numpy as np
 from ctinv.adapters.errors import ImageError
 from numpy.typing import NDArray
 
-__all__ = ["doubt_of", "refuse_other_quantities"]
+from .differences import noise_alone, uneven_noise
+from .levels import (
+    FAR_BELOW,
+    all_soft,
+    likely_offset,
+    likely_scale,
+    middle,
+    negated,
+    noisy_air_at_zero,
+    nothing_soft,
+)
+
+__all__ = ["doubt_of", "refuse_other_quantities", "remark_on"]
 
 _SCALED = 16.0  # no CT slice stays within so many HU of water; standardised and attenuation values do
+_STANDARDISED = 2.0  # standard deviation that standardised values stay below
 _BYTE = 255.0  # label maps and pictures of 8 bits hold whole numbers up to here, none negative
 _FEW, _IGNORED = 64.0, -2.0  # labels are few, and what is to be ignored is marked by -1 or -2
 _LEAST_BELOW = 0.1  # share of pixels far below air from which on an offset was taken off twice
-_FAR_BELOW = -1300.0  # HU; noise and streaks in air seldom reach it
-_OFFSETS = (1000.0, 1024.0, 8192.0, 32768.0)
-_SOFT = (-150.0, 150.0)  # HU; in every slice of a body much lies here
 
 
 def refuse_other_quantities(volume: NDArray[Any], path: str) -> None:
@@ -31,17 +41,23 @@ def refuse_other_quantities(volume: NDArray[Any], path: str) -> None:
     """
     low, high = float(volume.min()), float(volume.max())
     whole = volume.dtype.kind in "iu" or bool(np.all(volume == np.rint(volume)))
-    if whole and (_IGNORED if 0.0 < high <= _FEW else 0.0) <= low and high <= _BYTE:
+    least = _IGNORED if 0.0 < high <= _FEW else 0.0
+    if whole and least <= low and high <= _BYTE and not all_soft(volume):
         raise ImageError(
             f"{path} holds whole numbers from {low:g} to {high:g}: a label map or an 8-bit picture, not HU; "
             "give the CT volume itself, or say how to come to HU by --scale and --offset"
         )
-    if not whole and max(abs(low), abs(high)) <= _SCALED:
+    if not whole and max(abs(low), abs(high)) <= _SCALED and not _calm_water(volume):
         kind, mend = _scaling(low, high)
         raise ImageError(
             f"{path} spans {low:g} to {high:g}, {kind}, which is not HU; say how to come to HU by --scale "
             f"and --offset, {mend}"
         )
+
+
+def _calm_water(volume: NDArray[Any]) -> bool:
+    """Whether values so near to 0 are noise of HU: what was standardised spreads by about 1."""
+    return float(volume.std()) > _STANDARDISED and noise_alone(middle(volume))
 
 
 def _scaling(low: float, high: float) -> tuple[str, str]:
@@ -53,6 +69,8 @@ def _scaling(low: float, high: float) -> tuple[str, str]:
         )
     if low >= -0.1 and high <= 1.1:
         return "scaled to [0, 1]", "with --scale 4096 --offset 1024 where -1024 to 3072 HU became 0 to 1"
+    if -1.1 <= low <= -0.9 and high > 1.1:
+        return "HU / 1000 or standardised", "with --scale 1000 --offset 0 the former"
     if max(abs(low), abs(high)) <= 1.1:
         return "scaled to [-1, 1]", "with --scale 2048 --offset -1024 where -1024 to 3072 HU became -1 to 1"
     return "scaled or standardised", "as with --scale STD --offset -MEAN of the training data"
@@ -73,8 +91,8 @@ def doubt_of(hu: NDArray[Any], path: str, *, stated: bool = False) -> str:
         return ""
     refuse_other_quantities(hu, path)
     low = float(hu.min())
-    if low >= 0.0:
-        near = _likely_offset(hu)
+    if low >= 0.0 and not all_soft(hu):
+        near = likely_offset(hu)
         if near is None:
             return (
                 "no value is negative: these are not HU as they stand, and no usual offset makes them so "
@@ -84,37 +102,45 @@ def doubt_of(hu: NDArray[Any], path: str, *, stated: bool = False) -> str:
             f"no value is negative: these look like HU + {near:g} (a lost offset); "
             f"--offset {near:g} takes it off, --offset 0 takes them as they are"
         )
-    if float((hu < _FAR_BELOW).mean()) > _LEAST_BELOW and _nothing_soft(hu):
+    if noisy_air_at_zero(hu) and (near := likely_offset(hu)) is not None:
+        return (
+            f"air seems to lie at 0: these look like HU + {near:g} (a lost offset); "
+            f"--offset {near:g} takes it off, --offset 0 takes them as they are"
+        )
+    if (scale := likely_scale(hu)) is not None:
+        return (
+            f"air seems to lie at {-1000 / scale:g}: a rescale slope was lost; --scale {scale:g} puts it "
+            "back, --offset 0 takes the values as they are"
+        )
+    if float((hu < FAR_BELOW).mean()) > _LEAST_BELOW and nothing_soft(hu):
         return (
             "much lies far below air (-1000 HU), as where an offset was taken off twice; "
             "--offset -1024 puts it back, --offset 0 takes the values as they are"
         )
+    if negated(hu):
+        return (
+            "air seems to lie at +1000 HU: the values look negated; --scale -1 turns them round, "
+            "--offset 0 takes them as they are"
+        )
+    if noise_alone(one := middle(hu)) and uneven_noise(one):
+        return (
+            "values spread about 0 HU without structure and unevenly, as in the difference of two images "
+            "(a map of noise), which is not CT; give the images themselves, --offset 0 takes them as they are"
+        )
     return ""
 
 
-def _likely_offset(values: NDArray[Any]) -> float | None:
-    """The usual offset that leaves most of the body near water; None where none does."""
-    sample = np.asarray(values, dtype=np.float64).ravel()[:: max(1, values.size // 200_000)]
-    best, share = None, 0.05
-    for offset in _OFFSETS:
-        shifted = sample - offset
-        body = shifted > -500.0
-        inside = float(((shifted > _SOFT[0]) & (shifted < _SOFT[1])).mean())
-        lowest = float(np.quantile(shifted, 0.001))
-        if body.any() and inside > share and -1100.0 < lowest < 500.0:
-            best, share = offset, inside + 0.02  # the next one must be clearly better
-    # Air tells 1000 and 1024 apart: clipped air is 0 where 1024 was added.
-    if best == 1000.0 and float(sample.min()) < 24.0 and _air(sample - 1024.0) > _air(sample - 1000.0):
-        return 1024.0
-    return best
+def remark_on(hu: NDArray[Any]) -> str:
+    """What is odd about values that may be HU all the same; empty where nothing is.
 
-
-def _air(hu: NDArray[np.float64]) -> float:
-    return float(((hu > -1012.0) & (hu < -988.0)).mean())
-
-
-def _nothing_soft(hu: NDArray[Any]) -> bool:
-    """Whether hardly anything is soft tissue, of what is not far below air."""
-    image = np.asarray(hu)
-    rest = image[image >= _FAR_BELOW]
-    return rest.size == 0 or float(((rest > _SOFT[0]) & (rest < _SOFT[1])).mean()) < 0.02
+    Arguments:
+        hu: The values of one slice or volume, supposed to be HU.
+    """
+    if float(hu.min()) > 0.0:
+        return "no value is negative, as in a crop of soft tissue alone, but also in MR or an 8-bit picture"
+    if not noise_alone(middle(hu)):
+        return ""
+    return (
+        "there is nothing but noise about 0 HU: plain water looks so, and so does the difference of two "
+        "images (a map of noise), which is not CT"
+    )

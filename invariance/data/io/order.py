@@ -50,7 +50,8 @@ def _times(slices: Sequence[CTSlice]) -> list[int]:
 
 def notes_on(slices: Sequence[CTSlice]) -> Iterable[str]:
     """What a user should know of a series as a whole."""
-    yield from sorted({str(s.meta["doubt"]) for s in slices if "doubt" in s.meta})
+    for kind in ("doubt", "remark"):
+        yield from sorted({str(s.meta[kind]) for s in slices if kind in s.meta})
     phases = {s.meta["phase"] for s in slices if "phase" in s.meta}
     if len(phases) > 1:
         yield f"{len(phases)} phases at the same places"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from ctinv.adapters.errors import ImageError
 from numpy.typing import NDArray
 
-from .hounsfield import doubt_of, refuse_other_quantities
+from .hounsfield import doubt_of, refuse_other_quantities, remark_on
 from .outside import mark_outside
 from .slices import CTSlice
 
@@ -73,8 +74,11 @@ def slices_of(
     if float(np.abs(values.astype(np.float64)).max()) * abs(scale or 1.0) > 1e6:
         raise ImageError(f"{path} holds values beyond a million, which are no HU; write it anew")
     stack = values[None] if values.ndim == 2 else values
-    doubt = doubt_of(stack, str(path), stated=offset is not None or scale is not None)
-    return [_slice(volume, stack[k], k, path, offset, scale, doubt) for k in range(len(stack))]
+    stated = offset is not None or scale is not None
+    told = {"doubt": doubt_of(stack, str(path), stated=stated)}
+    told["remark"] = "" if stated or told["doubt"] else remark_on(stack)
+    told = {key: words for key, words in told.items() if words}
+    return [_slice(volume, stack[k], k, path, offset, scale, told) for k in range(len(stack))]
 
 
 def _slice(
@@ -84,13 +88,11 @@ def _slice(
     path: Path,
     offset: float | None,
     scale: float | None,
-    doubt: str,
+    told: Mapping[str, str],
 ) -> CTSlice:
     raw = stored.astype(np.float64) * (1.0 if scale is None else scale) - (offset or 0.0)
     hu, valid = mark_outside(raw, None, str(path))
-    meta: dict[str, Any] = {"instance": index + 1, "series_description": path.name}
-    if doubt:
-        meta["doubt"] = doubt
+    meta: dict[str, Any] = {"instance": index + 1, "series_description": path.name, **told}
     spacing = volume.spacing
     plane = position = orientation = None
     if spacing is not None:
