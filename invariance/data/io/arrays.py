@@ -15,6 +15,7 @@ import numpy as np
 from ctinv.adapters.errors import ImageError
 from numpy.typing import NDArray
 
+from .axes import slices_first
 from .bombs import inflated_size, refuse_size
 from .metaimage import read_metaimage
 from .slices import CTSlice
@@ -104,35 +105,13 @@ def _hushed() -> Iterator[None]:
             logger.disabled = state
 
 
-_SIDE = 64  # pixels; slices are no smaller
-
-
-def _plain(values: NDArray[Any], path: Path) -> Volume:
-    """An array whose file says nothing of its axes, without those of length one for channels.
-
-    Raises:
-        ImageError: Its slices come last.
-    """
-    if values.ndim > 2 and values.shape[-1] == 1:  # (H, W, 1), (N, H, W, 1)
-        values = values[..., 0]
-    while values.ndim > 3 and 1 in values.shape[:-2]:  # (N, 1, H, W), (1, 1, D, H, W)
-        values = values.squeeze(values.shape[:-2].index(1))
-    rows, columns, last = values.shape if values.ndim == 3 else (0, 0, 0)
-    if rows == columns >= _SIDE and last not in (rows, 3, 4):  # slices are square nearly always
-        raise ImageError(
-            f"{path} has shape {values.shape}, in which slices seem to come last; give (slices, H, W), as by "
-            "numpy.moveaxis(volume, -1, 0)"
-        )
-    return Volume(values)
-
-
 def _npy(path: Path) -> Volume:
     with path.open("rb") as file:
         if file.read(len(_NUMPY)) == _NUMPY:
             file.seek(0)
             shape, dtype = _announced(file)
             refuse_size(path, shape or (1,), dtype.itemsize)
-    return _plain(np.load(path, allow_pickle=False), path)
+    return Volume(slices_first(np.load(path, allow_pickle=False), path))
 
 
 _NUMPY = b"\x93NUMPY"
@@ -160,7 +139,7 @@ def _npz(path: Path) -> Volume:
                 inside.seek(0)
                 shape, dtype = _announced(inside)
                 refuse_size(path, shape or (1,), dtype.itemsize, member.compress_size)
-        return _plain(archive[names[0]], path)
+        return Volume(slices_first(archive[names[0]], path))
 
 
 def _nifti(path: Path) -> Volume:
@@ -272,7 +251,9 @@ def _tiff(path: Path) -> Volume:
         if not series:
             raise ImageError(f"{path} holds no image; write it anew")
         refuse_size(path, series[0].shape, series[0].dtype.itemsize)
-        return _plain(np.asarray(series[0].asarray()), path)
+        values = np.asarray(series[0].asarray())
+        paged = len(series[0].pages) > 1 and values.ndim == 3  # one slice on each page
+        return Volume(values if paged else slices_first(values, path))
 
 
 ARRAY_SUFFIXES: dict[str, Callable[[Path], Volume]] = {

@@ -104,7 +104,7 @@ class Series:
                 left_out.append((file, str(error)))
                 parts = []
             for number, part in enumerate(parts):
-                own = None if array_kind(file) is None else file
+                own = None if array_kind(file) is None else (file, number)  # alike, but no copies
                 digest = hashlib.sha256(part.hu.tobytes()).digest()
                 print_ = (own, part.meta.get("sop_uid"), part.meta.get("frame"), part.position, digest)
                 if print_ not in seen:
