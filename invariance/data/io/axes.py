@@ -42,8 +42,8 @@ def slices_first(values: NDArray[Any], path: Path) -> NDArray[Any]:
     axis = _slice_axis(values) if min(values.shape) > 4 else None
     if axis == 2 or (axis is None and rows == columns >= _SIDE and last != rows):
         raise ImageError(
-            f"{path} has shape {values.shape}, in which slices seem to come last; give (slices, H, W), as by "
-            "numpy.moveaxis(volume, -1, 0), or (slices, 1, H, W), as by volume[:, None], where they come first"
+            f"{path} has shape {values.shape}, in which slices seem to come last; give (slices, H, W), by "
+            "numpy.moveaxis(volume, -1, 0), or (slices, 1, H, W), by volume[:, None], where these come first"
         )
     return values
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from pathlib import Path
 
@@ -21,6 +22,10 @@ _TYPES = {
     "MET_USHORT": "u2",
     "MET_INT": "i4",
     "MET_UINT": "u4",
+    "MET_LONG": "i4",
+    "MET_ULONG": "u4",
+    "MET_LONG_LONG": "i8",
+    "MET_ULONG_LONG": "u8",
     "MET_FLOAT": "f4",
     "MET_DOUBLE": "f8",
 }
@@ -52,22 +57,38 @@ def read_metaimage(path: Path) -> Volume:
     dtype = np.dtype(_TYPES[kind]).newbyteorder(">" if big else "<")
     wanted = count * dtype.itemsize
     files = [] if data is not None else _data_files(path, header, dims)
+    parts = len(files) or 1
     held = len(data) if data is not None else sum(file.stat().st_size for file in files)
     refuse_size(path, dims, dtype.itemsize, held)
-    if held > wanted + max(wanted, 1 << 20):
-        size = " x ".join(map(str, dims))
-        raise ImageError(f"{path} announces {size} pixels, {wanted} bytes, but has {held}")
-    blob = data if data is not None else b"".join(file.read_bytes() for file in files)
+    if wanted % parts:
+        raise ImageError(f"{path} has {dims[-1]} slices in {parts} data files; list one file for each slice")
+    if held > wanted + max(wanted, parts << 20):
+        raise _contradiction(path, dims, wanted, held)
+    blobs = [data] if data is not None else (file.read_bytes() for file in files)
+    blob = b"".join(_values(path, header, dims, one, wanted // parts) for one in blobs)
+    values = np.frombuffer(blob, dtype).reshape(dims[::-1]).astype(dtype.newbyteorder("="))
+    return _placed(values, header, len(dims))
+
+
+def _values(path: Path, header: dict[str, str], dims: list[int], blob: bytes, wanted: int) -> bytes:
+    """What one data file holds beside a header of its own, unpacked.
+
+    Raises:
+        ImageError: Another number of bytes than announced.
+    """
     skip = int(header.get("headersize", "0"))
     if skip:
         blob = blob[len(blob) - wanted :] if skip == -1 else blob[skip:]
     if header.get("compresseddata", "false").lower() == "true":
         blob = zlib.decompressobj().decompress(blob, wanted + 1)
     if len(blob) != wanted:
-        size = " x ".join(map(str, dims))
-        raise ImageError(f"{path} announces {size} pixels, {wanted} bytes, but has {len(blob)}")
-    values = np.frombuffer(blob, dtype).reshape(dims[::-1]).astype(dtype.newbyteorder("="))
-    return _placed(values, header, len(dims))
+        raise _contradiction(path, dims, wanted, len(blob))
+    return blob
+
+
+def _contradiction(path: Path, dims: list[int], wanted: int, held: int) -> ImageError:
+    size = " x ".join(map(str, dims))
+    return ImageError(f"{path} announces {size} pixels, {wanted} bytes, but has {held}")
 
 
 def _placed(values: NDArray[np.generic], header: dict[str, str], dims: int) -> Volume:
@@ -101,6 +122,7 @@ def _numbers(text: str | None, count: int) -> NDArray[np.float64] | None:
 
 
 def _header(path: Path) -> tuple[dict[str, str], bytes | None]:
+    """Keys in lower case, and the data where they follow; names that a list gives, under ``list``."""
     blob = path.read_bytes()
     header: dict[str, str] = {}
     start = 0
@@ -110,30 +132,53 @@ def _header(path: Path) -> tuple[dict[str, str], bytes | None]:
         key, equals, value = line.partition("=")
         if equals:
             header[key.strip().lower()] = value.strip()
+        start = end + 1 if end >= 0 else len(blob)
         if end < 0:
             break
-        start = end + 1
     for key in ("dimsize", "elementtype", "elementdatafile"):
         if key not in header:
             raise ImageError(f"{path} is not a MetaImage header: it has no {key}")
-    return header, blob[start:] if header["elementdatafile"].upper() == "LOCAL" else None
+    kind = header["elementdatafile"].upper()
+    if kind.split()[:1] == ["LIST"]:
+        header["list"] = blob[start:].decode("utf-8")
+    return header, blob[start:] if kind == "LOCAL" else None
 
 
 def _data_files(path: Path, header: dict[str, str], dims: list[int]) -> list[Path]:
+    """The files that hold the data, in order: one, those of a list, or of a pattern such as ``s%03d.raw``.
+
+    Raises:
+        ImageError: The header names none, too many, or some that are not there.
+    """
     words = header["elementdatafile"].split()
-    if not words or words[0].upper() == "LIST":
-        raise ImageError(f"{path} lists its data files inside the header; use a pattern or one .raw file")
-    if "%" in words[0]:
-        numbers = [int(w) for w in words[1:4]]
-        first, last, step = (*numbers, 1, dims[-1], 1)[:3] if not numbers else (*numbers, 1)[:3]
-        numbered = range(first, last + 1, step)
-        if len(numbered) > dims[-1]:
-            raise ImageError(f"{path} lists {len(numbered)} data files for {dims[-1]} slices; write it anew")
-        names = [words[0] % i for i in numbered]
+    if "list" in header:
+        names = [line.strip() for line in header["list"].splitlines() if line.strip()]
+    elif words and "%" in words[0]:
+        names = _numbered(words, dims[-1])
+        if not names:
+            raise ImageError(
+                f"{path} names its data files by {header['elementdatafile']!r}; write a pattern and its "
+                f"numbers for {dims[-1]} slices, as in slice%03d.raw 1 {dims[-1]} 1"
+            )
     else:
-        names = [header["elementdatafile"]]
+        names = [header["elementdatafile"]] if words else []
+    if not names or len(names) > dims[-1]:
+        raise ImageError(f"{path} lists {len(names)} data files for {dims[-1]} slices; write it anew")
     files = [path.parent / name for name in names]
-    for file in files:
-        if not file.is_file():
-            raise ImageError(f"{path} needs {file.name} beside it, which is missing")
+    if missing := [file.name for file in files if not file.is_file()]:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ImageError(
+            f"{path} needs {missing[0]}{more} beside it, which is missing; copy all its data files there"
+        )
     return files
+
+
+def _numbered(words: list[str], most: int) -> list[str]:
+    """The names of a pattern with first and last number and step; none where it is none, or too long."""
+    numbers = words[1:4]
+    pattern = re.fullmatch(r"[^%]*%0?\d{0,2}d[^%]*", words[0])
+    if pattern is None or not all(re.fullmatch(r"-?\d+", n) for n in numbers):
+        return []
+    first, last, step = (*map(int, numbers), *(1, most, 1)[len(numbers) :])
+    numbered = range(first, last + 1, step) if step else range(0)
+    return [words[0] % i for i in numbered] if len(numbered) <= most else []
