@@ -169,6 +169,7 @@ def _simulated(sources: Sources, count: int, seed: int, progress: Progress | Non
     high: list[Image] = []
     patients, regions, spacings = [], [], []
     left_out = [reason_of(file, why) for file, why in skipped]
+    odd: list[str] = []
     seen: set[tuple[str, Any]] = set()
     for done, one in enumerate(picked):
         try:
@@ -185,6 +186,8 @@ def _simulated(sources: Sources, count: int, seed: int, progress: Progress | Non
                 left_out.append("a copy of another slice")
                 continue
             seen.add(print_)
+            if remark := part.meta.get("remark"):
+                odd.append(str(remark))
             x, y = low_dose(part, part.spacing, one.patient, seed=seed)
             low.append(x[0])
             high.append(y)
@@ -200,8 +203,9 @@ def _simulated(sources: Sources, count: int, seed: int, progress: Progress | Non
             f"{why}"
         )
     text = f"{len(low)} slices of {len(set(patients))} patients from a folder, low dose simulated"
-    notes = tuple(f"left out: {n} files: {for_data(why)}" for why, n in Counter(left_out).most_common(8))
-    return Pairs(tuple(low), tuple(high), tuple(patients), tuple(regions), tuple(spacings), text, None, notes)
+    notes = [f"left out: {n} files: {for_data(why)}" for why, n in Counter(left_out).most_common(8)]
+    told = (*notes, *(f"{n} slices: {remark}" for remark, n in Counter(odd).items()))
+    return Pairs(tuple(low), tuple(high), tuple(patients), tuple(regions), tuple(spacings), text, None, told)
 
 
 def _code() -> str:

@@ -58,7 +58,7 @@ def load_pairs(
         everything = find_series(
             sources.folder or sources.high or folder, offset=sources.offset, scale=sources.scale
         )
-    pairs = []
+    pairs, odd = [], []
     left_out = [reason_of(file, why) for file, why in everything.skipped]
     for done, series in enumerate(everything.series):
         try:
@@ -74,6 +74,8 @@ def load_pairs(
                 low, full = low_dose(
                     part, part.spacing, series.patient, seed=seed, count=realisations, doses=doses
                 )
+                if remark := part.meta.get("remark"):
+                    odd.append(str(remark))
                 pairs.append(Pair(low, full, series.patient, part.source.name if part.source else ""))
         if progress is not None:
             progress("reading", done + 1, len(everything.series))
@@ -83,6 +85,7 @@ def load_pairs(
             " the dose simulation needs both"
         )
     notes = [f"left out: {count} files: {for_data(why)}" for why, count in Counter(left_out).most_common(8)]
+    notes += [f"{count} slices: {remark}" for remark, count in Counter(odd).items()]
     return TrainingSet(sorted(pairs, key=lambda pair: (pair.patient, pair.label)), notes=notes)
 
 

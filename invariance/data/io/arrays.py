@@ -127,19 +127,30 @@ def _announced(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 def _npz(path: Path) -> Volume:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-        names = list(archive.files)
-        if len(names) != 1:
+        images = {name: about for name in archive.files if (about := _image_in(archive, name)) is not None}
+        if len(images) != 1:
             raise ImageError(
-                f"{path} holds {len(names)} arrays ({', '.join(names[:6])}); "
-                "save the one with HU alone, as .npy or .npz"
+                f"{path} holds {len(images)} images among {len(archive.files)} arrays "
+                f"({', '.join(archive.files[:6])}); save the one with HU alone, as .npy or .npz"
             )
-        (member,) = archive.zip.infolist()
-        with archive.zip.open(member) as inside:
-            if inside.read(len(_NUMPY)) == _NUMPY:
-                inside.seek(0)
-                shape, dtype = _announced(inside)
-                refuse_size(path, shape or (1,), dtype.itemsize, member.compress_size)
-        return Volume(slices_first(archive[names[0]], path))
+        ((name, (shape, size, held)),) = images.items()
+        refuse_size(path, shape or (1,), size, held)
+        return Volume(slices_first(archive[name], path))
+
+
+def _image_in(archive: Any, name: str) -> tuple[tuple[int, ...], int, int] | None:
+    """Shape, bytes a value and bytes held, from the header of a member alone.
+
+    None for what is no image beside others: masks of bools, spacings, names.
+    """
+    member = next(m for m in archive.zip.infolist() if m.filename in (name, f"{name}.npy"))
+    with archive.zip.open(member) as inside:
+        if inside.read(len(_NUMPY)) != _NUMPY:
+            return ((1,), 1, member.compress_size)
+        inside.seek(0)
+        shape, dtype = _announced(inside)
+    beside = len(archive.files) > 1 and (dtype.kind not in "iufc" or sum(side > 4 for side in shape) < 2)
+    return None if beside else (shape, dtype.itemsize, member.compress_size)
 
 
 def _nifti(path: Path) -> Volume:
@@ -251,6 +262,9 @@ def _tiff(path: Path) -> Volume:
         if not series:
             raise ImageError(f"{path} holds no image; write it anew")
         refuse_size(path, series[0].shape, series[0].dtype.itemsize)
+        if len(series) > 1:
+            sizes = ", ".join(str(one.shape) for one in series[:6])
+            raise ImageError(f"{path} holds {len(series)} images ({sizes}); write each to a file of its own")
         values = np.asarray(series[0].asarray())
         paged = len(series[0].pages) > 1 and values.ndim == 3  # one slice on each page
         return Volume(values if paged else slices_first(values, path))

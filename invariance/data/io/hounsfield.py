@@ -12,8 +12,10 @@ from .differences import noise_alone, uneven_noise
 from .levels import (
     FAR_BELOW,
     all_soft,
+    clipped_at,
     likely_offset,
     likely_scale,
+    lost_sign,
     middle,
     negated,
     noisy_air_at_zero,
@@ -69,7 +71,7 @@ def _scaling(low: float, high: float) -> tuple[str, str]:
         )
     if low >= -0.1 and high <= 1.1:
         return "scaled to [0, 1]", "with --scale 4096 --offset 1024 where -1024 to 3072 HU became 0 to 1"
-    if -1.1 <= low <= -0.9 and high > 1.1:
+    if -1.1 <= low <= -0.9 and (high > 1.1 or (low < -1.0 and high < 0.9)):
         return "HU / 1000 or standardised", "with --scale 1000 --offset 0 the former"
     if max(abs(low), abs(high)) <= 1.1:
         return "scaled to [-1, 1]", "with --scale 2048 --offset -1024 where -1024 to 3072 HU became -1 to 1"
@@ -93,6 +95,11 @@ def doubt_of(hu: NDArray[Any], path: str, *, stated: bool = False) -> str:
     low = float(hu.min())
     if low >= 0.0 and not all_soft(hu):
         near = likely_offset(hu)
+        if near is None and lost_sign(hu):
+            return (
+                "values lie near 0 and near 65536: signed values that were stored without their sign; write "
+                "them as int16 (DICOM: PixelRepresentation 1), --offset 0 takes them as they are"
+            )
         if near is None:
             return (
                 "no value is negative: these are not HU as they stand, and no usual offset makes them so "
@@ -136,6 +143,8 @@ def remark_on(hu: NDArray[Any]) -> str:
     Arguments:
         hu: The values of one slice or volume, supposed to be HU.
     """
+    if (lowest := clipped_at(hu)) is not None:
+        return f"values are clipped at {lowest:g} HU, as by a display window: what lay below is lost"
     if float(hu.min()) > 0.0:
         return "no value is negative, as in a crop of soft tissue alone, but also in MR or an 8-bit picture"
     if not noise_alone(middle(hu)):

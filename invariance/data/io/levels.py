@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 __all__ = [
     "FAR_BELOW",
     "all_soft",
+    "clipped_at",
     "likely_offset",
     "likely_scale",
+    "lost_sign",
     "middle",
     "negated",
     "noisy_air_at_zero",
@@ -25,6 +27,7 @@ _OFFSETS = (1000.0, 1024.0, 8192.0, 32768.0)
 _SOFT = (-150.0, 150.0)  # HU; in every slice of a body much lies here
 _NEGATED = (600.0, 1150.0)  # HU; where lungs and air lie with the wrong sign
 _TISSUE, _LABELS = 250.0, 16  # HU; organs with contrast medium stay below; labels are fewer
+_WINDOWS = (-900.0, -20.0)  # HU; where display windows begin, but for those of lungs
 _LOWEST = -1400.0  # HU; noise in air at a low dose
 
 
@@ -49,6 +52,25 @@ def all_soft(hu: NDArray[Any]) -> bool:
         return False
     low, half, high = (float(v) for v in np.quantile(image, (0.01, 0.5, 0.99)))
     return half < _TISSUE and high - low < _TISSUE and np.unique(image.ravel()[:4096]).size > _LABELS
+
+
+def clipped_at(hu: NDArray[Any]) -> float | None:
+    """The lowest value, where much has it exactly though air lies lower; else None."""
+    image = np.asarray(hu)
+    lowest = float(image.min())
+    if not _WINDOWS[0] < lowest < _WINDOWS[1]:
+        return None
+    flat, next_to_it = (float((np.rint(image) == np.rint(lowest) + k).mean()) for k in (0, 1))
+    return lowest if flat > 0.1 and flat > 5.0 * next_to_it else None
+
+
+def lost_sign(values: NDArray[Any]) -> bool:
+    """Whether values are those of signed 16-bit HU read as unsigned ones."""
+    image = np.asarray(values)
+    turned = image >= 32768.0
+    if not turned.any() or float(image[turned].min()) < 60_000.0:
+        return False
+    return float((image < 5000.0).mean()) > 0.05
 
 
 def noisy_air_at_zero(hu: NDArray[Any]) -> bool:
@@ -90,14 +112,10 @@ def likely_offset(values: NDArray[Any]) -> float | None:
         lowest = float(np.quantile(shifted, 0.001))
         if body.any() and inside > share and _LOWEST < lowest < 500.0:
             best, share = offset, inside + 0.02  # the next one must be clearly better
-    # Air tells 1000 and 1024 apart: clipped air is 0 where 1024 was added.
-    if best == 1000.0 and float(sample.min()) < 24.0 and _air(sample - 1024.0) > _air(sample - 1000.0):
-        return 1024.0
-    return best
-
-
-def _air(hu: NDArray[np.float64]) -> float:
-    return float(((hu > -1012.0) & (hu < -988.0)).mean())
+    # Air tells 1000 and 1024 apart: its noise lies about 0 or about 24, what was clipped at 0 aside.
+    at_0 = float(((sample > 0.0) & (sample <= 12.0)).mean()) / 12.0
+    at_24 = float(((sample > 12.0) & (sample <= 36.0)).mean()) / 24.0
+    return 1024.0 if best == 1000.0 and float(sample.min()) <= 24.0 and at_24 > at_0 else best
 
 
 def nothing_soft(hu: NDArray[Any]) -> bool:

@@ -13,6 +13,7 @@ from .slices import OUTSIDE_HU
 __all__ = ["mark_outside"]
 
 _NO_MEASUREMENT = -1100.0  # HU; a value below that a file declares as padding is never tissue or air
+_AIR = -900.0  # HU
 _DEEP = -1500.0  # HU; halfway between air and the least deep padding in use, -2000
 
 
@@ -29,7 +30,8 @@ def mark_outside(
     below -1100 HU (a value that tissue has as well counts inside the body), and those at the smallest
     value of the image if at least two corners hold that value too and it is below -1024 HU. At exactly
     -1024 HU, which clipped air has as well, only those outside the circle that the image contains,
-    and only where nearly all of that outside has this value. Where compression was lossy, padding is
+    and only where nearly all of that outside has this value; at exactly 0 HU likewise, where there is air
+    within. Where compression was lossy, padding is
     no longer one value: what lies below -1500 HU and reaches the border counts with the ringing
     around it.
 
@@ -56,12 +58,23 @@ def mark_outside(
         if fill == OUTSIDE_HU:
             filled &= _beyond_circle(filled)
         outside |= filled
+    outside |= _water_around(out)
     if blurred and (out < _DEEP).any():
         outside |= _from_border(out < _DEEP, out < _NO_MEASUREMENT)
     if outside.all():
         raise ImageError(f"{source} holds no measured pixel: all is padding; give a slice with content")
     out[outside] = OUTSIDE_HU
     return out, ~outside
+
+
+def _water_around(hu: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """What holds exactly 0 HU outside the circle that the image contains, where there is air within."""
+    nothing = np.zeros(hu.shape, dtype=bool)
+    corners = hu[[0, 0, -1, -1], [0, -1, 0, -1]]
+    if corners.any() or float((hu < _AIR).mean()) < 0.01:
+        return nothing
+    beyond = _beyond_circle(hu == 0.0)
+    return _from_border(hu == 0.0, hu == 0.0) if beyond.any() else nothing
 
 
 def _beyond_circle(filled: NDArray[np.bool_]) -> NDArray[np.bool_]:

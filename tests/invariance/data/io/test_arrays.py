@@ -77,6 +77,25 @@ class TestArrays:
         with pytest.raises(ImageError, match=words):
             read(tmp_path / "a.npy")
 
+    @pytest.mark.parametrize(
+        "beside", [{"spacing": np.ones(3)}, {"mask": np.ones((64, 64), bool)}, {"patient": np.array("P")}]
+    )
+    def test_npz_with_one_image_among_its_arrays(self, tmp_path, beside):
+        hu = np.random.default_rng(0).normal(0, 100, (64, 64)).astype(np.float32)
+        np.savez(tmp_path / "a.npz", image=hu, **beside)
+        np.testing.assert_array_equal(read(tmp_path / "a.npz")[0].hu, hu)
+        np.savez(tmp_path / "a.npz", low=hu, high=hu, **beside)
+        with pytest.raises(ImageError, match="2 images among 3 arrays"):
+            read(tmp_path / "a.npz")
+
+    def test_tiff_with_images_of_several_sizes(self, tmp_path):
+        tifffile = pytest.importorskip("tifffile")
+        with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+            for side in (64, 32):
+                writer.write(np.full((side, side), -5.0, np.float32))
+        with pytest.raises(ImageError, match=r"2 images \(\(64, 64\), \(32, 32\)\)"):
+            read(tmp_path / "a.tif")
+
     def test_pickles_are_never_opened(self, tmp_path):
         np.save(tmp_path / "a.npy", np.array([{"x": 1}]), allow_pickle=True)
         with pytest.raises(ImageError, match=r"not a usable \.npy"):

@@ -122,3 +122,45 @@ def test_standardised_noise_is_still_refused(tmp_path):
     np.save(tmp_path / "a.npy", noise(spread=1.0))
     with pytest.raises(ImageError, match="standardised"):
         read(tmp_path / "a.npy")
+
+
+@KINDS
+@pytest.mark.parametrize("lowest", [-160, -400])
+def test_a_display_window_is_noted(tmp_path, lowest, kind):
+    (one,) = read(stored(tmp_path, body(128).clip(lowest, 240), kind))
+    assert f"clipped at {lowest} HU" in one.meta["remark"]
+    assert "clipped" in inspect(tmp_path)["series"][0]["note"]
+
+
+@KINDS
+def test_a_lost_sign_is_told(tmp_path, kind):
+    hu = body(128).astype(np.int16).view(np.uint16)
+    if kind == "npy":
+        np.save(tmp_path / "a.npy", hu)
+    else:
+        save(dicom(hu, RescaleIntercept="0"), tmp_path / "a.dcm")
+    assert "stored without their sign" in read(tmp_path / f"a.{kind}")[0].meta["doubt"]
+
+
+def test_0_around_the_field_of_view_is_not_measured(tmp_path):
+    hu = body(128)
+    outside = np.hypot(*(np.mgrid[:128, :128] - 63.5)) > 64
+    hu[outside] = 0
+    (one,) = read(stored(tmp_path, hu, "npy"))
+    np.testing.assert_array_equal(one.valid, ~outside)
+    hu[~outside] = hu[~outside].clip(-300)
+    assert read(stored(tmp_path, hu, "npy"))[0].valid.all(), "where no air is, it may be water"
+
+
+def test_remarks_reach_those_who_fit(tmp_path):
+    save(dicom(np.rint(body(128).clip(-160, 240)).astype(np.int16), RescaleIntercept="0"), tmp_path / "a.dcm")
+    assert any("1 slices: values are clipped at -160 HU" in note for note in fitting_set(tmp_path).notes)
+
+
+@pytest.mark.parametrize("spread", [0.0, 10.0, 30.0])
+@pytest.mark.parametrize("offset", [1000, 1024])
+def test_clipped_noise_in_air_does_not_hide_the_offset(tmp_path, offset, spread):
+    hu = np.rint(body(128).clip(-1000) * (spread > 0) - 1000 * (spread == 0) + noise(spread=spread, seed=5))
+    hu[40:90, 40:90] = 40 + np.rint(noise(50, 10))
+    (one,) = read(stored(tmp_path, (hu + offset).clip(0), "npy"))
+    assert f"--offset {offset} takes" in one.meta["doubt"]
