@@ -8,12 +8,11 @@ from typing import Literal
 
 __all__ = [
     "Dose",
-    "dose_in_name",
     "dose_of",
-    "innermost_dose",
+    "doses_in_names",
     "kernel_in",
     "patient_in",
-    "plain_dose",
+    "side_of",
     "thickness_in",
     "undosed",
     "unnumbered",
@@ -74,18 +73,16 @@ def dose_of(text: str) -> Dose | None:
     return _side(text, _LOW, _HIGH)
 
 
-def dose_in_name(name: str) -> Dose | None:
-    """The dose that the name of a folder or file states, by its side of a training pair or in words.
-
-    The side counts before other words, which may name the whole set.
+def side_of(name: str) -> Dose | None:
+    """The side of a training pair that the name of a folder or file tells.
 
     Example:
-        >>> dose_in_name("L067_12_input.npy"), dose_in_name("LDCT_7_target.npy"), dose_in_name("GT")
+        >>> side_of("L067_12_input.npy"), side_of("LDCT_7_target.npy"), side_of("low_noise")
         ('low', 'high', 'high')
-        >>> dose_in_name("low_noise"), dose_in_name("quarter_1mm")
-        ('high', 'low')
+        >>> side_of("quarter_1mm"), side_of("input and target")
+        (None, None)
     """
-    return _side(name, _NOISY, _CLEAN) or dose_of(name)
+    return _side(name, _NOISY, _CLEAN)
 
 
 def _side(text: str, low: re.Pattern[str], high: re.Pattern[str]) -> Dose | None:
@@ -96,22 +93,29 @@ def _side(text: str, low: re.Pattern[str], high: re.Pattern[str]) -> Dose | None
     return "low" if found[0] is not None else "high"
 
 
-def innermost_dose(folders: Sequence[str]) -> Dose | None:
-    """What the folder nearest to the file says that says anything; outermost first in ``folders``."""
-    return next((dose for name in reversed(folders) if (dose := dose_in_name(name)) is not None), None)
+def doses_in_names(root: str, folders: Sequence[str], file: str) -> list[Dose | None]:
+    """What names tell: folders in words, folders by their side, and the file likewise.
 
+    The folder nearest to the file counts of those that say anything. That which was given may be called
+    anything; only a name that says nothing else counts.
 
-def plain_dose(name: str) -> Dose | None:
-    """The dose of a folder whose name says nothing but dose, thickness, kernel and patient.
-
-    Example:
-        >>> plain_dose("quarter_1mm"), plain_dose("L067_FD"), plain_dose("low_dose_study_of_2020")
-        ('low', 'high', None)
+    Arguments:
+        root: The folder that was given.
+        folders: Those below it, outermost first.
+        file: The file's name.
     """
+    told: list[Dose | None] = []
+    for tells in (dose_of, side_of):
+        inner = next((dose for name in reversed(folders) if (dose := tells(name)) is not None), None)
+        told += [inner or (tells(root) if _says_nothing_else(root) else None), tells(file)]
+    return told
+
+
+def _says_nothing_else(name: str) -> bool:
+    """Whether a folder's name says nothing but dose, thickness, kernel and patient."""
     rest = undosed(_THICKNESS.sub(" ", _KERNEL.sub(" ", _PUBLISHED.sub(" ", name.replace("_", " ")))))
-    if set(rest.split()) - {"images", "image", "dose", "ct", "data"} or _WEAK.fullmatch(_words(name)):
-        return None
-    return dose_in_name(name)
+    plain = not set(rest.split()) - {"images", "image", "dose", "ct", "data"}
+    return plain and not _WEAK.fullmatch(_words(name))
 
 
 def undosed(text: str) -> str:

@@ -13,12 +13,10 @@ from ctinv.adapters.errors import ImageError
 
 from .doses import (
     Dose,
-    dose_in_name,
     dose_of,
-    innermost_dose,
+    doses_in_names,
     kernel_in,
     patient_in,
-    plain_dose,
     thickness_in,
     undosed,
     unnumbered,
@@ -53,7 +51,7 @@ class Record:
         region: Body part, as the tags name it.
         public: The tags say that identity was removed.
         doubt: Why it cannot be used; empty where it can.
-        said: The dose that each source states: folders, file name, description, patient's name.
+        said: The dose that each source states: see ``doses_in_names``, then description and patient's name.
     """
 
     file: Path
@@ -150,9 +148,7 @@ def _record(file: Path, root: Path) -> Record:
     """
     relative = file.relative_to(root)
     folders = [root.name, *relative.parts[:-1]]
-    # The folder that was given may be called anything; only a name that says nothing else counts.
-    by_folder = innermost_dose(folders[1:]) or plain_dose(root.name)
-    said: list[Dose | None] = [by_folder, dose_in_name(file.name)]
+    said = doses_in_names(root.name, folders[1:], file.name)
     if array_kind(file) is not None:
         stem = unnumbered(file.name.split(".")[0])
         patient, clash = patient_in("", [*reversed(relative.parts[:-1]), stem])

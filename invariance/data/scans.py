@@ -244,7 +244,8 @@ def _refuse_low_dose(
         return
     problems = Counter(m.problem for m in matches if m.problem).most_common(2)
     why = "; ".join(problem for problem, _ in problems) or next((reason for _, reason in left_out), "empty")
+    example = f", such as {low[0].name}," if low else ""
     raise ImageError(
-        f"{spec} holds {len(low)} files of low or doubtful dose and no pair ({why}); low dose is never "
-        "taken for high dose: give low=FOLDER,high=FOLDER, or high=FOLDER with full dose alone"
+        f"{spec} holds {len(low)} files of low or doubtful dose{example} and no pair ({why}); low dose is "
+        "never taken for high dose: give low=FOLDER,high=FOLDER, or high=FOLDER with full dose alone"
     )

@@ -7,7 +7,7 @@ import pytest
 from ctinv.adapters.errors import ImageError
 from ctinv.cli import main
 from ctinv.invariance.data import LDCTData, fitting_set
-from ctinv.invariance.data.doses import dose_in_name, dose_of, plain_dose
+from ctinv.invariance.data.doses import dose_of, doses_in_names, side_of
 from ctinv.invariance.data.noise_level import other_units, same_slice
 from ctinv.invariance.data.twins import check_doses
 from ctinv.zoo.training import load_pairs
@@ -235,15 +235,30 @@ class TestUnits:
     [
         ("L067_0_input.npy", "low"), ("L067_0_target.npy", "high"), ("noisyImages", "low"), ("GT", "high"),
         ("ground_truth", "high"), ("low_noise", "high"), ("high-noise", "low"), ("noise_free", "high"),
-        ("without noise", "high"), ("LDCT_7_target", "high"), ("quarter_1mm", "low"), ("full3mm", "high"),
-        ("input and target", None), ("L067", None), ("denoised", None), ("low_contrast", None),
-        ("high_resolution", None), ("full_fov", None), ("reflow", None), ("gtx", None),
+        ("without noise", "high"), ("LDCT_7_target", "high"), ("input and target", None), ("L067", None),
+        ("denoised", None), ("quarter_1mm", None), ("reflow", None), ("gtx", None),
     ],
 )  # fmt: skip
-def test_dose_in_name(name, dose):
-    assert dose_in_name(name) == dose
+def test_side_of(name, dose):
+    assert side_of(name) == dose
 
 
-def test_sides_of_a_pair_count_in_names_alone():
+def test_what_names_tell():
     assert dose_of("target reconstruction") is None
-    assert (plain_dose("input"), plain_dose("noisy"), plain_dose("L067_clean")) == (None, "low", "high")
+    assert doses_in_names("LDCT", ["P1", "target"], "1.npy") == ["low", None, "high", None]
+    assert doses_in_names("x", ["full3mm"], "L067_QD_1.IMA") == ["high", "low", None, None]
+    assert doses_in_names("input", [], "1.npy") == [None] * 4, "many a folder is called so"
+    assert doses_in_names("noisy", [], "1.npy") == [None, None, "low", None]
+    for word in ("low_contrast", "high_resolution", "full_fov"):
+        assert doses_in_names("x", [word], word) == [None] * 4
+
+
+@pytest.mark.parametrize("word", ["reference", "input"])
+def test_a_folder_within_both_doses_tells_none(tmp_path, word):
+    check(fitting_set(training_set(tmp_path, (f"low/{word}/{{p}}_{{i}}", f"high/{word}/{{p}}_{{i}}"))))
+
+
+def test_a_folder_that_contradicts_the_one_around_it_is_doubted(tmp_path):
+    training_set(tmp_path, ("low_dose/reference/{p}_{i}", "low_dose/reference/x{p}_{i}"), ".mha")
+    with pytest.raises(ImageError, match=r"contradict each other.*never taken for high dose"):
+        fitting_set(tmp_path)
