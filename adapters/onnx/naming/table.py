@@ -88,6 +88,7 @@ class _Table:
         self._quantised = Quantised(trace)
         self._changes = changes
         self._absorbed: dict[int, str] = {}
+        self._renumbered: set[str] = set()  # modules, calls of which were merged
         self._scopes, self._lost = self._read_scopes()
         self._modules, self._around = module_outputs(trace, self._scopes, self._changes)
         self.entries: list[Entry] = []
@@ -141,6 +142,11 @@ class _Table:
             after = (plain_ones[name] for name in self._changes.beyond([entry.tensor]) if name in plain_ones)
             entry.instead = next(after, None)
 
+    def _rectified(self, tensor: str) -> bool:
+        """Whether nothing but a ReLU reads a tensor: optimisers leave one of several in a row."""
+        users = self._trace.users.get(tensor, ())
+        return bool(users) and all(self._trace.nodes[user].op_type == "Relu" for user in users)
+
     def _clipped(self, node: onnx.NodeProto) -> bool:
         """Whether quantisation lets nothing negative out of a linear operator: it is a ReLU as well."""
         want = self._quantised.wanted(node.output[0]) if node.op_type in _LINEAR and node.output else None
@@ -186,6 +192,10 @@ class _Table:
             if want.scale:
                 entry.notes.append("quantised, read dequantised")
             self._describe(entry, index, node)
+            if (around := self._around.get(tensor)) and self._rectified(tensor):
+                entry.notes.append(
+                    f"{around[0]} ends here too, unless a ReLU of its own was merged into the next one"
+                )
             if entry.module and (reader := self._changes.takes_in(tensor)):
                 entry.notes.append(
                     f"{reader} was merged with something after the export; if that was the layer's last "
@@ -230,7 +240,10 @@ class _Table:
                 self._lose(entry, lost, note)
         elif owner and re.fullmatch(rf"{node.op_type}_\d+", node.name) and not self._changes.by:
             entry.aliases.append(owner)
-        if "SuccessiveRelu" in rule:
+        called, merged = entry.module.partition("@")[0], "SuccessiveRelu" in rule
+        if merged and called:
+            self._renumbered.add(called)
+        if merged or called in self._renumbered:
             entry.notes.append(
                 "successive ReLUs were merged at export, so its calls may be numbered otherwise"
             )
