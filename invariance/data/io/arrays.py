@@ -16,7 +16,7 @@ from ctinv.adapters.errors import ImageError
 from numpy.typing import NDArray
 
 from .axes import slices_first
-from .bombs import inflated_size, refuse_size
+from .bombs import file_beside, inflated_size, refuse_size
 from .metaimage import read_metaimage
 from .slices import CTSlice
 from .tags import line
@@ -223,7 +223,7 @@ def _refuse_nrrd(path: Path, header: Any) -> None:
     """
     sizes = [int(v) for v in header.get("sizes", [])]
     name = str(header.get("data file", header.get("datafile", "")))
-    file = path.parent / name if name else path
+    file = file_beside(path, name) if name else path
     refuse_size(path, sizes, 8, file.stat().st_size if file.is_file() else _UNKNOWN)
     kind = {"gzip": _gunzip, "gz": _gunzip, "bzip2": bz2.BZ2Decompressor, "bz2": bz2.BZ2Decompressor}.get(
         str(header.get("encoding", "")).lower()

@@ -1,7 +1,8 @@
-"""Small files that would fill the memory: refused by what they announce, before they are read."""
+"""Small files that would fill the memory, or lead to others: refused by what they announce."""
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import psutil
 from ctinv.adapters.errors import ImageError
 
-__all__ = ["MOST_VALUES", "inflated_size", "refuse_size"]
+__all__ = ["MOST_VALUES", "file_beside", "inflated_size", "refuse_size"]
 
 MOST_VALUES = 2**31
 """More values than this in one file are taken for a broken header."""
@@ -20,6 +21,30 @@ _HARMLESS = 2**27  # bytes that any file may unfold into
 _DENSEST = 200  # bytes unfolded from one; CT packs to a third, and an empty slice to a thousandth
 _WORKING = 16  # bytes that reading takes for each value: as stored, as float64, and as HU
 _CHUNK = 1 << 20
+
+
+def file_beside(path: Path, name: str) -> Path:
+    """The file that a header names for its data.
+
+    A header may come from anybody; it must not have files read that lie elsewhere.
+
+    Arguments:
+        path: The header's file.
+        name: What it names.
+
+    Raises:
+        ImageError: That lies neither in the header's folder nor below it.
+
+    Example:
+        >>> file_beside(Path("ct/a.mhd"), "raw/a.raw").as_posix()
+        'ct/raw/a.raw'
+    """
+    inner = Path(os.path.normpath(name))
+    if inner.is_absolute() or ".." in inner.parts:
+        raise ImageError(
+            f"{path} names {name}, which lies outside its folder; put the data beside it and name it so"
+        )
+    return path.parent / inner
 
 
 def refuse_size(path: Path, shape: Sequence[Any], itemsize: int = 1, held: int | None = None) -> None:

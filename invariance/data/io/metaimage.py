@@ -10,7 +10,7 @@ import numpy as np
 from ctinv.adapters.errors import ImageError
 from numpy.typing import NDArray
 
-from .bombs import MOST_VALUES, refuse_size
+from .bombs import MOST_VALUES, file_beside, refuse_size
 from .volume import Volume
 
 __all__ = ["read_metaimage"]
@@ -164,7 +164,7 @@ def _data_files(path: Path, header: dict[str, str], dims: list[int]) -> list[Pat
         names = [header["elementdatafile"]] if words else []
     if not names or len(names) > dims[-1]:
         raise ImageError(f"{path} lists {len(names)} data files for {dims[-1]} slices; write it anew")
-    files = [path.parent / name for name in names]
+    files = [file_beside(path, name) for name in names]
     if missing := [file.name for file in files if not file.is_file()]:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ImageError(

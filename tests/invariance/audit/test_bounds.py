@@ -118,6 +118,15 @@ def test_two_images_are_named_by_where_they_differ_most():
     assert "less than 6 % of what noise does, errs by 5.0 HU or more" in said
 
 
+def test_the_difference_told_is_the_mean_square_over_five_by_five_pixels():
+    changes = np.zeros((1, SIZE, SIZE), np.float32)
+    changes[0, 17:24, 27:34] = 3
+    changes[0, 20, 30] = 30
+    (said,) = two_images(evidence(refined=refined(changes), noise_refined=None), BODY)
+    told = np.sqrt((24 * 3**2 + 30**2) / 25)
+    assert f"row 20, column 30 two images that conv7 does not tell apart differ by {told:.1f} HU" in said
+
+
 def test_images_that_hardly_differ_are_no_sentence():
     small = np.full((2, SIZE, SIZE), 0.3, np.float32)
     assert two_images(evidence(refined=refined(small), noise_refined=None), BODY) == []

@@ -2,14 +2,21 @@
 
 import pytest
 import torch
+from ctinv.invariance.networks.flow import Mixing
 from ctinv.invariance.sampling.inverse import FlowInverse
 
 from .toys import FLOWS, make_flow
 
 
+@pytest.mark.parametrize("reads", [False, True])
 @pytest.mark.parametrize("name", FLOWS)
-def test_prepared_inverse_is_the_flows(name):
-    flow, context = make_flow(name)
+def test_prepared_inverse_is_the_flows(name, reads):
+    flow, context = make_flow(name, reads)
+    if reads:
+        mixing = next(step for step in flow.transform.transforms if isinstance(step, Mixing))
+        mixing.initialise(
+            torch.randn(4 * flow.features, flow.features) * torch.linspace(0.3, 2, flow.features)
+        )
     v = torch.randn(23, flow.features)
     before = v.clone()
     code = FlowInverse(flow).bind(context)(v)

@@ -44,13 +44,16 @@ def stir(module, scale):
     return module.eval()
 
 
-def make_flow(name):
+def make_flow(name, reads=False):
+    """A flow with random weights and a context; ``reads``: whether it starts at what a reading gives."""
     chosen = preset(*FLOWS[name])
-    flow = ConditionalFlow(chosen.vae.code_shape, chosen.flow, torch.Generator().manual_seed(0))
+    shape = chosen.vae.code_shape
+    flow = ConditionalFlow(shape, chosen.flow, torch.Generator().manual_seed(0), reads)
     flow.mean.normal_()
     flow.std.uniform_(0.5, 2)
     flow.temperature.fill_(1.3)
-    context = torch.randn(1, chosen.flow.context, chosen.vae.code_size, chosen.vae.code_size)
+    channels = chosen.flow.context + (shape[0] if reads else 0)
+    context = torch.randn(1, channels, chosen.vae.code_size, chosen.vae.code_size)
     return stir(flow, 0.1), context
 
 

@@ -161,3 +161,16 @@ def test_what_unfolds_is_counted(tmp_path, count):
     (tmp_path / "a").write_bytes(b"head" + zlib.compress(bytes(count)))
     assert bombs.inflated_size(tmp_path / "a", 4, 10**9) == count
     assert bombs.inflated_size(tmp_path / "a", 4, 500) >= min(count, 501)
+
+
+@pytest.mark.parametrize("name", ["../b.raw", "/etc/hostname", "up/../../b.raw"])
+def test_data_that_a_header_looks_for_elsewhere_are_refused(tmp_path, name):
+    folder = tmp_path / "ct"
+    folder.mkdir()
+    (tmp_path / "b.raw").write_bytes(bytes(48))
+    header = (
+        f"NRRD0004\ntype: int16\ndimension: 2\nsizes: 4 6\nencoding: raw\nendian: little\ndata file: {name}\n"
+    )
+    (folder / "a.nhdr").write_text(header, encoding="ascii")
+    with pytest.raises(ImageError, match="outside its folder"):
+        read(folder / "a.nhdr")

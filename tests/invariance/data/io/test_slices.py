@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from ctinv.adapters.errors import ImageError
@@ -78,6 +80,13 @@ class TestMasks:
         assert (~valid).sum() == (corners + 1 if outside else 0)
         assert (out[~valid] == OUTSIDE_HU).all()
         np.testing.assert_array_equal(out[valid], hu.astype(np.float32)[valid])
+
+    @pytest.mark.parametrize("corners", [*itertools.combinations([(0, 0), (0, -1), (-1, 0), (-1, -1)], 2)])
+    def test_any_two_corners_count(self, corners):
+        hu = self.body()
+        for place in (*corners, (16, 16)):
+            hu[place] = -1500
+        assert (~mark_outside(hu)[1]).sum() == 3
 
     @pytest.mark.parametrize(("share", "outside"), [(1.0, True), (0.96, True), (0.9, False)])
     def test_clipped_air_must_fill_the_outside_of_the_circle(self, share, outside):

@@ -85,6 +85,7 @@ STORED = (body() + 1024).astype(np.uint16)
         ({"RescaleSlope": "0"}, "slope 0"),
         ({"RescaleSlope": "-1"}, "slope -1"),
         ({"RescaleSlope": ["1", "2"]}, r"slope 1\\2"),
+        ({"RescaleIntercept": ["-1024", "0"]}, r"intercept -1024\\0"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "PALETTE COLOR picture"),
         ({"RescaleType": "Z_EFF"}, "Z_EFF, not HU"),
         ({"Units": "BQML"}, "BQML, not HU"),

@@ -28,6 +28,14 @@ def test_steps_become_spacing_and_axes():
     assert slices[0].meta["series_description"] == "a.npy"
 
 
+def test_values_that_are_no_hu_are_refused_unless_a_scale_is_told():
+    scaled = Volume(np.linspace(0, 1, 48, dtype=np.float32).reshape(6, 8))
+    with pytest.raises(ImageError, match=r"scaled to \[0, 1\]"):
+        slices_of(scaled, FILE)
+    (found,) = slices_of(scaled, FILE, offset=1024.0, scale=4096.0)
+    assert found.hu.max() == pytest.approx(3072)
+
+
 @pytest.mark.parametrize(("shear", "known"), [(0.015, True), (-0.015, True), (0.03, False), (-0.03, False)])
 def test_sheared_pixels_have_a_spacing_only(shear, known):
     steps = np.array([[0.0, 0.0, 1.0], [shear, 1.0, 0.0], [1.0, 0.0, 0.0]])
@@ -170,12 +178,15 @@ def test_metaimage_bytes_before_the_data_are_skipped(tmp_path, skip):
         ({"DimSize": "2 3 2 2", "NDims": None}, "two or three positive numbers"),
         ({"DimSize": "2000 2000 2000"}, "two or three positive numbers"),
         ({"DimSize": "4 3 3"}, "announces 4 x 3 x 3 pixels, 72 bytes, but has 48"),
-        ({"ElementType": "MET_LONG"}, "holds MET_LONG; known are"),
+        ({"ElementType": "MET_STRING"}, "holds MET_STRING; known are"),
+        ({"ElementType": "MET_LONG"}, "announces 4 x 3 x 2 pixels, 96 bytes, but has 48"),
         ({"ElementNumberOfChannels": "2"}, "one channel"),
         ({"DimSize": None}, "it has no dimsize"),
         ({"ElementType": None}, "it has no elementtype"),
         ({"ElementDataFile": None}, "it has no elementdatafile"),
-        ({"ElementDataFile": "LIST"}, "lists its data files"),
+        ({"ElementDataFile": "../b.raw"}, "outside its folder"),
+        ({"ElementDataFile": "/etc/b.raw"}, "outside its folder"),
+        ({"ElementDataFile": "up/../../s%d.raw"}, "outside its folder"),
         ({"ElementDataFile": "b.raw"}, "needs b.raw beside it"),
     ],
 )

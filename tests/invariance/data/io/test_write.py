@@ -110,6 +110,21 @@ def test_without_a_template(tmp_path):
     assert read(write_dicom(hu, None, tmp_path / "b.dcm", "x"))[0].spacing is None
 
 
+def test_without_a_template_study_and_frame_are_new_each_time(tmp_path):
+    hu = np.random.default_rng(0).integers(-1000, 1000, (12, 14)).astype(np.float32)
+    one, two = (pydicom.dcmread(write_dicom(hu, None, tmp_path / f"{k}.dcm", "x")) for k in range(2))
+    for name in ("StudyInstanceUID", "FrameOfReferenceUID", "SOPInstanceUID"):
+        assert one[name].value
+        assert one[name].value != two[name].value
+
+
+def test_the_window_spans_the_values(tmp_path, template):
+    hu = np.linspace(-900, 1400, template.hu.size).reshape(template.hu.shape).astype(np.float32)
+    ds = pydicom.dcmread(write_dicom(hu, template, tmp_path / "a.dcm", "x"))
+    assert float(ds.WindowWidth) == pytest.approx(2300, abs=1)
+    assert float(ds.WindowCenter) == pytest.approx(250, abs=1)
+
+
 @pytest.mark.parametrize(
     ("image", "words"),
     [
