@@ -42,6 +42,11 @@ def given(tmp_path_factory):
     np.save(folder / "shifted.npy", hu + 1024)
     np.save(folder / "unit.npy", (hu + 1024) / 4096)
     np.save(folder / "odd.npy", np.abs(hu))
+    np.save(folder / "negated.npy", -hu)
+    (folder / "npy_img").mkdir()
+    for number, noise in enumerate(np.random.default_rng(0).normal(0, 40, (3, *cut.hu.shape))):
+        for side, image in (("input", cut.hu + noise), ("target", cut.hu)):
+            np.save(folder / "npy_img" / f"L067_{number}_{side}.npy", (image + 1024) / 4096)
     zoo.export("yang", folder / "model.onnx")
     return folder
 
