@@ -140,7 +140,11 @@ def _header(path: Path) -> tuple[dict[str, str], bytes | None]:
             raise ImageError(f"{path} is not a MetaImage header: it has no {key}")
     kind = header["elementdatafile"].upper()
     if kind.split()[:1] == ["LIST"]:
-        header["list"] = blob[start:].decode("utf-8")
+        header["list"] = blob[start:].decode("utf-8", "replace")
+        if not header["list"].replace("\r", "").replace("\n", "").isprintable():
+            raise ImageError(
+                f"{path} has data where names of files should stand; write LOCAL in place of LIST"
+            )
     return header, blob[start:] if kind == "LOCAL" else None
 
 

@@ -187,6 +187,7 @@ def test_metaimage_bytes_before_the_data_are_skipped(tmp_path, skip):
         ({"ElementDataFile": "../b.raw"}, "outside its folder"),
         ({"ElementDataFile": "/etc/b.raw"}, "outside its folder"),
         ({"ElementDataFile": "up/../../s%d.raw"}, "outside its folder"),
+        ({"ElementDataFile": "LIST"}, "write LOCAL in place of LIST"),
         ({"ElementDataFile": "b.raw"}, "needs b.raw beside it"),
     ],
 )
