@@ -10,7 +10,16 @@ import numpy as np
 
 from .errors import ImageError
 
-__all__ = ["batches", "check_images", "is_tensor", "join", "neighbours", "pad_reflect", "restore"]
+__all__ = [
+    "batches",
+    "check_images",
+    "is_finite",
+    "is_tensor",
+    "join",
+    "neighbours",
+    "pad_reflect",
+    "restore",
+]
 
 _PIXELS_PER_BATCH = 2**20
 
@@ -21,6 +30,13 @@ def is_tensor(x: Any) -> bool:
         return False
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(x, torch.Tensor)
+
+
+def is_finite(x: Any) -> bool:
+    """Whether an array or tensor holds no NaN and no infinity."""
+    if isinstance(x, np.ndarray):
+        return bool(np.logical_and.reduce(np.isfinite(x), axis=None))
+    return bool(x.isfinite().all())
 
 
 def check_images(x: Any) -> None:
@@ -55,10 +71,7 @@ def check_images(x: Any) -> None:
             f"images must be floating point, in HU, not {x.dtype}; apply the rescale slope and intercept, "
             "then convert to float32"
         )
-    finite = (
-        np.logical_and.reduce(np.isfinite(x), axis=None) if isinstance(x, np.ndarray) else x.isfinite().all()
-    )
-    if not bool(finite):
+    if not is_finite(x):
         raise ImageError("images must be finite; these hold NaN or infinity")
 
 

@@ -12,10 +12,10 @@ import numpy as np
 
 from . import names as _names
 from ._types import INPUT, OUTPUT, Layer, Output, Progress
-from .arrays import batches, check_images, is_tensor, join, neighbours, pad_reflect, restore
+from .arrays import batches, check_images, is_finite, is_tensor, join, neighbours, pad_reflect, restore
 from .calibration import Calibration, calibrate
 from .centring import check_centred
-from .errors import ImageError, IntensityError, RowsError, UnsupportedModelError
+from .errors import ImageError, IntensityError, ModelError, RowsError, UnsupportedModelError
 from .geometry import Geometry, ramp
 from .intensity import CANDIDATES, Intensity
 from .output_kind import LEVELS, contradiction, output_kind, reason
@@ -211,6 +211,7 @@ class Denoiser(ABC):
         Raises:
             ImageError: ``x`` is not a finite float array (N, 1, H, W).
             IntensityError: The model's units are unknown.
+            ModelError: The network returns NaN or infinite values.
         """
         return self.features(x, OUTPUT, batch_size=batch_size)
 
@@ -249,18 +250,7 @@ class Denoiser(ABC):
             progress=progress,
         )
         self.intensity, self.output = best.intensity, best.output
-        ties = ", ".join(str(trial.intensity) for trial in best.ties)
-        as_well = f"; {ties} would do as well: soft tissue is the same to within 5 HU, other tissue is not"
-        bias = next(trial.tissue_bias for trial in best.table if trial.intensity == best.intensity)
-        rough = (
-            f"; a rough choice: the model denoises only with noise of {best.noise:.0f} HU, and biases "
-            f"soft tissue by {bias:.0f} HU"
-        )
-        self._notify(
-            f"units found by calibration: {best.intensity}, output {best.output}, margin {best.margin:.2f}"
-            + (as_well if ties else "")
-            + (rough if best.noise > 30.0 else "")
-        )
+        self._notify(best.told())
         return best
 
     # -- how they work --------------------------------------------------------------------------
@@ -310,6 +300,11 @@ class Denoiser(ABC):
             tensors.update(self._run(pad_reflect(u, *pads), run, grad))
         if OUTPUT in tensors:
             tensors[OUTPUT] = self._image(x, tensors[OUTPUT], intensity)
+            if not is_finite(tensors[OUTPUT]):
+                raise ModelError(
+                    f"{self.name!r} returns NaN or infinite values for these images; check intensity=, and "
+                    "that it computes in float32 and without roots or logarithms of negative values"
+                )
         if INPUT in names:
             tensors[INPUT] = x + 0.0  # a copy: nobody's later edit of x may reach it
         return tensors

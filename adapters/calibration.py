@@ -104,6 +104,21 @@ class Calibration:
     ties: tuple[Trial, ...] = ()
     noise: float = 30.0
 
+    def told(self) -> str:
+        """The choice as a sentence, with what would do as well and how rough it is."""
+        ties = ", ".join(str(trial.intensity) for trial in self.ties)
+        as_well = f"; {ties} would do as well: soft tissue is the same to within 5 HU, other tissue is not"
+        bias = next(trial.tissue_bias for trial in self.table if trial.intensity == self.intensity)
+        rough = (
+            f"; a rough choice: the model denoises only with noise of {self.noise:.0f} HU, and biases "
+            f"soft tissue by {bias:.0f} HU"
+        )
+        return (
+            f"units found by calibration: {self.intensity}, output {self.output}, margin {self.margin:.2f}"
+            + (as_well if ties else "")
+            + (rough if self.noise > 30.0 else "")
+        )
+
 
 def calibrate(
     run: Run,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from ctinv import adapters
-from ctinv.adapters.errors import UnsupportedModelError
+from ctinv.adapters.errors import ModelError, UnsupportedModelError
 from torch import nn
 
 from ..laws import image, state_of
@@ -189,6 +189,18 @@ def test_observers_of_quantisation_are_left_as_they_were():
     first = denoiser.denoise(image(2))
     np.testing.assert_array_equal(denoiser.denoise(image(2)), first)
     assert state_of(module) == before
+
+
+@pytest.mark.parametrize(
+    "between",
+    [lambda _, h: torch.sqrt(h - 1e9), lambda _, h: h / 0.0, lambda _, h: (1e6 * h).half().float()],
+    ids=["nan", "infinite", "too large for half precision"],
+)
+def test_an_image_that_is_not_finite_is_refused(between):
+    denoiser = opened(Net(between))
+    with pytest.raises(ModelError, match=r"'Net' returns NaN or infinite values .*check intensity="):
+        denoiser.denoise(image())
+    assert np.isfinite(denoiser.features(image(), "first")).all()
 
 
 def test_what_to_do_about_a_mode_of_its_own_is_told():
