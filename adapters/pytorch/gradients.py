@@ -23,6 +23,7 @@ from torch.utils import checkpoint
 __all__ = ["depends", "differentiable", "eagerly", "stand_in"]
 
 _PASSING: contextvars.ContextVar[bool] = contextvars.ContextVar("passing", default=False)
+_UNCOMPILED: contextvars.ContextVar[bool] = contextvars.ContextVar("uncompiled", default=False)
 _LOCK = threading.Lock()
 # PyTorch's own plain form of flexible attention; it is no public name, and may be gone one day.
 _PLAIN_FLEXIBLE = getattr(
@@ -44,7 +45,7 @@ def differentiable() -> Iterator[None]:
     gradients are asked for: the network is then no longer as it was, and its re-entrant form allows no
     gradients by the image.
     """
-    with sdpa_kernel(SDPBackend.MATH), _PlainAttention(), eagerly(), _STAND_INS:
+    with sdpa_kernel(SDPBackend.MATH), _PlainAttention(), eagerly():
         token = _PASSING.set(True)
         try:
             yield
@@ -88,9 +89,18 @@ class _Eager:
 _EAGER = _Eager()
 
 
-def eagerly() -> contextlib.AbstractContextManager[None]:
-    """Compiled functions inside a network run as they are written: hooks in them fire, gradients flow."""
-    return _EAGER
+@contextlib.contextmanager
+def eagerly() -> Iterator[None]:
+    """Compiled functions inside a network run as they are written: hooks in them fire, gradients flow.
+
+    Flexible attention, which PyTorch itself compiles, takes its plain form.
+    """
+    with _EAGER, _STAND_INS:
+        token = _UNCOMPILED.set(True)
+        try:
+            yield
+        finally:
+            _UNCOMPILED.reset(token)
 
 
 class _PlainAttention(TorchFunctionMode):
@@ -152,7 +162,7 @@ def _generator(*args: Any, **kwargs: Any) -> Iterator[None]:
 
 def _any_device(*args: Any) -> None:
     """In the place of what refuses gradients of flexible attention on processors."""
-    if _PASSING.get() and _PLAIN_FLEXIBLE is not None:
+    if _UNCOMPILED.get() and _PLAIN_FLEXIBLE is not None:
         _EAGER.about_to_compile()
     else:
         _STAND_INS.kept["_validate_device"](*args)
@@ -170,7 +180,7 @@ def _flexible(
     **kwargs: Any,
 ) -> Any:
     """In the place of flexible attention's kernel: PyTorch's own plain form of it."""
-    if not _PASSING.get() or _PLAIN_FLEXIBLE is None:
+    if not _UNCOMPILED.get() or _PLAIN_FLEXIBLE is None:
         operator = _STAND_INS.kept["flex_attention_hop"]
         return operator(query, key, value, score_mod, block_mask, scale, kernel_options, *args, **kwargs)
     out, *logarithms = _PLAIN_FLEXIBLE(

@@ -13,6 +13,7 @@ from ctinv.adapters.pytorch.gradients import differentiable
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import AuxRequest, create_block_mask, flex_attention
+from torch.utils.flop_counter import FlopCounterMode
 
 
 @pytest.fixture(autouse=True)
@@ -111,6 +112,18 @@ def test_attention_can_be_differentiated_twice(kind, layer):
     denoisers = [adapters.wrap(Net(how).eval(), intensity="unit:-160:240") for how in (own, reference)]
     got, want = (both(partial(each.features, layer=layer, grad=True), x) for each in denoisers)
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("kind", KINDS)
+def test_attention_is_read_while_its_operations_are_counted(kind):
+    own, reference = KINDS[kind]
+    x = np.random.default_rng(0).normal(0, 100, (2, 1, 64, 64)).astype(np.float32)
+    denoiser, other = (adapters.wrap(Net(how).eval(), intensity="unit:-160:240") for how in (own, reference))
+    want = other.features(x, "proj")
+    assert denoiser.layers
+    with FlopCounterMode(display=False):
+        np.testing.assert_allclose(denoiser.features(x, "proj"), want, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
