@@ -292,7 +292,9 @@ def data_option(required: str = "") -> Callable[[_F], _F]:
         required=bool(required),
         callback=_sources,
         metavar="FOLDER",
-        help=required or "CT to fit on, or low=FOLDER,high=FOLDER.  [default: phantoms with simulated noise]",
+        help=required
+        or "CT to fit on, or low=FOLDER,high=FOLDER; behind it ,scale=S,offset=K makes HU of other values.  "
+        "[default: phantoms with simulated noise]",
     )
 
 
