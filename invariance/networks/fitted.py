@@ -30,7 +30,7 @@ from .vae import VAE
 
 __all__ = ["FORMAT", "FittedLayer", "build_networks", "versions"]
 
-FORMAT = 7
+FORMAT = 8
 """Version of the folder that :meth:`FittedLayer.save` writes."""
 
 
