@@ -107,12 +107,15 @@ class _Table:
         """Scopes of the nodes, by what they return, and of those whose own output is gone."""
         stand_ins: list[onnx.NodeProto] = []
         places: list[tuple[int, bool]] = []
+        known = {self._changes.exported_as(index) for index in range(len(self._trace.nodes))}
         for index, node in enumerate(self._trace.nodes):
             name, own = self._renamed(node), _plain_node(node.name)
             if name:
                 self._absorbed[index] = name
             elif node.op_type in _CONVERSIONS or self._changes.blocked & set(node.output):
                 own = ""  # named after tensors, these would pass for parts of modules
+                name = _before_blocks(node.name)
+                name = "" if name in known else name  # counted where its output leaves the blocks
             else:
                 name = self._changes.exported_as(index).removesuffix("_quant")
             operands = [plain(name) for name in node.input if name and name not in self._trace.from_image]
@@ -328,6 +331,12 @@ class _Table:
 def _usable(name: str) -> bool:
     """Whether a name can be written on one line and means nothing else."""
     return bool(name) and name.isprintable() and name == name.strip() and not name.startswith("@")
+
+
+def _before_blocks(name: str) -> str:
+    """What a node was called before ONNX Runtime put it into blocks of channels; calls are counted by it."""
+    made = re.fullmatch(r"(/.+)_output_\d+_nchwc", name)
+    return made[1] if made else ""
 
 
 def _plain_node(name: str) -> str:

@@ -41,6 +41,20 @@ class Again(Net):
         return self.tail(self.act(self.mid(x)))
 
 
+class Keyed(nn.Module):
+    """An activation in a dictionary, and another one of the same key beside it."""
+
+    def __init__(self):
+        super().__init__()
+        self.parts = nn.ModuleDict({"act": nn.PReLU()})
+        self.head, self.conv, self.act = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 8, 1), nn.Sigmoid()
+        self.norm, self.tail = nn.LayerNorm(8), nn.Conv2d(8, 1, 3, padding=1)
+
+    def forward(self, x):
+        x = self.act(self.conv(self.parts["act"](self.head(x))))
+        return self.tail(self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+
+
 def without_repeated(source, target):
     """As optimisers do: of activations in a row the first ones go, and the last one reads what they read."""
     model = onnx.load(source)
@@ -85,3 +99,16 @@ def test_calls_after_those_that_the_export_merged_are_told_to_be_numbered_otherw
         number = int(layer.name.partition("@")[2] or 0)
         right = np.allclose(denoiser.features(IMAGE, layer.name), seen[number], atol=1e-4)
         assert right or "numbered otherwise" in layer.note
+
+
+@pytest.mark.parametrize("level", ["DISABLE_ALL", "ENABLE_EXTENDED", "ENABLE_ALL"])
+def test_of_two_activations_of_one_key_the_one_that_is_left_is_not_the_other(changing, tmp_path, level):
+    torch.manual_seed(0)
+    net = Keyed().eval()
+    changing.export(net, tmp_path / "plain.onnx", "torchscript", False)
+    changing.runtime(level)(tmp_path / "plain.onnx", tmp_path / "changed.onnx")
+    denoiser, seen = loaded(tmp_path / "changed.onnx"), changing.hooked(net, (IMAGE + 1024) / 4096)
+    for layer in denoiser.layers:
+        if layer.tappable and layer.name in seen:
+            right = np.allclose(denoiser.features(IMAGE, layer.name), seen[layer.name][0], atol=1e-3)
+            assert right or layer.note, layer.name
