@@ -26,6 +26,7 @@ FAR_BELOW = -1300.0
 _OFFSETS = (1000.0, 1024.0, 8192.0, 32768.0)
 _SOFT = (-150.0, 150.0)  # HU; in every slice of a body much lies here
 _NEGATED = (600.0, 1150.0)  # HU; where lungs and air lie with the wrong sign
+_NEGATED_AIR = 850.0  # HU; air alone lies above, where dense bone alone would not
 _TISSUE, _LABELS = 250.0, 16  # HU; organs with contrast medium stay below; labels are fewer
 _WINDOWS = (-900.0, -20.0)  # HU; where display windows begin, but for those of lungs
 _LOWEST = -1400.0  # HU; noise in air at a low dose
@@ -41,8 +42,9 @@ def negated(hu: NDArray[Any]) -> bool:
     """Whether much lies where air and lungs would lie with the wrong sign, and nothing where they do."""
     image = np.asarray(hu)
     turned = float(((image > _NEGATED[0]) & (image < _NEGATED[1])).mean())
+    airy = float(((image > _NEGATED_AIR) & (image < _NEGATED[1])).mean())
     beyond, air = float((image >= _NEGATED[1]).mean()), float((image < -_NEGATED[0]).mean())
-    return turned > 0.15 and beyond < 0.01 and air < 0.03
+    return turned > 0.15 and airy > 0.03 and beyond < 0.01 and air < 0.03
 
 
 def all_soft(hu: NDArray[Any]) -> bool:
